@@ -289,7 +289,7 @@ class Config(Experiment):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_min("config", self, 0, "seed") if self.seed < 0 else None
+        check(self.seed >= 0, f"seed={self.seed}: must be at least 0")
 
 
 @dataclass(frozen=True)

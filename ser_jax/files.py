@@ -1,0 +1,66 @@
+"""Writing files so that a crash, a full disk or a kill leaves the old state or the new, never half."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from ser_jax.errors import UserError
+
+
+@contextlib.contextmanager
+def saving(path: str | Path, remedy: str = "free some space or choose another folder") -> Iterator:
+    """Turn an `OSError` inside into a `UserError` that names the file, the reason and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"{error.filename or path}: cannot write: {reason}; {remedy}") from error
+
+
+def write_atomic(path: str | Path, data: str | bytes) -> None:
+    """Write `data` beside `path`, flush it to disk, and rename it into place.
+
+    Raises:
+      UserError: the file cannot be written; what stood at `path` before is still there.
+    """
+    path = Path(path)
+    raw = data.encode() if isinstance(data, str) else data
+    with saving(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(raw)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(beside, 0o644)
+            os.replace(beside, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(beside)
+            raise
+
+
+@contextlib.contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """A temporary folder beside `path` that takes its place when the block ends well.
+
+    Raises:
+      UserError: a write inside failed; `path` is as it was, and the temporary folder is gone.
+    """
+    path = Path(path)
+    with saving(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            yield beside
+            os.chmod(beside, 0o755)
+            if path.exists():
+                shutil.rmtree(path)
+            os.replace(beside, path)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise

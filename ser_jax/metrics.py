@@ -1,0 +1,132 @@
+"""Sums over clips on the device; on the host, sums to accuracy, F1 and UAR like scikit-learn's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from ser_jax.errors import check
+
+GROUPED_BY = ("gender", "intensity", "statement")
+
+
+@struct.dataclass
+class Sums:
+    """What a step returns: sums, never means, so that batches and devices add up exactly.
+
+    Attributes:
+      loss: sum of the losses of the real clips, scalar float32.
+      count: number of real clips, scalar float32.
+      confusion_CC: clips by [true class, predicted class], float32.
+    """
+
+    loss: jax.Array
+    count: jax.Array
+    confusion_CC: jax.Array
+
+    @classmethod
+    def zeros(cls, n_classes: int) -> Sums:
+        """The sums over no clips."""
+        return cls(jnp.zeros(()), jnp.zeros(()), jnp.zeros((n_classes, n_classes)))
+
+    def __add__(self, other: Sums) -> Sums:
+        return jax.tree.map(jnp.add, self, other)
+
+
+def compute_sums(
+    loss_B: jax.Array, logits_BC: jax.Array, label_B: jax.Array, weight_B: jax.Array
+) -> Sums:
+    """Sums over a batch; rows with weight 0 (padding) count nowhere, not even if they are NaN."""
+    weight_B = weight_B.astype(jnp.float32)
+    n_classes = logits_BC.shape[-1]
+    pair_B = label_B * n_classes + jnp.argmax(logits_BC, axis=-1)
+    flat = jnp.zeros(n_classes * n_classes).at[pair_B].add(weight_B)
+    return Sums(
+        loss=jnp.sum(jnp.where(weight_B > 0, loss_B.astype(jnp.float32) * weight_B, 0.0)),
+        count=jnp.sum(weight_B),
+        confusion_CC=flat.reshape(n_classes, n_classes),
+    )
+
+
+def compute_loss(sums: Sums) -> jax.Array:
+    """Mean loss per clip; 0 over no clips. Leading axes (runs) are kept."""
+    return sums.loss / jnp.maximum(sums.count, 1)
+
+
+def compute_accuracy(sums: Sums) -> jax.Array:
+    """Share of clips recognised; 0 over no clips. Leading axes (runs) are kept."""
+    return jnp.trace(sums.confusion_CC, axis1=-2, axis2=-1) / jnp.maximum(sums.count, 1)
+
+
+def compute_metrics(confusion_CC: Any) -> dict[str, Any]:
+    """Figures of one confusion matrix [true, predicted], in NumPy.
+
+    Each equals scikit-learn's with its defaults and zero_division=0: `accuracy_score`, `f1_score`
+    weighted and macro (over classes that occur in truth or prediction), and for `uar`
+    `balanced_accuracy_score` (mean recall over classes that occur in the truth).
+
+    Raises:
+      UserError: the matrix counts no clip.
+    """
+    confusion_CC = np.asarray(confusion_CC, np.float64)
+    hit_C = np.diag(confusion_CC)
+    true_C, pred_C = confusion_CC.sum(1), confusion_CC.sum(0)
+    n = true_C.sum()
+    check(n > 0, "metrics: no clips to score; choose a split or folder that holds some")
+    f1_C = 2 * hit_C / np.maximum(true_C + pred_C, 1)
+    in_truth_C, seen_C = true_C > 0, true_C + pred_C > 0
+    return {
+        "accuracy": float(hit_C.sum() / n),
+        "weighted_f1": float((f1_C * true_C).sum() / n),
+        "macro_f1": float(f1_C[seen_C].mean()),
+        "uar": float((hit_C[in_truth_C] / true_C[in_truth_C]).mean()),
+        "n": round(n),
+    }
+
+
+def compute_confusion(n_classes: int, true_B: Any, pred_B: Any) -> np.ndarray:
+    """Clips by [true class, predicted class], int64."""
+    confusion_CC = np.zeros((n_classes, n_classes), np.int64)
+    np.add.at(confusion_CC, (np.asarray(true_B), np.asarray(pred_B)), 1)
+    return confusion_CC
+
+
+def compute_report(
+    labels: Sequence[str], true_B: Any, pred_B: Any, attributes: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """The object under "val" and "test" in metrics.json: figures over all clips and per group.
+
+    A group's figures are scikit-learn's on the group's clips alone. In particular its `macro_f1`
+    averages over the classes that occur there in truth or prediction, so for one emotion it is
+    low by construction; `accuracy` is then the recall of that emotion.
+
+    Args:
+      labels: names of the classes, by index.
+      true_B, pred_B: class of each clip.
+      attributes: strings per clip; `gender`, `intensity` and `statement` are reported where given.
+    """
+    true_B, pred_B = np.asarray(true_B), np.asarray(pred_B)
+    groups = {"emotion": np.asarray(labels)[true_B]}
+    groups |= {name: np.asarray(attributes[name]) for name in GROUPED_BY if name in attributes}
+    confusion_CC = compute_confusion(len(labels), true_B, pred_B)
+
+    def compute_group(value_B: np.ndarray, value: str) -> dict[str, Any]:
+        here_B = value_B == value
+        return compute_metrics(compute_confusion(len(labels), true_B[here_B], pred_B[here_B]))
+
+    by = {}
+    for name, value_B in groups.items():
+        present = set(value_B.tolist())
+        order = labels if name == "emotion" else sorted(present)
+        by[name] = {value: compute_group(value_B, value) for value in order if value in present}
+    return {
+        **compute_metrics(confusion_CC),
+        "labels": list(labels),
+        "confusion": confusion_CC.tolist(),
+        "by": by,
+    }

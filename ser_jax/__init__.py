@@ -1,0 +1,39 @@
+"""Speech emotion recognition in JAX and Flax: train, evaluate, predict, compare.
+
+Names are loaded on first use, so that `import ser_jax` and `ser-jax --help` stay quick.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "prepare": "corpora",
+    "load_corpus": "corpora",
+    "train": "run",
+    "evaluate": "inference",
+    "predict": "inference",
+    "ablate": "ablation",
+    "load_config": "arguments",
+    "UserError": "errors",
+    "Config": "config",
+    "AblationConfig": "config",
+    "DataConfig": "config",
+    "FeaturesConfig": "config",
+    "AugmentConfig": "config",
+    "ModelConfig": "config",
+    "TrainConfig": "config",
+}
+
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"ser_jax.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -25,7 +25,8 @@ class _Parser(jsonargparse.ArgumentParser):
         raise UserError(" ".join(message.split())) from ex
 
     def parse_args(self, args: list[str] | None = None, **kwargs: Any) -> Any:
-        return super().parse_args(config_first(args or []), **kwargs)
+        has_config = "--config" in self._option_string_actions
+        return super().parse_args(config_first(args or []) if has_config else args, **kwargs)
 
 
 def config_first(args: list[str]) -> list[str]:

@@ -1,0 +1,92 @@
+"""A corpus in memory, and the two ways to it: `prepare` builds its store, `load_corpus` reads it."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ser_jax.config import DataConfig
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All clips of one corpus at one rate, sorted by file name."""
+
+    name: str
+    """ravdess or synthetic."""
+    rate_hz: int
+    labels: tuple[str, ...]
+    """Names of the emotions; a clip's class is an index into them."""
+    wave_BN: np.ndarray
+    """int16, zero-padded at the end to the longest clip."""
+    length_B: np.ndarray
+    """int32, samples of each clip without its padding."""
+    emotion_B: np.ndarray
+    """int32, class."""
+    actor_B: np.ndarray
+    """int32, 1 to 24."""
+    attributes: dict[str, np.ndarray]
+    """gender, intensity, statement and repetition, each str [B]."""
+    file_names: tuple[str, ...]
+    checksum: str
+    """16 hexadecimal digits over names, lengths and samples, before any cut by `clip_s`."""
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """What a store holds, and what was left out of it."""
+
+    corpus: str
+    folder: Path
+    built: bool
+    """False where the store was there already."""
+    clips: int
+    song: int
+    """Song files skipped."""
+    video: int
+    """Video files, with or without sound, skipped."""
+    duplicates: int
+    """Files skipped because another of the same name was taken."""
+    unnamed: int
+    """Sound files skipped because their names are not RAVDESS names."""
+    bad: tuple[str, ...]
+    """One line for each clip that could not be read."""
+    n_bytes: int
+    """Size of the store on disk."""
+    seconds: float
+    """Wall time of building or finding the store."""
+
+
+def prepare(data: DataConfig) -> PrepareReport:
+    """Build the corpus' store where it is missing or was built from other input or settings.
+
+    Raises:
+      UserError: no usable recordings; a write failed; a bad clip with `data.strict`.
+    """
+    from ser_jax.corpora import store
+
+    return store.prepare(data)
+
+
+def load_corpus(data: DataConfig) -> Corpus:
+    """The corpus that `data` names, cut or padded to `data.clip_s`; builds its store if need be.
+
+    Raises:
+      UserError: as `prepare`, or the store is damaged.
+    """
+    from ser_jax.corpora import store
+
+    return with_clip_length(store.load_corpus(data), data.clip_s)
+
+
+def with_clip_length(corpus: Corpus, clip_s: float | None) -> Corpus:
+    """The corpus with every clip padded or cut to `clip_s` seconds; None: as it is."""
+    if clip_s is None:
+        return corpus
+    n_samples = max(1, round(clip_s * corpus.rate_hz))
+    wave_BN = np.zeros((len(corpus.wave_BN), n_samples), np.int16)
+    kept = min(n_samples, corpus.wave_BN.shape[1])
+    wave_BN[:, :kept] = corpus.wave_BN[:, :kept]
+    length_B = np.minimum(corpus.length_B, n_samples).astype(np.int32)
+    return dataclasses.replace(corpus, wave_BN=wave_BN, length_B=length_B)

@@ -1,0 +1,160 @@
+"""Which clips train, validate and test: the study's random split, and speaker-independent folds."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ser_jax.errors import UserError, check
+
+_EMOBOX6 = (
+    (1, 11, 20, 21),
+    (4, 10, 12, 14),
+    (8, 9, 19, 23),
+    (3, 5, 7, 24),
+    (2, 15, 16, 18),
+    (6, 13, 17, 22),
+)
+_LUNA5 = (
+    (2, 5, 14, 15, 16),
+    (3, 6, 7, 13, 18),
+    (10, 11, 12, 19, 20),
+    (8, 17, 21, 23, 24),
+    (1, 4, 9, 22),
+)
+_N_ACTORS = 24
+# Test actors of each fold. Sources: EmoBox (Ma et al. 2024), Luna-Jimenez et al. (2021); loso
+# leaves one speaker out.
+_TEST_ACTORS = {
+    "emobox6": _EMOBOX6,
+    "luna5": _LUNA5,
+    "loso": tuple((actor,) for actor in range(1, _N_ACTORS + 1)),
+}
+_STUDY_PART = 0.15  # of all clips, for validation and for test each
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices of the clips of each part, ascending."""
+
+    protocol: str
+    fold: int
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+
+
+def count_folds(protocol: str) -> int:
+    """Number of folds of a protocol; together their test parts hold each actor once."""
+    return 1 if protocol == "study" else len(_get_test_actors(protocol))
+
+
+def make_split(
+    protocol: str, fold: int, seed: int, emotion_B: np.ndarray, actor_B: np.ndarray
+) -> Split:
+    """Split clips into training, validation and test.
+
+    `study` draws 70:15:15 at random, stratified by emotion. The other protocols are
+    speaker-independent and fixed: no actor is in two parts, and the seed changes nothing.
+
+    Args:
+      protocol: study, emobox6, luna5 or loso.
+      fold: 1 to `count_folds(protocol)`.
+      seed: of the study's draw.
+      emotion_B: int [clips], class.
+      actor_B: int [clips], 1 to 24.
+
+    Returns:
+      A split that has passed `check_split`.
+
+    Raises:
+      UserError: no such protocol or fold; too few clips or actors for it.
+    """
+    n_folds = count_folds(protocol)
+    check(
+        1 <= fold <= n_folds,
+        f"data.fold={fold}: data.protocol={protocol} has folds 1 to {n_folds}"
+        if n_folds > 1
+        else f"data.fold={fold}: data.protocol={protocol} has only fold 1",
+    )
+    if protocol == "study":
+        split = _make_study_split(seed, emotion_B)
+    else:
+        split = _make_actor_split(protocol, fold, actor_B)
+    check_split(split, actor_B)
+    return split
+
+
+def check_split(split: Split, actor_B: np.ndarray) -> None:
+    """Raise where training could see what it is tested on, or a clip is lost.
+
+    Raises:
+      UserError: an empty part; a clip in two parts, in none or out of range; an actor in two
+        parts of a speaker-independent protocol.
+    """
+    where = f"data.protocol={split.protocol}, data.fold={split.fold}"
+    parts = {"training": split.train, "validation": split.val, "test": split.test}
+    for part, index in parts.items():
+        check(len(index) > 0, f"{where}: no clips for {part}; use more actors, or another fold")
+    every = np.concatenate(list(parts.values()))
+    check(
+        every.min() >= 0 and every.max() < len(actor_B),
+        f"{where}: names clips that are not among the {len(actor_B)}; this is a bug, report it",
+    )
+    uses = np.bincount(every, minlength=len(actor_B))
+    for wrong, what in ((uses > 1, "twice"), (uses == 0, "in no part")):
+        first = int(np.argmax(wrong))
+        check(not wrong.any(), f"{where}: clip {first} is used {what}; this is a bug, report it")
+    if split.protocol == "study":
+        return
+    actors = [set(actor_B[index].tolist()) for index in parts.values()]
+    shared = (actors[0] & actors[1]) | (actors[0] & actors[2]) | (actors[1] & actors[2])
+    check(
+        not shared, f"{where}: actors {sorted(shared)} are in two parts; this is a bug, report it"
+    )
+
+
+def _make_study_split(seed: int, emotion_B: np.ndarray) -> Split:
+    from sklearn.model_selection import train_test_split
+
+    n_part = round(_STUDY_PART * len(emotion_B))
+    rest = np.arange(len(emotion_B))
+    try:
+        rest, test = train_test_split(rest, test_size=n_part, random_state=seed, stratify=emotion_B)
+        train, val = train_test_split(
+            rest, test_size=n_part, random_state=seed, stratify=emotion_B[rest]
+        )
+    except ValueError as error:
+        raise UserError(
+            f"data.protocol=study: {len(emotion_B)} clips are too few to give each part some of "
+            f"every emotion ({error}); use more clips"
+        ) from error
+    return Split("study", 1, np.sort(train), np.sort(val), np.sort(test))
+
+
+def _make_actor_split(protocol: str, fold: int, actor_B: np.ndarray) -> Split:
+    test_actors = _get_test_actors(protocol)[fold - 1]
+    is_test_B = np.isin(actor_B, test_actors)
+    is_val_B = np.isin(actor_B, _get_val_actors(protocol, fold))
+    return Split(
+        protocol,
+        fold,
+        train=np.flatnonzero(~is_test_B & ~is_val_B),
+        val=np.flatnonzero(is_val_B),
+        test=np.flatnonzero(is_test_B),
+    )
+
+
+def _get_test_actors(protocol: str) -> tuple[tuple[int, ...], ...]:
+    check(
+        protocol in _TEST_ACTORS,
+        f"data.protocol={protocol}: no such protocol; known are study, {', '.join(_TEST_ACTORS)}",
+    )
+    return _TEST_ACTORS[protocol]
+
+
+def _get_val_actors(protocol: str, fold: int) -> tuple[int, ...]:
+    """The next fold's test actors; for loso the next two odd and two even actors, cyclically."""
+    if protocol == "loso":  # odd and even alternate, so these are the next four
+        return tuple((fold + step) % _N_ACTORS + 1 for step in range(4))
+    folds = _get_test_actors(protocol)
+    return folds[fold % len(folds)]

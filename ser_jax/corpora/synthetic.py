@@ -12,10 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ser_jax.errors import check
+
 SYNTHETIC_VERSION = 1  # raise it whenever a sample changes, so that stores are built anew
 
 _HOP_S, _HOPS_PER_WINDOW = 0.008, 4
-_MIN_S, _MAX_S = 2.0, 3.5
+_MIN_S, _MAX_S = 2.02, 3.5  # a clip loses up to two frames of it at its edges
+_LEVEL = 0.015  # RMS of neutral speech; anger's loudest peaks then just reach full scale
 
 
 class _Prosody(NamedTuple):
@@ -42,8 +45,8 @@ _PROSODY = {
     8: _Prosody(5.5, 3.0, 7.0, 3.5, 1.02, 0.5, 0.06, 0.0),  # surprised
 }
 # How far actors and clips stray from their emotion's prosody (standard deviations).
-_ACTOR_SPREAD = _Prosody(0.7, 0.2, 0.5, 1.5, 0.04, 0.6, 0.02, 0.05)
-_CLIP_SPREAD = _Prosody(1.2, 0.5, 1.2, 2.0, 0.06, 1.0, 0.03, 0.15)
+_ACTOR_SPREAD = _Prosody(0.8, 0.2, 0.6, 1.7, 0.04, 0.8, 0.02, 0.05)
+_CLIP_SPREAD = _Prosody(1.4, 0.6, 1.4, 2.3, 0.07, 1.2, 0.03, 0.20)
 
 _VOWELS_HZ = {  # first three formants of a man's voice
     "i": (400, 1920, 2560),
@@ -64,7 +67,12 @@ def iterate_clips(
     A clip is int16 [N], 2 to 3.5 s at `rate_hz`, the same at every call; the functions can be
     pickled. 24 actors of 60 clips have RAVDESS' own 1,440 names. Fewer clips per actor, 1 to 60,
     spread over the emotions, and over the actors' intensities and statements, as evenly as can be.
+
+    Raises:
+      UserError: more than 24 actors or 60 clips, or none.
     """
+    for key, value, most in (("actors", n_actors, 24), ("clips", clips_per_actor, 60)):
+        check(1 <= value <= most, f"data.synthetic_{key}={value}: must lie between 1 and {most}")
     names = sorted(
         name for actor in range(1, n_actors + 1) for name in _list_names(actor, clips_per_actor)
     )
@@ -126,48 +134,66 @@ def _draw_prosody(emotion: int, intensity: int, rng, actor_rng) -> _Prosody:
     )
 
 
-def _speak(prosody, base_hz, tract, vowels, rate_hz, rng) -> np.ndarray:
-    n_syllables = len(vowels)
+class _Contours(NamedTuple):
+    """What changes from frame to frame while a clip is spoken."""
+
+    pitch_T: np.ndarray  # semitones above the actor's own pitch
+    loudness_T: np.ndarray  # of the voice, relative
+    burst_T: np.ndarray  # of the consonants, relative
+    vowel_TV: np.ndarray  # share of each syllable's vowel
+
+
+def _draw_contours(prosody: _Prosody, n_syllables: int, hop_s: float, rng) -> _Contours:
     syllable_s = 0.25 / prosody.speed * rng.uniform(0.85, 1.15, n_syllables)
     syllable_s[-1] *= 1.3  # speech slows down at its end
     lead_s, trail_s = rng.uniform(0.2, 0.4, 2)
-    clip_s = float(np.clip(lead_s + syllable_s.sum() + trail_s, _MIN_S, _MAX_S))
+    spoken_s = syllable_s.sum()
     centre_s = lead_s + np.cumsum(syllable_s) - syllable_s / 2
     accent_st = prosody.range_st * rng.standard_normal(n_syllables)
-    stress_db = rng.normal(0, 1.5, n_syllables)
+    stress = 10 ** (rng.normal(0, 1.5, n_syllables) / 20)
+    tremor_phase = rng.uniform()
 
-    # Contours on frames [T]; what is faster than a frame is made on samples [N].
-    hop = round(_HOP_S * rate_hz)
-    n_frames = int(clip_s * rate_hz) // hop + _HOPS_PER_WINDOW
-    time_s = np.arange(n_frames) * _HOP_S
-    spoken = np.clip((time_s - lead_s) / syllable_s.sum(), 0, 1)
-    pitch_st = prosody.pitch_st + prosody.slope_st * (spoken**2 - 1 / 3)
-    pitch_st += np.interp(time_s, centre_s, accent_st)
-    pitch_st += prosody.tremor_st * np.sin(2 * np.pi * (6.0 * time_s + rng.uniform()))
-    pitch_st += rng.normal(0, 0.15, n_frames)  # jitter
-    distance_TV = (time_s[:, None] - centre_s[None]) / syllable_s[None]
+    clip_s = np.clip(lead_s + spoken_s + trail_s, _MIN_S, _MAX_S)
+    time_T = np.arange(int(clip_s / hop_s)) * hop_s
+    pitch_T = prosody.pitch_st + np.interp(time_T, centre_s, accent_st)
+    pitch_T += prosody.slope_st * (np.clip((time_T - lead_s) / spoken_s, 0, 1) ** 2 - 1 / 3)
+    pitch_T += prosody.tremor_st * np.sin(2 * np.pi * (6.0 * time_T + tremor_phase))
+    pitch_T += rng.normal(0, 0.15, len(time_T))  # jitter, as every throat has
+
+    # Distance from each syllable's middle, in syllables.
+    distance_TV = (time_T[:, None] - centre_s[None]) / syllable_s[None]
     bump_TV = np.cos(np.pi * np.clip(distance_TV, -0.5, 0.5)) ** 0.7
-    loudness_T = bump_TV @ 10 ** (stress_db / 20)
-    # A consonant: a short burst of noise where a syllable begins.
-    burst_T = np.exp(-(((distance_TV + 0.5) * syllable_s[None] / 0.02) ** 2)).sum(1)
+    onset_TV = (distance_TV + 0.5) * syllable_s[None]  # seconds; a consonant stands there
+    vowel_TV = np.exp(-((distance_TV / 0.5) ** 2)) + 1e-9
+    return _Contours(
+        pitch_T=pitch_T,
+        loudness_T=bump_TV @ stress,
+        burst_T=np.exp(-((onset_TV / 0.02) ** 2)).sum(1),
+        vowel_TV=vowel_TV / vowel_TV.sum(1, keepdims=True),
+    )
 
+
+def _speak(prosody: _Prosody, base_hz, tract, vowels: str, rate_hz: int, rng) -> np.ndarray:
+    hop = round(_HOP_S * rate_hz)
+    contours = _draw_contours(prosody, len(vowels), hop / rate_hz, rng)
+    n_frames = len(contours.pitch_T)
     n_samples = (n_frames + _HOPS_PER_WINDOW - 1) * hop
-    at = np.arange(n_samples) / hop - _HOPS_PER_WINDOW / 2
-    pitch_hz = base_hz * 2 ** (np.interp(at, np.arange(n_frames), pitch_st) / 12)
-    loudness, burst = (np.interp(at, np.arange(n_frames), c) for c in (loudness_T, burst_T))
-    noise = rng.standard_normal(n_samples)
-    source = loudness * (_make_pulses(pitch_hz, rate_hz) + prosody.breath * noise)
-    weight_TV = np.exp(-((distance_TV / 0.5) ** 2)) + 1e-9
-    weight_TV /= weight_TV.sum(1, keepdims=True)
-    wave = _filter(source, weight_TV, vowels, tract, prosody.tilt_db, rate_hz)
-    start = _HOPS_PER_WINDOW // 2 * hop
-    consonants = np.diff(noise * burst, prepend=0.0)[start : start + len(wave)]
+    # Frame t is centred half a window after its first sample.
+    frame_N = np.arange(n_samples) / hop - _HOPS_PER_WINDOW / 2
+    pitch_N, loudness_N, burst_N = (
+        np.interp(frame_N, np.arange(n_frames), contour_T) for contour_T in contours[:3]
+    )
+    noise_N = rng.standard_normal(n_samples)
+    pulses_N = _make_pulses(base_hz * np.exp2(pitch_N / 12), rate_hz)
+    source_N = loudness_N * (pulses_N + prosody.breath * noise_N)
+    wave_N = _filter(source_N, contours.vowel_TV, vowels, tract, prosody.tilt_db, rate_hz)
 
-    wave /= np.sqrt(np.mean(wave**2))
-    wave += 0.1 * consonants + 0.003 * rng.standard_normal(len(wave))  # and the room's noise
-    wave *= 0.02 * 10 ** (prosody.level_db / 20)
-    wave = wave[: int(clip_s * rate_hz)]
-    return np.round(np.clip(wave, -1, 1) * 32767).astype(np.int16)
+    wave_N /= np.sqrt(np.mean(wave_N**2))
+    consonants_N = np.diff(noise_N * burst_N, prepend=0.0)  # a difference: bright, as hisses are
+    wave_N += 0.1 * consonants_N + 0.003 * rng.standard_normal(n_samples)  # and the room's noise
+    wave_N *= _LEVEL * 10 ** (prosody.level_db / 20)
+    edge = _HOPS_PER_WINDOW // 2 * hop  # where windows do not yet overlap fully
+    return np.round(np.clip(wave_N[edge:-edge], -1, 1) * 32767).astype(np.int16)
 
 
 def _make_pulses(pitch_hz: np.ndarray, rate_hz: int) -> np.ndarray:
@@ -181,21 +207,23 @@ def _make_pulses(pitch_hz: np.ndarray, rate_hz: int) -> np.ndarray:
     return table[(phase * table_size).astype(np.int64) % table_size]
 
 
-def _filter(source, weight_TV, vowels, tract, tilt_db, rate_hz) -> np.ndarray:
-    """The source [N] through the mouth's formants and tilt, by windowed overlap-add."""
+def _filter(source_N, weight_TV, vowels: str, tract, tilt_db, rate_hz: int) -> np.ndarray:
+    """The source through the mouth's formants and tilt, by windowed overlap-add; [N]."""
     hop = round(_HOP_S * rate_hz)
     size = _HOPS_PER_WINDOW * hop
     hz_F = np.fft.rfftfreq(size, 1 / rate_hz)
     gain_VF = np.stack([_compute_log_gain(vowel, tract, tilt_db, hz_F) for vowel in vowels])
-    window = np.sin(np.pi * (np.arange(size) + 0.5) / size)  # twice applied: Hann, sums to 2
-    frames_TN = np.lib.stride_tricks.sliding_window_view(source, size)[::hop]
-    spectrum_TF = np.fft.rfft(frames_TN * window) * np.exp(weight_TV @ gain_VF)
-    frames_TN = np.fft.irfft(spectrum_TF, size) * window
+    # float32 halves the cost; the clip is 16-bit anyway.
+    gain_TF = np.exp((weight_TV @ gain_VF).astype(np.float32))
+    # Applied twice: a Hann window, whose four overlaps sum to a constant.
+    window = np.sin(np.pi * (np.arange(size, dtype=np.float32) + 0.5) / size)
+    frames_TN = np.lib.stride_tricks.sliding_window_view(source_N.astype(np.float32), size)[::hop]
+    frames_TN = np.fft.irfft(np.fft.rfft(frames_TN * window) * gain_TF, size) * window
     n_frames = len(frames_TN)
     out = np.zeros((n_frames + _HOPS_PER_WINDOW - 1, hop))
     for part in range(_HOPS_PER_WINDOW):
         out[part : part + n_frames] += frames_TN[:, part * hop : (part + 1) * hop]
-    return out.ravel()[_HOPS_PER_WINDOW // 2 * hop :]
+    return out.ravel()
 
 
 def _compute_log_gain(vowel: str, tract: float, tilt_db: float, hz_F: np.ndarray) -> np.ndarray:

@@ -1,0 +1,94 @@
+"""The corpus on the device, and batches of it as arrays of clip numbers."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+PADDING = -1
+"""Clip number of a row that only fills up the last batch."""
+
+
+@struct.dataclass
+class Batch:
+    """What a step sees.
+
+    Attributes:
+      x_BTF: features, float32.
+      mask_BT: True for real frames; all False in a row that only fills up the batch.
+      label_B: class numbers, int32.
+      weight_B: 1 for real rows, 0 for the others, float32.
+    """
+
+    x_BTF: jax.Array
+    mask_BT: jax.Array
+    label_B: jax.Array
+    weight_B: jax.Array
+
+
+@struct.dataclass
+class Dataset:
+    """Every clip of a corpus, on the device: features, number of real frames, class."""
+
+    x_BTF: jax.Array
+    frames_B: jax.Array
+    label_B: jax.Array
+
+
+def take(dataset: Dataset, index_B: jax.Array) -> Batch:
+    """The clips numbered `index_B`; `PADDING` gives a row of zeros and weight 0."""
+    real_B = index_B >= 0
+    row_B = jnp.maximum(index_B, 0)
+    T = dataset.x_BTF.shape[1]
+    frames_B = jnp.where(real_B, dataset.frames_B[row_B], 0)
+    return Batch(
+        x_BTF=jnp.where(real_B[:, None, None], dataset.x_BTF[row_B], 0),
+        mask_BT=jnp.arange(T)[None, :] < frames_B[:, None],
+        label_B=jnp.where(real_B, dataset.label_B[row_B], 0),
+        weight_B=real_B.astype(jnp.float32),
+    )
+
+
+def shuffle(index: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """The clip numbers in the order of one epoch, a function of seed and epoch alone."""
+    return np.random.default_rng((seed, epoch)).permutation(index)
+
+
+def cut_batches(index: np.ndarray, batch_size: int) -> np.ndarray:
+    """Clip numbers as batches, int32 [S, B]; the last one is filled up with `PADDING`."""
+    n_steps = -(-len(index) // batch_size)
+    index_SB = np.full(n_steps * batch_size, PADDING, np.int32)
+    index_SB[: len(index)] = index
+    return index_SB.reshape(n_steps, batch_size)
+
+
+def compute_features(
+    front_end: Callable[[jax.Array], jax.Array],
+    wave_BN: np.ndarray,
+    *,
+    chunk: int = 64,
+    on_chunk: Callable[[int], None] = lambda n: None,
+) -> jax.Array:
+    """Features of many clips, a chunk at a time so that memory stays bounded.
+
+    Args:
+      front_end: jitted function from float32 waves [B, N] to features [B, T, F].
+      wave_BN: samples, int16 or float32 with full scale 1.
+      chunk: clips at a time; the last chunk is filled up, so that one shape is compiled.
+      on_chunk: told how many clips were done.
+
+    Returns:
+      float32 [clips, T, F] on the device.
+    """
+    parts = []
+    for start in range(0, len(wave_BN), chunk):
+        part_BN = wave_BN[start : start + chunk]
+        n = len(part_BN)
+        if part_BN.dtype == np.int16:
+            part_BN = part_BN.astype(np.float32) / 32768
+        part_BN = np.pad(part_BN, ((0, chunk - n), (0, 0)))
+        parts.append(front_end(part_BN)[:n])
+        on_chunk(n)
+    return jnp.concatenate(parts)

@@ -1,0 +1,164 @@
+"""What the networks see: a corpus as features, and each epoch's features under augmentation."""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ser_jax.augment import HostAugmenter, Pending
+from ser_jax.batching import Dataset, compute_features
+from ser_jax.config import AugmentConfig, DataConfig, FeaturesConfig
+from ser_jax.corpora import Corpus, load_corpus
+from ser_jax.features import Normaliser, count_frames, fit_normaliser, make_front_end, normalise
+from ser_jax.progress import progress
+
+FrontEnd = Callable[[jax.Array], jax.Array]
+
+
+class Inputs(NamedTuple):
+    """A corpus and its features before normalisation.
+
+    Attributes:
+      corpus: the clips.
+      front_end: compiled function from waves [B, N] to features [B, T, F].
+      x_BTF: features of every clip, float32, on the host.
+      frames_B: real frames of every clip.
+    """
+
+    corpus: Corpus
+    front_end: FrontEnd
+    x_BTF: np.ndarray
+    frames_B: np.ndarray
+
+
+@functools.cache
+def make_fast_front_end(features: FeaturesConfig, rate_hz: int) -> FrontEnd:
+    """The front end, compiled once per process for each shape of its input."""
+    return jax.jit(make_front_end(features, rate_hz))
+
+
+def load_inputs(data: DataConfig, features: FeaturesConfig) -> Inputs:
+    """The corpus that `data` names and its features; the last one asked for is kept in memory."""
+    # The split plays no part here, so the cells of a grid share one computation.
+    return _load_inputs(dataclasses.replace(data, protocol="study", fold=1, split_seed=None), features)
+
+
+@functools.lru_cache(maxsize=1)
+def _load_inputs(data: DataConfig, features: FeaturesConfig) -> Inputs:
+    corpus = load_corpus(data)
+    front_end = make_fast_front_end(features, corpus.rate_hz)
+    with progress("features", len(corpus.file_names), "clips") as advance:
+        x_BTF = compute_features(front_end, corpus.wave_BN, on_chunk=advance)
+    frames_B = count_frames(corpus.length_B, features.hop_length).astype(np.int32)
+    return Inputs(corpus, front_end, np.asarray(x_BTF), frames_B)
+
+
+def fit_to_training(inputs: Inputs, train_index: np.ndarray, kind: str, masked: bool) -> Normaliser:
+    """Statistics of the training clips, over real frames alone if `masked`."""
+    x_BTF = inputs.x_BTF[train_index]
+    mask_BT = np.arange(x_BTF.shape[1])[None, :] < inputs.frames_B[train_index][:, None]
+    return fit_normaliser(x_BTF, mask_BT if masked else None, kind)  # pyright: ignore[reportArgumentType]
+
+
+def make_dataset(inputs: Inputs, normaliser: Normaliser) -> Dataset:
+    """The normalised corpus on the device."""
+    return Dataset(
+        x_BTF=normalise(jnp.asarray(inputs.x_BTF), normaliser),
+        frames_B=jnp.asarray(inputs.frames_B),
+        label_B=jnp.asarray(inputs.corpus.emotion_B),
+    )
+
+
+class AugmentedEpochs:
+    """The corpus as each epoch sees it: training clips augmented, all others as they are.
+
+    Worker processes make the next epoch while the device trains on this one. An augmented clip is a
+    function of (seed, epoch, clip), so `memo`, if shared, lets the folds of a grid share the work.
+    """
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        dataset: Dataset,
+        normaliser: Normaliser,
+        train_index: np.ndarray,
+        augmenter: HostAugmenter,
+        *,
+        epochs: int,
+        once: bool,
+        memo: dict[int, dict[int, np.ndarray]] | None = None,
+    ):
+        """
+        Args:
+          inputs, dataset, normaliser: the corpus, plain, normalised, and how.
+          train_index: the clips to augment.
+          augmenter: the workers.
+          epochs: the last epoch that will be asked for.
+          once: every epoch sees the draw of the first.
+          memo: features [T, F] by draw and clip, read and filled; None: nothing is kept.
+        """
+        self._inputs, self._dataset, self._normaliser = inputs, dataset, normaliser
+        self._train_index, self._augmenter = train_index, augmenter
+        self._epochs, self._once, self._memo = epochs, once, memo
+        self._pending: dict[int, tuple[np.ndarray, Pending]] = {}
+        self._made: tuple[int, Dataset] | None = None
+
+    def __call__(self, epoch: int) -> Dataset:
+        """The corpus of `epoch`, counted from 1."""
+        draw = 1 if self._once else epoch
+        if self._made is None or self._made[0] != draw:
+            x_BTF = self._compute_rows(draw)
+            rows = normalise(jnp.asarray(x_BTF), self._normaliser)
+            x_BTF = self._dataset.x_BTF.at[self._train_index].set(rows)
+            self._made = draw, self._dataset.replace(x_BTF=x_BTF)
+        if epoch < self._epochs and not self._once:
+            self._submit(epoch + 1)
+        return self._made[1]
+
+    def _submit(self, draw: int) -> None:
+        if draw in self._pending:
+            return
+        known = self._memo.get(draw, {}) if self._memo is not None else {}
+        clips = np.array([clip for clip in self._train_index if int(clip) not in known], np.int64)
+        corpus = self._inputs.corpus
+        pending = self._augmenter.submit(draw, clips, corpus.wave_BN[clips], corpus.length_B[clips])
+        self._pending[draw] = clips, pending
+
+    def _compute_rows(self, draw: int) -> np.ndarray:
+        self._submit(draw)
+        clips, pending = self._pending.pop(draw)
+        with progress(f"augmenting for epoch {draw}", len(clips), "clips") as advance:
+            wave_BN = self._augmenter.result(pending, advance)
+        made = self._memo.setdefault(draw, {}) if self._memo is not None else {}
+        if len(clips):
+            x_BTF = np.asarray(compute_features(self._inputs.front_end, wave_BN))
+            made |= dict(zip(clips.tolist(), x_BTF, strict=True))
+        return np.stack([made[int(clip)] for clip in self._train_index])
+
+
+@contextlib.contextmanager
+def open_epochs(
+    inputs: Inputs,
+    dataset: Dataset,
+    normaliser: Normaliser,
+    train_index: np.ndarray,
+    augment: AugmentConfig,
+    *,
+    seed: int,
+    epochs: int,
+    memo: dict[int, dict[int, np.ndarray]] | None = None,
+) -> Iterator[Callable[[int], Dataset]]:
+    """A function from the number of an epoch to the corpus that it sees."""
+    if not augment.enabled:
+        yield lambda epoch: dataset
+        return
+    with HostAugmenter(augment, inputs.corpus.rate_hz, seed) as augmenter:
+        yield AugmentedEpochs(
+            inputs, dataset, normaliser, train_index, augmenter,
+            epochs=epochs, once=augment.when == "once", memo=memo,
+        )  # fmt: skip

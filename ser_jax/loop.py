@@ -1,0 +1,148 @@
+"""fit(): epochs, validation, the best epoch, early stop, resumption; tells what happens by events."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from ser_jax.batching import Dataset, cut_batches, shuffle
+from ser_jax.checkpoint import Checkpoints
+from ser_jax.errors import UserError
+from ser_jax.metrics import Sums, compute_accuracy, compute_loss
+from ser_jax.parallel import Programs
+from ser_jax.state import TrainState
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+class Diverged(UserError):
+    """The loss is no longer a number."""
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How long to train, and which epoch to keep; see `config.TrainConfig`."""
+
+    seed: int
+    epochs: int
+    batch_size: int
+    best_by: str = "accuracy"
+    early_stop_epochs: int = 0
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """Where training ended.
+
+    Attributes:
+      best_epoch: the epoch best on validation, counted from 1.
+      epochs: epochs trained, fewer than asked for after an early stop.
+      step: steps taken.
+      state: state of the best epoch.
+    """
+
+    best_epoch: int
+    epochs: int
+    step: int
+    state: TrainState
+
+
+def _score(best_by: str, loss: float, accuracy: float) -> list[float]:
+    """Greater is better; equal accuracies are parted by the loss, equal losses by the accuracy."""
+    return [accuracy, -loss] if best_by == "accuracy" else [-loss, accuracy]
+
+
+def _read(sums: Sums) -> tuple[float, float]:
+    return float(compute_loss(sums)), float(compute_accuracy(sums))
+
+
+def fit(
+    state: TrainState,
+    programs: Programs,
+    *,
+    load_epoch: Callable[[int], Dataset],
+    train_index: np.ndarray,
+    val_index: np.ndarray,
+    settings: FitSettings,
+    checkpoints: Checkpoints,
+    on_event: OnEvent,
+    facts: dict[str, Any],
+) -> FitResult:
+    """Train, and keep the epoch best on validation.
+
+    A run whose checkpoints hold an epoch goes on after it, and ends with the same numbers to the
+    bit as one that was never interrupted: order, dropout and augmentation follow from the seed, the
+    step and the epoch alone.
+
+    Args:
+      state: the state before the first step.
+      programs: compiled programs of the network.
+      load_epoch: the corpus as epoch number e (from 1) sees it; validation clips never change.
+      train_index, val_index: clip numbers.
+      settings: see `FitSettings`.
+      checkpoints: where every epoch is saved.
+      on_event: told of 'restored', 'step', 'epoch'.
+      facts: JSON-able, saved with every checkpoint beside what this function adds.
+
+    Raises:
+      Diverged: the training loss became NaN or infinite.
+      UserError: a checkpoint cannot be written or read.
+    """
+    best_score, best_epoch, epoch = [-math.inf], 0, 0
+    if (latest := checkpoints.latest_epoch()) is not None:
+        saved = checkpoints.load_facts(latest)
+        best_score, best_epoch, epoch = saved["best_score"], saved["best_epoch"], latest
+        state = checkpoints.load_state(latest, state)
+        on_event({"event": "restored", "epoch": epoch, "step": int(state.step)})
+    val_index_SB = cut_batches(val_index, settings.batch_size)
+
+    def stop_early() -> bool:
+        return 0 < settings.early_stop_epochs <= epoch - best_epoch
+
+    while epoch < settings.epochs and not stop_early():
+        epoch += 1
+        start_s = time.perf_counter()
+        dataset = load_epoch(epoch)
+        order = shuffle(train_index, settings.seed, epoch)
+        index_SB = cut_batches(order, settings.batch_size)
+
+        def on_step(number: int, epoch: int = epoch, of: int = len(index_SB)) -> None:
+            on_event({"event": "step", "epoch": epoch, "number": number + 1, "of": of})
+
+        state, train_sums = programs.train_epoch(state, dataset, index_SB, on_step)
+        val_sums = programs.evaluate(state.variables, dataset, val_index_SB)
+        (train_loss, train_accuracy), (val_loss, val_accuracy) = _read(train_sums), _read(val_sums)
+        if not math.isfinite(train_loss):
+            raise Diverged(
+                f"train.learning_rate={_learning_rate(state):g}: the loss is {train_loss} in "
+                f"epoch {epoch}; choose a smaller one"
+            )
+        score = _score(settings.best_by, val_loss, val_accuracy)
+        improved = best_epoch == 0 or score > best_score
+        if improved:
+            best_score, best_epoch = score, epoch
+        progress = {"best_score": best_score, "best_epoch": best_epoch}
+        checkpoints.save(epoch, state, facts | progress, improved=improved)
+        on_event(
+            {
+                "event": "epoch",
+                "epoch": epoch,
+                "step": int(state.step),
+                "train_loss": train_loss,
+                "train_accuracy": train_accuracy,
+                "val_loss": val_loss,
+                "val_accuracy": val_accuracy,
+                "best_epoch": best_epoch,
+                "seconds": round(time.perf_counter() - start_s, 3),
+            }
+        )
+    best_state = state if best_epoch == epoch else checkpoints.load_state(best_epoch, state)
+    return FitResult(best_epoch, epoch, int(state.step), best_state)
+
+
+def _learning_rate(state: TrainState) -> float:
+    return float(jax.device_get(state.opt_state.hyperparams["learning_rate"]))

@@ -1,0 +1,23 @@
+"""The study's CNN-LSTM: convolution blocks, one vector per time step, LSTM, head."""
+
+import flax.linen as nn
+import jax
+
+from ser_jax.models.layers import LSTM, ConvStack, Head, keep_rows
+
+
+class CNNLSTM(nn.Module):
+    """The convolution blocks shorten time sixteenfold; the LSTM reads what is left of it."""
+
+    stack: ConvStack
+    lstm: LSTM
+    head: Head
+    mask_padding: bool = False
+
+    def __call__(
+        self, x_BTF: jax.Array, mask_BT: jax.Array, *, train: bool, dropout: jax.Array | float = 0.0
+    ) -> jax.Array:
+        """Features [B, T, F] and mask [B, T] to logits [B, C]."""
+        mask_BT = mask_BT if self.mask_padding else keep_rows(mask_BT)
+        h_BTH, mask_BT = self.stack(x_BTF, mask_BT, train=train, dropout=dropout)
+        return self.head(self.lstm(h_BTH, mask_BT))

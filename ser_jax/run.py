@@ -1,0 +1,319 @@
+"""train(): one run from its configuration to its directory."""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+import yaml
+
+from ser_jax.batching import Dataset, cut_batches
+from ser_jax.checkpoint import Checkpoints
+from ser_jax.config import Config, FeaturesConfig, ModelConfig, TrainConfig
+from ser_jax.config import compute_identity, flatten, override, to_dict
+from ser_jax.corpora import Corpus
+from ser_jax.errors import UserError, check
+from ser_jax.features import Normaliser, compute_log_mel
+from ser_jax.files import saving, write_atomic
+from ser_jax.inputs import Inputs, fit_to_training, load_inputs, make_dataset, open_epochs
+from ser_jax.loop import FitSettings, fit
+from ser_jax.metrics import compute_report
+from ser_jax.models import make_model
+from ser_jax.parallel import Programs, make_programs
+from ser_jax.progress import progress
+from ser_jax.report.events import EventLog
+from ser_jax.splits import Split, make_split
+from ser_jax.state import init_state, make_optimizer
+
+CONFIG_FILE = "config.yaml"
+METRICS_FILE = "metrics.json"
+Memo = dict[int, dict[int, np.ndarray]]
+
+
+def train(config: Config, *, memo: Memo | None = None, quiet: bool = False) -> dict[str, Any]:
+    """Train one network, score its best epoch, and write the run directory.
+
+    A directory that holds the same run is gone on with, or read if the run is complete.
+
+    Args:
+      config: all settings.
+      memo: augmented features to share between the runs of a grid; see `inputs.AugmentedEpochs`.
+      quiet: no line per epoch.
+
+    Returns:
+      What metrics.json holds.
+
+    Raises:
+      UserError: bad input, a directory of another run, a write that failed, a loss that is no
+        number.
+    """
+    run_dir = Path(config.run_dir or default_run_dir(config))
+    config = dataclasses.replace(config, run_dir=str(run_dir))
+    if _open_run_dir(run_dir, config):
+        return json.loads((run_dir / METRICS_FILE).read_text())
+    inputs = load_inputs(config.data, config.features)
+    corpus = inputs.corpus
+    split = _split(config, corpus)
+    masked = config.model.mask_padding
+    normaliser = fit_to_training(inputs, split.train, config.features.normalise, masked)
+    dataset = make_dataset(inputs, normaliser)
+    model, tx, programs = _build(config.model, config.train, len(corpus.labels))
+    _, T, F = inputs.x_BTF.shape
+    _check_frames(config, T, F)
+    dropout = config.model.dropout
+    state = init_state(model, tx, seed=config.seed, n_frames=T, n_features=F, dropout=dropout)
+    facts = _describe(corpus, normaliser, config)
+    checkpoints = Checkpoints(run_dir / "checkpoints")
+    log = EventLog(run_dir)
+    _check_same_data(checkpoints, facts)
+    start_s = time.perf_counter()
+    with (
+        contextlib.closing(checkpoints),
+        open_epochs(
+            inputs, dataset, normaliser, split.train, config.augment,
+            seed=config.seed, epochs=config.train.epochs, memo=memo,
+        ) as load_epoch,
+        _events(log, config, quiet) as on_event,
+        _profiled(on_event, config.train.profile, run_dir) as on_event,
+    ):  # fmt: skip
+        if checkpoints.latest_epoch() is None:
+            log.cut_back(-1)
+        on_event({"event": "start", "identity": facts["identity"], "checksum": corpus.checksum})
+        fitted = fit(
+            state, programs, load_epoch=load_epoch, train_index=split.train, val_index=split.val,
+            settings=_fit_settings(config), checkpoints=checkpoints, on_event=on_event, facts=facts,
+        )  # fmt: skip
+        scores = {
+            part: score(programs, fitted.state.variables, dataset, index, corpus)
+            for part, index in (("val", split.val), ("test", split.test))
+        }
+        metrics = {
+            "protocol": split.protocol, "fold": split.fold, "seed": config.seed,
+            "corpus": corpus.name, "model": config.model.name, "identity": facts["identity"],
+            "checksum": corpus.checksum, "epochs": fitted.epochs, "best_epoch": fitted.best_epoch,
+            "seconds": round(time.perf_counter() - start_s, 1), **scores,
+        }  # fmt: skip
+        _save_spectrogram(run_dir, config.features, corpus, int(split.test[0]))
+        on_event({"event": "end", "step": fitted.step, "test_accuracy": scores["test"]["accuracy"]})
+    write_atomic(run_dir / METRICS_FILE, json.dumps(metrics, indent=1))
+    return metrics
+
+
+def default_run_dir(config: Config) -> Path:
+    """runs/MODEL-CORPUS-PROTOCOL-seedN-HASH: no two different runs share one."""
+    data = config.data
+    fold = "" if data.protocol == "study" else f"{data.fold}"
+    name = f"{config.model.name}-{data.corpus}-{data.protocol}{fold}-seed{config.seed}"
+    return Path("runs") / f"{name}-{compute_identity(config)[:6]}"
+
+
+def load_config(run_dir: str | Path) -> Config:
+    """The configuration that a run directory holds.
+
+    Raises:
+      UserError: the directory or its config.yaml is missing, damaged, or of another version.
+    """
+    path = Path(run_dir) / CONFIG_FILE
+    check(Path(run_dir).is_dir(), f"{run_dir}: no such run directory; ser-jax train makes one")
+    try:
+        tree = yaml.safe_load(path.read_text())
+        return override(Config(), flatten(tree))
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot read: {error.strerror}; not a run directory; ser-jax train makes one"
+        ) from error
+    except (yaml.YAMLError, AttributeError, TypeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: damaged; train again into a new run_dir") from error
+
+
+def score(
+    programs: Programs, variables: Any, dataset: Dataset, index: np.ndarray, corpus: Corpus
+) -> dict[str, Any]:
+    """Metrics of the clips numbered `index`, over all and by group."""
+    logits_BC = programs.predict(variables, dataset, cut_batches(index, 32))[: len(index)]
+    attributes = {name: values[index] for name, values in corpus.attributes.items()}
+    predicted_B = logits_BC.argmax(axis=-1)
+    return compute_report(corpus.labels, corpus.emotion_B[index], predicted_B, attributes)
+
+
+@functools.lru_cache(maxsize=8)
+def _build_cached(
+    model_config: ModelConfig, train: TrainConfig, n_classes: int
+) -> tuple[nn.Module, optax.GradientTransformation, Programs]:
+    model = make_model(model_config, n_classes, dtype=train.dtype)
+    tx = make_optimizer(train)
+    return model, tx, make_programs(model, tx, n_classes=n_classes)
+
+
+def _build(
+    model: ModelConfig, train: TrainConfig, n_classes: int
+) -> tuple[nn.Module, optax.GradientTransformation, Programs]:
+    """Network, optimiser and programs; the runs of a grid share what is compiled."""
+    length_free = dataclasses.replace(train, epochs=1, early_stop_epochs=0, profile=0)
+    return _build_cached(model, length_free, n_classes)
+
+
+def _open_run_dir(run_dir: Path, config: Config) -> bool:
+    """Make the directory, or see that it is this run's; True if the run is complete."""
+    identity = compute_identity(config)
+    if (run_dir / CONFIG_FILE).exists():
+        found = compute_identity(load_config(run_dir))
+        check(
+            found == identity,
+            f"run_dir={run_dir}: holds another run (settings {found}, not {identity}); "
+            "choose another --run_dir, or delete it",
+        )
+        return (run_dir / METRICS_FILE).exists()
+    check(
+        not run_dir.exists() or (run_dir.is_dir() and not any(run_dir.iterdir())),
+        f"run_dir={run_dir}: exists and is no run directory; choose another --run_dir",
+    )
+    write_atomic(run_dir / CONFIG_FILE, yaml.safe_dump(to_dict(config), sort_keys=False))
+    return False
+
+
+def _split(config: Config, corpus: Corpus) -> Split:
+    data = config.data
+    seed = config.seed if data.split_seed is None else data.split_seed
+    return make_split(data.protocol, data.fold, seed, corpus.emotion_B, corpus.actor_B)
+
+
+def _fit_settings(config: Config) -> FitSettings:
+    train = config.train
+    return FitSettings(
+        config.seed, train.epochs, train.batch_size, train.best_by, train.early_stop_epochs
+    )
+
+
+def _check_frames(config: Config, n_frames: int, n_features: int) -> None:
+    """Each convolution block halves both axes, and something must be left."""
+    if config.model.name == "lstm":
+        return
+    least = 2 ** len(config.model.channels)
+    check(
+        n_frames >= least and n_features >= least,
+        f"model.channels={list(config.model.channels)}: {len(config.model.channels)} poolings need "
+        f"at least {least} frames and features, not {n_frames} and {n_features}; take fewer "
+        "blocks, longer clips (data.clip_s) or a shorter features.hop_length",
+    )
+
+
+def _describe(corpus: Corpus, normaliser: Normaliser, config: Config) -> dict[str, Any]:
+    """What a checkpoint must carry besides the state, so that it can be used alone."""
+    return {
+        "identity": compute_identity(config),
+        "checksum": corpus.checksum,
+        "labels": list(corpus.labels),
+        "n_samples": int(corpus.wave_BN.shape[1]),
+        "mean_F": np.asarray(normaliser.mean_F).tolist(),
+        "std_F": np.asarray(normaliser.std_F).tolist(),
+    }
+
+
+def _check_same_data(checkpoints: Checkpoints, facts: dict[str, Any]) -> None:
+    latest = checkpoints.latest_epoch()
+    if latest is None:
+        return
+    found = checkpoints.load_facts(latest)["checksum"]
+    check(
+        found == facts["checksum"],
+        f"{checkpoints.folder}: trained on other recordings (checksum {found}, now "
+        f"{facts['checksum']}); give the same data.root, or another --run_dir",
+    )
+
+
+@contextlib.contextmanager
+def _events(
+    log: EventLog, config: Config, quiet: bool
+) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Events to the log, steps to the progress bar, epochs to standard output."""
+    with progress(f"training {config.model.name}", config.train.epochs, "epochs") as advance:
+        reached = 0.0
+
+        def on_event(event: dict[str, Any]) -> None:
+            nonlocal reached
+            kind = event["event"]
+            if kind == "step":
+                position = event["epoch"] - 1 + event["number"] / event["of"]
+                advance(position - reached)
+                reached = position
+                return
+            if kind == "restored":
+                log.cut_back(event["step"])
+                reached = event["epoch"]
+                advance(reached)
+                return
+            log(event)
+            if kind == "epoch" and not quiet:
+                print(_format_epoch(event, config.train.epochs), flush=True)
+
+        yield on_event
+
+
+def _format_epoch(event: dict[str, Any], epochs: int) -> str:
+    star = " *" if event["best_epoch"] == event["epoch"] else ""
+    return (
+        f"epoch {event['epoch']:>{len(str(epochs))}}/{epochs}  "
+        f"train loss {event['train_loss']:.3f} accuracy {event['train_accuracy']:.3f}  "
+        f"val loss {event['val_loss']:.3f} accuracy {event['val_accuracy']:.3f}  "
+        f"{event['seconds']:.1f} s{star}"
+    )
+
+
+@contextlib.contextmanager
+def _profiled(
+    on_event: Callable[[dict[str, Any]], None], n_steps: int, run_dir: Path
+) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """`on_event`, with a profiler trace of `n_steps` steps after the first (which compiles)."""
+    if n_steps == 0:
+        yield on_event
+        return
+    tracing, done = False, False
+
+    def stop() -> None:
+        nonlocal tracing, done
+        if tracing:
+            jax.profiler.stop_trace()
+        tracing, done = False, True
+
+    def on_event_traced(event: dict[str, Any]) -> None:
+        nonlocal tracing
+        if event["event"] == "step" and not done:
+            if not tracing:
+                jax.profiler.start_trace(run_dir / "profile")
+                tracing = True
+            elif event["number"] > n_steps:
+                stop()
+        elif event["event"] == "epoch":
+            stop()
+        on_event(event)
+
+    try:
+        yield on_event_traced
+    finally:
+        stop()
+
+
+def _save_spectrogram(run_dir: Path, features: FeaturesConfig, corpus: Corpus, clip: int) -> None:
+    """Keep one clip's log-mel spectrogram for the report, whatever features the network takes."""
+    wave_N = corpus.wave_BN[clip].astype(np.float32) / 32768
+    db_TF = compute_log_mel(
+        wave_N, rate_hz=corpus.rate_hz, n_fft=features.n_fft, hop_length=features.hop_length,
+        n_mels=features.n_mels, fmin_hz=features.fmin_hz, fmax_hz=features.fmax_hz,
+        top_db=features.top_db,
+    )  # fmt: skip
+    path = run_dir / "figures" / "spectrogram.npz"
+    with saving(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(
+            path, db_TF=np.asarray(db_TF), rate_hz=corpus.rate_hz, hop_length=features.hop_length,
+            file_name=corpus.file_names[clip],
+        )  # fmt: skip

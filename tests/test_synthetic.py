@@ -1,4 +1,4 @@
-"""The synthetic corpus: RAVDESS' names, repeatable clips, effects that are measurable and learnable."""
+"""The synthetic corpus: RAVDESS' names, repeatable clips, effects measurable and learnable."""
 
 import pickle
 import re

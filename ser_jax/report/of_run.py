@@ -1,0 +1,85 @@
+"""The figures of one run, drawn from its metrics.json, events.jsonl and config.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ser_jax.report import figures
+from ser_jax.report.events import EVENTS_FILE, load_events
+from ser_jax.report.inputs import blaming, load_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+METRICS_FILE, CONFIG_FILE = "metrics.json", "config.yaml"
+SPECTROGRAM_FILE = "figures/spectrogram.npz"
+_REMEDY = "ser-jax train writes it: run it again with this run_dir"
+
+
+def write_run_report(run_dir: str | Path) -> list[Path]:
+    """Draw a run's figures/*.png; the spectrogram only where its array was kept.
+
+    Raises:
+      UserError: a file is missing or broken, or a figure cannot be written.
+    """
+    run_dir = Path(run_dir)
+    metrics_path = run_dir / METRICS_FILE
+    metrics = load_json(metrics_path, _REMEDY)
+    events = load_events(run_dir)
+    with blaming(metrics_path, _REMEDY):
+        title, test, best_epoch = _describe(metrics), metrics["test"], metrics["best_epoch"]
+        clips = f"{title}, n = {test['n']} test clips"
+        drawn = {
+            "confusion": figures.draw_confusion(test["confusion"], test["labels"], clips),
+            "groups": figures.draw_groups(test, clips),
+        }
+    with blaming(run_dir / EVENTS_FILE, _REMEDY):
+        drawn["curves"] = figures.draw_curves(events, title, best_epoch)
+    if (run_dir / SPECTROGRAM_FILE).exists():
+        drawn["spectrogram"] = _draw_spectrogram(run_dir)
+    folder = run_dir / "figures"
+    return [figures.save_figure(figure, folder / f"{name}.png") for name, figure in drawn.items()]
+
+
+def _describe(metrics: Mapping[str, Any]) -> str:
+    """`cnn_lstm, emobox6 split, fold 2, seed 0`."""
+    fold = "" if metrics["protocol"] == "study" else f", fold {metrics['fold']}"
+    return f"{metrics['model']}, {metrics['protocol']} split{fold}, seed {metrics['seed']}"
+
+
+def _draw_spectrogram(run_dir: Path) -> Figure:
+    """The clip kept by the run, with the frequencies of its bands by the run's config."""
+    import zipfile
+
+    path = run_dir / SPECTROGRAM_FILE
+    try:
+        with blaming(path, _REMEDY), np.load(path) as kept:
+            db_TF, rate_hz, hop_length = (
+                kept["db_TF"],
+                int(kept["rate_hz"]),
+                int(kept["hop_length"]),
+            )
+            title = f"Mel spectrogram of {kept['file_name']}"
+    except (OSError, EOFError, zipfile.BadZipFile) as error:
+        with blaming(path, _REMEDY):
+            raise ValueError(str(error)) from error
+    band_hz_F = _compute_band_hz(run_dir / CONFIG_FILE, db_TF.shape[-1], rate_hz)
+    return figures.draw_spectrogram(db_TF, rate_hz, hop_length, title, band_hz_F)
+
+
+def _compute_band_hz(config_path: Path, n_bands: int, rate_hz: int) -> np.ndarray:
+    """Centre of each Slaney mel band in Hz, [F]."""
+    import yaml
+    from librosa import mel_frequencies
+
+    with blaming(config_path, _REMEDY):
+        try:
+            features = yaml.safe_load(config_path.read_text())["features"]
+        except (OSError, yaml.YAMLError) as error:
+            raise ValueError(f"cannot read: {error}") from error
+        fmin_hz, fmax_hz = float(features["fmin_hz"]), features["fmax_hz"]
+        return mel_frequencies(n_bands + 2, fmin=fmin_hz, fmax=float(fmax_hz or rate_hz / 2))[1:-1]

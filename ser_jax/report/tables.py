@@ -1,0 +1,176 @@
+"""Results to rows; rows to a table on the terminal, Markdown and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ser_jax.metrics import compute_metrics
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+FIGURES = ("accuracy", "weighted_f1", "uar")
+_COLUMNS = ("System", "Protocol", "Accuracy", "Weighted F1", "UAR", "Seeds", "Clips", "Status")
+
+
+def make_slug(name: str) -> str:
+    """A name as part of a file name: whatever is not a letter, digit or one of ._+- becomes _."""
+    return re.sub(r"[^\w.+-]+", "_", name).lstrip(".") or "_"
+
+
+def make_cell_name(system: str, protocol: str, fold: int, seed: int) -> str:
+    """Folder of one run of an ablation below its cells/."""
+    return f"{make_slug(system)}-{protocol}-{fold}-{seed}"
+
+
+def group_cells(cells: Sequence[Mapping]) -> dict[tuple[str, str], dict[int, list[Mapping]]]:
+    """Cells by (system, protocol), then by seed, in order of first appearance."""
+    groups: dict[tuple[str, str], dict[int, list[Mapping]]] = {}
+    for cell in cells:
+        by_seed = groups.setdefault((cell["system"], cell["protocol"]), {})
+        by_seed.setdefault(cell["seed"], []).append(cell)
+    return groups
+
+
+def pool_folds(cells: Sequence[Mapping]) -> np.ndarray | None:
+    """One result: the confusion matrix over all folds of one seed; None unless all are done."""
+    if any(cell["status"] != "done" for cell in cells):
+        return None
+    return np.sum([np.asarray(cell["confusion"]) for cell in cells], axis=0)
+
+
+def summarise(cells: Sequence[Mapping]) -> list[dict[str, Any]]:
+    """One row per (system, protocol): mean and standard deviation (ddof=1) over seeds.
+
+    Rows of one protocol stand together, in order of first appearance.
+    A seed counts once all of its folds are done; `status` says what does not count, and where no
+    seed counts the figures are None. The deviation of a single seed is None.
+    """
+    rows = []
+    for (system, protocol), by_seed in group_cells(cells).items():
+        pooled = {seed: pool_folds(folds) for seed, folds in by_seed.items()}
+        results = {s: compute_metrics(c) for s, c in pooled.items() if c is not None}
+        row: dict[str, Any] = {
+            "system": system,
+            "protocol": protocol,
+            "seeds": sorted(results),
+            "n": next((result["n"] for result in results.values()), None),
+        }
+        for figure in FIGURES:
+            values = [result[figure] for result in results.values()]
+            row[f"{figure}_mean"] = float(np.mean(values)) if values else None
+            row[f"{figure}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        row["status"] = _describe_status(by_seed, len(results))
+        rows.append(row)
+    protocols = [row["protocol"] for row in rows]
+    return sorted(rows, key=lambda row: protocols.index(row["protocol"]))
+
+
+def _describe_status(by_seed: Mapping[int, Sequence[Mapping]], n_results: int) -> str:
+    """`done`, or what is absent: `incomplete: 5 of 6 runs done, 1 missing; 0 of 1 seeds count`."""
+    statuses = [cell["status"] for folds in by_seed.values() for cell in folds]
+    done = statuses.count("done")
+    if done == len(statuses):
+        return "done"
+    absent = [
+        f"{statuses.count(status)} {status}"
+        for status in dict.fromkeys(statuses)
+        if status != "done"
+    ]
+    counted = f"{n_results} of {len(by_seed)} seeds count"
+    return f"incomplete: {done} of {len(statuses)} runs done, {', '.join(absent)}; {counted}"
+
+
+def format_figure(mean: float | None, std: float | None = None, digits: int = 3) -> str:
+    """`0.463 ± 0.021`; without a deviation the mean alone; `-` for no figure."""
+    if mean is None:
+        return "-"
+    return f"{mean:.{digits}f}" if std is None else f"{mean:.{digits}f} ± {std:.{digits}f}"
+
+
+def _format_figures(row: Mapping, digits: int) -> list[str]:
+    return [format_figure(row[f"{name}_mean"], row[f"{name}_std"], digits) for name in FIGURES]
+
+
+def make_table(rows: Sequence[Mapping], title: str | None = None) -> Table:
+    """The comparison of an ablation, for `rich.print`; what is incomplete is said below it."""
+    lines = [
+        [
+            row["system"] + ("" if row["status"] == "done" else " *"),
+            row["protocol"],
+            *_format_figures(row, 3),
+            str(len(row["seeds"])),
+        ]
+        for row in rows
+    ]
+    table = _make_rich_table(_COLUMNS[:6], lines, title, left=(0, 1))
+    notes = [
+        f"* {r['system']}, {r['protocol']}: {r['status']}" for r in rows if r["status"] != "done"
+    ]
+    if notes:
+        from rich.text import Text
+
+        table.caption = Text("\n".join(notes))
+        table.caption_justify = "left"
+    return table
+
+
+def make_group_table(report: Mapping[str, Any], title: str | None = None) -> Table:
+    """One run's figures, over all clips and per group, for `rich.print`.
+
+    Args:
+      report: what `metrics.compute_report` returns.
+    """
+    groups = [("all", "", report)]
+    for name, by_value in report["by"].items():
+        groups += [(name, value, figures) for value, figures in by_value.items()]
+    lines = [
+        [name, value, *(format_figure(figures[f]) for f in FIGURES), str(figures["n"])]
+        for name, value, figures in groups
+    ]
+    head = ("Group", "", "Accuracy", "Weighted F1", "UAR", "Clips")
+    return _make_rich_table(head, lines, title, left=(0, 1))
+
+
+def _make_rich_table(head: Sequence[str], lines: Any, title: str | None, left: Any) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for place, name in enumerate(head):
+        table.add_column(name, justify="left" if place in left else "right", no_wrap=place > 0)
+    for line in lines:
+        table.add_row(*map(Text, line))  # Text: a name with brackets is no markup
+    return table
+
+
+def to_markdown(rows: Sequence[Mapping]) -> str:
+    """The same table in Markdown, with the number of clips in one seed's test and the status."""
+    lines: list[Sequence[str]] = [_COLUMNS, ["---"] * 2 + ["---:"] * 5 + ["---"]]
+    for row in rows:
+        counts = [str(len(row["seeds"])), "-" if row["n"] is None else str(row["n"])]
+        lines.append(
+            [row["system"], row["protocol"], *_format_figures(row, 4), *counts, row["status"]]
+        )
+    return "".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines
+    )
+
+
+def to_csv(rows: Sequence[Mapping]) -> str:
+    """The rows in full precision, one column per key; seeds apart by spaces, no figure empty."""
+    keys = ["system", "protocol", "seeds", "n"]
+    keys += [f"{figure}_{part}" for figure in FIGURES for part in ("mean", "std")] + ["status"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, keys, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({**row, "seeds": " ".join(map(str, row["seeds"]))})
+    return text.getvalue()

@@ -1,93 +1,18 @@
-"""Command line and YAML files to checked configs; every mistake becomes one line.
-
-jsonargparse does the typing, the files, the help and the completion. `_Parser` mends four of its
-ways: usage lines with an error, errors in its own words, a later --config that overwrites earlier
-keys, and abbreviated keys.
-"""
+"""The commands and their keys; a command line or a YAML file becomes a checked config."""
 
 import dataclasses
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jsonargparse
 
 from ser_jax import config
 from ser_jax.errors import UserError
-
-
-class _Parser(jsonargparse.ArgumentParser):
-    """An ArgumentParser that raises `UserError`, and lets the command line win over --config."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(allow_abbrev=False, **kwargs)
-
-    def error(self, message: str, ex: Exception | None = None) -> Any:
-        raise UserError(" ".join(message.split())) from ex
-
-    def parse_args(self, args: list[str] | None = None, **kwargs: Any) -> Any:
-        has_config = "--config" in self._option_string_actions
-        return super().parse_args(config_first(args or []) if has_config else args, **kwargs)
-
-
-def config_first(args: list[str]) -> list[str]:
-    """`args` with --config moved to the front: what is read later wins."""
-    files, rest = [], []
-    tokens = iter(args)
-    for token in tokens:
-        if token == "--config":
-            files += [token, *([value] if (value := next(tokens, None)) is not None else [])]
-        elif token.startswith("--config="):
-            files.append(token)
-        else:
-            rest.append(token)
-    return files + rest
-
-
-def _add_command(commands: Any, name: str, help: str, kind: type | None = None) -> _Parser:
-    parser = _Parser(description=help)
-    if kind is not None:
-        parser.add_argument("--config", action="config", help="YAML file with any of the keys below.")
-        parser.add_class_arguments(kind)
-    commands.add_subcommand(name, parser, help=help)
-    return parser
-
-
-def make_parser() -> _Parser:
-    """The parser of the six commands."""
-    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = _Parser(prog="ser-jax", description="Speech emotion recognition in JAX and Flax.")
-    commands = parser.add_subcommands(dest="command")
-    prepare = _add_command(commands, "prepare", "Decode a corpus once, into the store.")
-    prepare.add_class_arguments(config.DataConfig, "data")
-    _add_command(commands, "train", "Train one network into a run directory.", config.Config)
-    evaluate = _add_command(commands, "evaluate", "Measure a trained run.")
-    evaluate.add_argument("run_dir", type=str, metavar="RUN_DIR", help="Folder of a trained run.")
-    evaluate.add_argument("--split", type=str, default="test")
-    evaluate.add_argument("--data.corpus", type=str | None, default=None)
-    evaluate.add_argument("--data.root", type=str | None, default=None)
-    predict = _add_command(commands, "predict", "Tell the emotion in audio files.")
-    predict.add_argument("run_dir", type=str, metavar="RUN_DIR", help="Folder of a trained run.")
-    predict.add_argument("files", type=str, nargs="+", metavar="FILE", help="Audio files.")
-    predict.add_argument("--format", type=str, default="table")
-    _add_command(commands, "ablate", "Train a grid of runs and compare them.", config.AblationConfig)
-    report = _add_command(commands, "report", "Write tables and figures of a folder again.")
-    report.add_argument("folder", type=str, metavar="DIR", help="A run directory or a grid's folder.")
-    return parser
-
-
-def make_config(kind: type, tree: dict[str, Any]) -> Any:
-    """An instance of the config class `kind` from nested dictionaries of typed values."""
-    values = {}
-    for field in dataclasses.fields(kind):
-        value = tree[field.name]
-        nested = dataclasses.is_dataclass(field.type)
-        values[field.name] = make_config(field.type, value) if nested else value
-    return kind(**values)
+from ser_jax.parser import Parser, read_yaml, suggest
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """One parsed command line: the command and its options, or its config."""
+    """One parsed command line: the command and its options; its config where it has one."""
 
     name: str
     options: dict[str, Any]
@@ -95,17 +20,162 @@ class Command:
 
 
 def parse(argv: list[str]) -> Command:
-    """Parse a command line.
+    """Parse a command line. --help, --version and --print_completion print and exit.
 
     Raises:
       UserError: an unknown key, a wrong type, a value out of range, a file that cannot be read.
     """
-    namespace = make_parser().parse_args(argv)
-    name = namespace.command
-    options = namespace[name].as_dict()
-    kinds = {"train": config.Config, "ablate": config.AblationConfig}
-    if name in kinds:
-        return Command(name, options, make_config(kinds[name], options))
+    program, commands = make_parsers()
+    name = argv[0] if argv else "--help"
+    if name.startswith("-"):
+        program.parse_args(argv or [name])
+    if name not in commands:
+        raise UserError(f"{name}: unknown command; {suggest(name, commands, 'ser-jax')}")
+    values = commands[name].parse_args(argv[1:])
+    options = values.as_dict()
     if name == "prepare":
         return Command(name, options, make_config(config.DataConfig, options["data"]))
+    if name == "train":
+        return Command(name, options, make_config(config.Config, options))
+    if name == "ablate":
+        given = {token.partition("=")[0][2:] for token in argv if token.startswith("--")}
+        options["systems"] = _make_systems(commands[name], options["systems"], given)
+        return Command(name, options, _check_systems(make_config(config.AblationConfig, options)))
     return Command(name, options)
+
+
+def load_config(path: str, kind: type = config.Config) -> Any:
+    """A `Config` (or `AblationConfig`) from a YAML file, defaults filled in and all checked.
+
+    Raises:
+      UserError: the file cannot be read; an unknown key, a wrong type, a value out of range.
+    """
+    parser = Parser(prog="ser-jax")
+    parser.add_keys(kind)
+    options = parser.parse_tree(read_yaml(path), path, parser.get_defaults()).as_dict()
+    if kind is config.AblationConfig:
+        options["systems"] = _make_systems(parser, options["systems"], set())
+        return _check_systems(make_config(kind, options))
+    return make_config(kind, options)
+
+
+def make_config(kind: type, tree: dict[str, Any]) -> Any:
+    """An instance of the config class `kind` from nested dictionaries of typed values."""
+    values = {}
+    for field in dataclasses.fields(kind):
+        section = field.type if dataclasses.is_dataclass(field.type) else None
+        value = tree[field.name]
+        values[field.name] = make_config(section, value) if section else value
+    return kind(**values)
+
+
+def _make_systems(parser: Parser, systems: dict[str, Any], given: set[str]) -> dict[str, Any]:
+    """Each system's keys typed and dotted, without the keys `given` on the command line."""
+    shared = {key: kind for key, kind in parser.types.items() if "." in key}
+    cell = Parser(prog=parser.prog)
+    for key, kind in shared.items():
+        cell.add_key(key, kind, None, "")
+    made = {}
+    for name, changes in systems.items():
+        values = cell.parse_tree(changes, f"systems.{name}").as_flat()
+        made[name] = {key: value for key, value in vars(values).items() if key not in given}
+    return made
+
+
+def _check_systems(grid: config.AblationConfig) -> config.AblationConfig:
+    for name, changes in grid.systems.items():
+        try:
+            config.override(grid, changes)
+        except UserError as error:
+            raise UserError(f"systems.{name}: {error}") from error
+    return grid
+
+
+def make_parsers() -> tuple[Parser, dict[str, Parser]]:
+    """The program's parser, and those of its commands by name."""
+    from ser_jax import __version__
+
+    jsonargparse.set_parsing_settings(add_print_completion_argument=True)
+    program = Parser(
+        prog="ser-jax",
+        usage="ser-jax COMMAND ...",
+        description="Speech emotion recognition in JAX and Flax.",
+        epilog="'ser-jax COMMAND --help' explains every key of a command.",
+    )
+    program.add_argument("--version", action="version", version=f"ser-jax {__version__}")
+    commands = program.add_subcommands(dest="command", metavar="COMMAND", title="commands")
+    made = {}
+    for name, (arguments, help, fill) in _COMMANDS.items():
+        parser = Parser(usage=f"ser-jax {name} {arguments}", description=help)
+        fill(parser)
+        commands.add_subcommand(name, parser, help=help)
+        parser.prog = f"ser-jax {name}"
+        made[name] = parser
+    return program, made
+
+
+def _fill_prepare(parser: Parser) -> None:
+    parser.add_keys(config.DataConfig, "data.")
+
+
+def _fill_train(parser: Parser) -> None:
+    _add_config_file(parser)
+    parser.add_keys(config.Config)
+
+
+def _fill_ablate(parser: Parser) -> None:
+    _add_config_file(parser)
+    parser.add_keys(config.AblationConfig)
+
+
+def _add_config_file(parser: Parser) -> None:
+    text = "YAML file with any of the keys below; a key on the command line wins over it."
+    parser.add_argument("--config", action="config", metavar="FILE", help=text)
+
+
+def _fill_evaluate(parser: Parser) -> None:
+    _add_run_dir(parser)
+    splits = Literal["test", "val", "train", "all"]
+    parser.add_key("split", splits, "test", "Which clips: test, val, train, or all of the corpus.")
+    corpora = Literal["ravdess", "synthetic"] | None
+    parser.add_key("data.corpus", corpora, None, "Corpus to measure on (default: the run's own).")
+    text = "Folder of recordings with RAVDESS names (default: the run's own)."
+    parser.add_key("data.root", str | None, None, text)
+
+
+def _fill_predict(parser: Parser) -> None:
+    _add_run_dir(parser)
+    text = "Audio files: wav, flac, ogg, mp3; any rate, any number of channels."
+    parser.add_argument("files", type=str, nargs="+", metavar="FILE", help=text)
+    formats = Literal["table", "json", "csv"]
+    parser.add_key(
+        "format", formats, "table", "How to print: a table, or json or csv for machines."
+    )
+
+
+def _fill_report(parser: Parser) -> None:
+    text = "A run directory, or the folder of an ablation."
+    parser.add_argument("dir", type=str, metavar="DIR", help=text)
+
+
+def _add_run_dir(parser: Parser) -> None:
+    text = "Run directory that 'ser-jax train' wrote."
+    parser.add_argument("run_dir", type=str, metavar="RUN_DIR", help=text)
+
+
+_COMMANDS = {
+    "prepare": ("[--data.KEY VALUE ...]", "Decode a corpus once, into the store.", _fill_prepare),
+    "train": ("[--config FILE] [--KEY VALUE ...]", "Train one network.", _fill_train),
+    "evaluate": ("RUN_DIR [--KEY VALUE ...]", "Measure a trained run.", _fill_evaluate),
+    "predict": (
+        "RUN_DIR FILE... [--format table|json|csv]",
+        "Tell the emotion in audio files.",
+        _fill_predict,
+    ),
+    "ablate": (
+        "[--config FILE] [--KEY VALUE ...]",
+        "Train a grid of runs and compare them.",
+        _fill_ablate,
+    ),
+    "report": ("DIR", "Write the tables and figures of a folder again.", _fill_report),
+}

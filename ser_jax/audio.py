@@ -51,6 +51,14 @@ def load_int16(path: str | Path, rate_hz: int) -> np.ndarray:
     return np.clip(scaled_N, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
 
+def import_decoders() -> None:
+    """Import what `load_audio` needs; threads that do so at once may see half a module."""
+    import librosa
+    import soundfile  # noqa: F401
+
+    _ = librosa.resample  # librosa imports its parts when they are named
+
+
 def encode_flac(wave_N: np.ndarray, rate_hz: int) -> bytes:
     """Mono int16 samples [N] as FLAC bytes, lossless."""
     import soundfile

@@ -1,4 +1,4 @@
-"""A corpus in memory, and the two ways to it: `prepare` builds its store, `load_corpus` reads it."""
+"""A corpus in memory: `prepare` builds its store on disk, `load_corpus` reads it."""
 
 import dataclasses
 from dataclasses import dataclass

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from ser_jax.corpora.names import EMOTIONS, INTENSITIES, STATEMENTS
+from ser_jax.errors import UserError
 
 ATTRIBUTES = ("gender", "intensity", "statement", "repetition")
 _SPLIT = "clips"  # one split: the protocols are index arrays, see ser_jax/splits.py
@@ -52,19 +54,33 @@ class Clips(tfds.core.GeneratorBasedBuilder):
 
 
 def write_clips(folder: Path, examples: Iterable[dict[str, Any]]) -> None:
-    """Write examples, dictionaries with the features' keys, into `folder`."""
+    """Write examples, dictionaries with the features' keys, into `folder`.
+
+    Raises:
+      UserError: the folder cannot be written, for instance because the disk is full.
+    """
     tfds.disable_progress_bar()
-    config = tfds.download.DownloadConfig(try_download_gcs=False, compute_stats="skip")
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints what concerns downloads alone
-        Clips(folder, examples).download_and_prepare(
-            download_dir=folder / "downloads", download_config=config
-        )
+    config = tfds.download.DownloadConfig(
+        try_download_gcs=False, compute_stats=tfds.download.ComputeStatsMode.SKIP
+    )
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what concerns downloads alone
+            Clips(folder, examples).download_and_prepare(
+                download_dir=folder / "downloads", download_config=config
+            )
+    except RuntimeError as error:  # array_record's own, with the system's reason inside
+        reason = re.search(r"\w+\(\) failed: ([^;]+)", str(error))
+        if reason is None:
+            raise
+        raise UserError(
+            f"{folder.parent}: cannot write: {reason[1]}; free some space or change data.store_dir"
+        ) from error
 
 
 def read_clips(folder: Path) -> list[dict[str, Any]]:
     """All examples of `folder`: emotion and actor as int, flac as bytes, the rest as str."""
-    builder = Clips(folder)
-    source = builder.as_data_source(_SPLIT)
+    builder: Any = Clips(folder)
+    source: Any = builder.as_data_source(_SPLIT)
     examples = source.__getitems__(range(len(source)))
     for example in examples:
         example["file_name"] = example["file_name"].decode()

@@ -17,7 +17,7 @@ from ser_jax.config import DataConfig
 from ser_jax.corpora.names import GRAMMAR, parse_name
 from ser_jax.errors import UserError, check
 
-_SUFFIXES = (".wav", ".flac")
+_SUFFIXES = (".wav", ".flac", ".mp4")  # RAVDESS' videos are mp4; listed to be counted
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,13 @@ def _list_files(paths: Iterator[Path], root: Path, rate_hz: int) -> Listing:
     kept: dict[str, Path] = {}
     for path in paths:
         name = parse_name(path.name)
+        is_video = path.suffix.lower() == ".mp4"
         if name is None:
-            skipped["unnamed"] += 1
-        elif name.kind != "speech":
-            skipped[name.kind] += 1
+            skipped["unnamed"] += not is_video
+        elif is_video or name.kind == "video":
+            skipped["video"] += 1
+        elif name.kind == "song":
+            skipped["song"] += 1
         elif path.stem in kept:
             skipped["duplicates"] += 1
         else:
@@ -98,7 +101,7 @@ def _list_files(paths: Iterator[Path], root: Path, rate_hz: int) -> Listing:
 
 
 def _raise_no_clips(root: Path, skipped: Counter[str]) -> None:
-    if not skipped:
+    if not skipped.total():
         found = "holds no wav or flac files"
     elif skipped["song"] or skipped["video"]:
         found = f"holds no audio-only speech ({skipped['song']} song, {skipped['video']} video)"

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ser_jax.audio import decode_flac, encode_flac
+from ser_jax.audio import decode_flac, encode_flac, import_decoders
 from ser_jax.config import DataConfig
 from ser_jax.corpora import Corpus, PrepareReport
 from ser_jax.corpora.names import EMOTIONS, parse_name
@@ -27,6 +27,7 @@ from ser_jax.progress import progress
 # Part of a store's name. Raise it when what a store holds changes, so that old ones are left alone.
 _STORE_VERSION = 1
 _REPORT = "report.json"
+_SKIPPED = ("song", "video", "duplicates", "unnamed")
 _SHOWN_WARNINGS = 10
 
 
@@ -50,9 +51,14 @@ def prepare(data: DataConfig) -> PrepareReport:
         corpus=data.corpus,
         folder=folder,
         built=built,
+        clips=found["clips"],
+        song=found["song"],
+        video=found["video"],
+        duplicates=found["duplicates"],
+        unnamed=found["unnamed"],
+        bad=tuple(found["bad"]),
         n_bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
         seconds=time.monotonic() - started_s,
-        **found | {"bad": tuple(found["bad"])},
     )
 
 
@@ -100,7 +106,7 @@ def _compute_checksum(file_names: tuple[str, ...], waves: list[np.ndarray]) -> s
     digest = hashlib.sha256()
     for file_name, wave_N in zip(file_names, waves, strict=True):
         digest.update(f"{Path(file_name).stem} {len(wave_N)}\n".encode())
-        digest.update(np.ascontiguousarray(wave_N, "<i2"))
+        digest.update(wave_N.astype("<i2").tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -108,6 +114,8 @@ def _build(folder: Path, source: Source, data: DataConfig) -> None:
     from ser_jax.corpora.builder import write_clips
 
     listing = source.list_clips()
+    if data.corpus != "synthetic":
+        import_decoders()
     bad: list[str] = []
     with new_folder(folder) as beside:
         write_clips(beside, _make_examples(listing, data, bad))
@@ -115,9 +123,6 @@ def _build(folder: Path, source: Source, data: DataConfig) -> None:
         counts = {key: listing.skipped.get(key, 0) for key in _SKIPPED}
         found = {"clips": len(listing.clips) - len(bad), "bad": bad, **counts}
         write_atomic(beside / _REPORT, json.dumps(found, indent=1))
-
-
-_SKIPPED = ("song", "video", "duplicates", "unnamed")
 
 
 def _make_examples(listing: Listing, data: DataConfig, bad: list[str]) -> Iterator[dict[str, Any]]:
@@ -146,7 +151,8 @@ def _make_examples(listing: Listing, data: DataConfig, bad: list[str]) -> Iterat
     finally:
         pool.shutdown(cancel_futures=True)
     if len(bad) == len(listing.clips):
-        raise UserError(f"no clip of {len(bad)} can be read; the first: {bad[0]}")
+        where = f"data.root={data.root}: " if data.root else ""
+        raise UserError(f"{where}none of {len(bad)} clips can be read; the first: {bad[0]}")
 
 
 def _make_example(file_name: str, flac: bytes) -> dict[str, Any]:

@@ -1,0 +1,168 @@
+"""Splits: the published actors, no clip lost or shared, and a check that notices when one is."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ser_jax.errors import UserError
+from ser_jax.splits import check_split, count_folds, make_split
+
+# RAVDESS: per actor 4 neutral clips and 8 of each other emotion, sorted by name: emotion first.
+EMOTION_B = np.repeat(np.arange(8), [96] + [192] * 7)
+ACTOR_B = np.tile(np.arange(1, 25), 60)
+FOLDS = [(p, k) for p in ("emobox6", "luna5", "loso") for k in range(1, count_folds(p) + 1)]
+
+
+def make(protocol: str, fold: int = 1, seed: int = 0):
+    return make_split(protocol, fold, seed, EMOTION_B, ACTOR_B)
+
+
+def get_actors(index: np.ndarray) -> set[int]:
+    return set(ACTOR_B[index].tolist())
+
+
+def test_the_study_split_has_the_study_s_sizes():
+    split = make("study")
+    assert (len(split.train), len(split.val), len(split.test)) == (1008, 216, 216)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_the_study_split_is_stratified_by_emotion_and_loses_no_clip(seed):
+    split = make("study", seed=seed)
+    parts = (split.train, split.val, split.test)
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(1440))
+    whole_C = np.bincount(EMOTION_B) / 1440
+    for index in parts:
+        assert np.abs(np.bincount(EMOTION_B[index]) - whole_C * len(index)).max() <= 1
+
+
+def test_the_study_split_follows_its_seed():
+    first, same, other = make("study", seed=3), make("study", seed=3), make("study", seed=4)
+    np.testing.assert_array_equal(first.test, same.test)
+    assert not np.array_equal(first.test, other.test)
+
+
+@pytest.mark.parametrize(("protocol", "fold"), FOLDS)
+def test_folds_share_no_actor_lose_no_clip_and_ignore_the_seed(protocol, fold):
+    split, other = make(protocol, fold, seed=0), make(protocol, fold, seed=99)
+    parts = (split.train, split.val, split.test)
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(1440))
+    train, val, test = map(get_actors, parts)
+    assert not train & val
+    assert not train & test
+    assert not val & test
+    np.testing.assert_array_equal(split.train, other.train)
+    np.testing.assert_array_equal(split.val, other.val)
+
+
+@pytest.mark.parametrize("protocol", ["emobox6", "luna5", "loso"])
+def test_each_actor_is_tested_exactly_once_over_the_folds(protocol):
+    folds = range(1, count_folds(protocol) + 1)
+    tested = [actor for fold in folds for actor in get_actors(make(protocol, fold).test)]
+    assert sorted(tested) == list(range(1, 25))
+
+
+@pytest.mark.parametrize("protocol", ["emobox6", "luna5"])
+def test_a_fold_validates_on_the_next_fold_s_test_actors(protocol):
+    n_folds = count_folds(protocol)
+    for fold in range(1, n_folds + 1):
+        following = make(protocol, fold % n_folds + 1)
+        np.testing.assert_array_equal(make(protocol, fold).val, following.test)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "fold", "val", "test"),
+    [
+        ("emobox6", 1, {4, 10, 12, 14}, {1, 11, 20, 21}),
+        ("emobox6", 6, {1, 11, 20, 21}, {6, 13, 17, 22}),
+        ("luna5", 1, {3, 6, 7, 13, 18}, {2, 5, 14, 15, 16}),
+        ("luna5", 5, {2, 5, 14, 15, 16}, {1, 4, 9, 22}),
+        ("loso", 1, {3, 5, 2, 4}, {1}),
+        ("loso", 22, {23, 1, 24, 2}, {22}),
+        ("loso", 24, {1, 3, 2, 4}, {24}),
+    ],
+)
+def test_folds_have_the_published_actors(protocol, fold, val, test):
+    split = make(protocol, fold)
+    assert get_actors(split.val) == val
+    assert get_actors(split.test) == test
+
+
+@pytest.mark.parametrize(
+    ("protocol", "fold"), [("study", 2), ("emobox6", 7), ("loso", 25), ("luna5", 0)]
+)
+def test_a_fold_out_of_range_is_an_error_naming_the_key(protocol, fold):
+    with pytest.raises(UserError, match=rf"data.fold={fold}: data.protocol={protocol}"):
+        make(protocol, fold)
+
+
+def test_an_unknown_protocol_is_an_error_naming_the_known():
+    with pytest.raises(UserError, match=r"data.protocol=kfold.*study, emobox6, luna5, loso"):
+        make("kfold")
+
+
+def test_a_fold_without_its_actors_is_an_error_naming_protocol_and_fold():
+    few = ACTOR_B <= 4
+    with pytest.raises(UserError, match=r"data.protocol=emobox6, data.fold=3: no clips for test"):
+        make_split("emobox6", 3, 0, EMOTION_B[few], ACTOR_B[few])
+    with pytest.raises(UserError, match="no clips for training"):
+        make_split("loso", 1, 0, EMOTION_B[few], np.minimum(ACTOR_B[few], 2))
+
+
+def test_too_few_clips_for_stratification_is_an_error_naming_the_protocol():
+    with pytest.raises(UserError, match=r"data.protocol=study: 16 clips are too few"):
+        make_split("study", 1, 0, np.tile(np.arange(8), 2), np.ones(16, int))
+
+
+def break_two_parts(split):
+    return dataclasses.replace(split, val=np.append(split.val, split.train[0]))
+
+
+def break_repeat(split):
+    return dataclasses.replace(split, train=np.append(split.train, split.train[5]))
+
+
+def break_lost(split):
+    return dataclasses.replace(split, train=split.train[1:])
+
+
+def break_empty(split):
+    return dataclasses.replace(split, test=split.test[:0])
+
+
+def break_range(split):
+    return dataclasses.replace(split, test=np.append(split.test, 1440))
+
+
+def break_actor(split):
+    return dataclasses.replace(
+        split, train=np.append(split.train, split.test[0]), test=split.test[1:]
+    )
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (break_two_parts, "twice"),
+        (break_repeat, "twice"),
+        (break_lost, "in no part"),
+        (break_empty, "no clips for test"),
+        (break_range, "not among"),
+        (break_actor, r"actors \[\d+\] are in two parts"),
+    ],
+)
+def test_the_check_notices_a_damaged_split(damage, said):
+    split = make("emobox6", 2)
+    check_split(split, ACTOR_B)
+    with pytest.raises(UserError, match=said):
+        check_split(damage(split), ACTOR_B)
+
+
+def test_the_study_split_may_share_actors():
+    split = make("study")
+    assert get_actors(split.train) & get_actors(split.test)
+    check_split(split, ACTOR_B)

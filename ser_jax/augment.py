@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ser_jax.config import AugmentConfig
-from ser_jax.errors import UserError
+from ser_jax.errors import UserError, check
 
 _CHUNK_CLIPS = 8
 """Clips per task: some 0.1 s of work, so that sending is cheap and stopping is quick."""
@@ -132,7 +132,16 @@ class HostAugmenter:
           augment: settings; `workers` None: one process per core.
           rate_hz: sample rate of the clips.
           seed: the run's seed, at least 0.
+
+        Raises:
+          UserError: a stretch whose outcome no seed decides.
         """
+        # Beyond twice the length Signalsmith's stretch draws phases from the machine's own entropy.
+        check(
+            augment.stretch_min >= 0.5 or augment.method != "signalsmith_stretch",
+            f"augment.stretch_min={augment.stretch_min}: below 0.5 signalsmith_stretch differs "
+            "from run to run; set augment.method=librosa_phase_vocoder",
+        )
         self._augment, self._rate_hz, self._seed = augment, rate_hz, seed
         n_workers = augment.workers or _count_cores()
         # spawn: forking a process in which JAX runs threads can hang.

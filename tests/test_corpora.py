@@ -16,7 +16,7 @@ import soundfile
 
 from ser_jax.audio import load_int16
 from ser_jax.config import DataConfig
-from ser_jax.corpora import load_corpus, prepare, sources, store, with_clip_length
+from ser_jax.corpora import download, load_corpus, prepare, sources, store, with_clip_length
 from ser_jax.corpora.names import EMOTIONS, parse_name
 from ser_jax.errors import UserError
 
@@ -432,6 +432,21 @@ def test_the_synthetic_corpus_goes_through_the_same_store(tmp_path):
         np.testing.assert_array_equal(corpus.wave_BN[i, : corpus.length_B[i]], wave_N)
     other = dataclasses.replace(data, synthetic_clips=2)
     assert store.prepare(other).folder != store.prepare(data).folder
+
+
+def test_without_a_root_the_download_is_asked_for_once(root, data, monkeypatch):
+    asked = []
+
+    def ensure_ravdess(store_dir: Path) -> Path:
+        asked.append(store_dir)
+        return root
+
+    monkeypatch.setattr(download, "ensure_ravdess", ensure_ravdess)
+    downloading = dataclasses.replace(data, root=None)
+    checksum = load_corpus(downloading).checksum
+    shutil.move(root, root.with_name("gone"))  # the store alone is enough from here on
+    assert load_corpus(downloading).checksum == checksum
+    assert asked == [Path(data.store_dir)]
 
 
 def test_ravdess_is_read_whole(ravdess_root, tmp_path):

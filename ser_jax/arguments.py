@@ -103,7 +103,13 @@ def make_parsers() -> tuple[Parser, dict[str, Parser]]:
         epilog="'ser-jax COMMAND --help' explains every key of a command.",
     )
     program.add_argument("--version", action="version", version=f"ser-jax {__version__}")
-    commands = program.add_subcommands(dest="command", metavar="COMMAND", title="commands")
+    commands = program.add_subcommands(
+        dest="command",
+        title="commands",
+        description="What to do:",
+        metavar="COMMAND",
+        required=False,
+    )
     made = {}
     for name, (arguments, help, fill) in _COMMANDS.items():
         parser = Parser(usage=f"ser-jax {name} {arguments}", description=help)

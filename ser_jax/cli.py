@@ -1,29 +1,143 @@
 """The commands: parse, call the function behind the command, print what it returns."""
 
+import errno
+import logging
+import os
 import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
 
+from ser_jax.arguments import Command, parse
 from ser_jax.errors import UserError
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space or choose another folder",
+    errno.EDQUOT: "free some space or choose another folder",
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f) or choose another folder",
+    errno.EROFS: "choose a folder that can be written to",
+    errno.EACCES: "choose a folder that you may read and write, or change its permissions",
+    errno.EPERM: "choose a folder that you may read and write, or change its permissions",
+}
+_INTERRUPTED = {
+    "train": "; the same command goes on from the last finished epoch",
+    "ablate": "; the same command goes on with what is left of the grid",
+    "prepare": "; the same command starts over, a download goes on where it stopped",
+}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
-    from ser_jax.arguments import parse
+    """Run one command line.
 
+    Returns:
+      The exit status: 0; 2 for bad input, said in one line; 130 after Ctrl-C; 141 when whatever
+      read the output has closed it.
+    """
+    command = None
     try:
         command = parse(sys.argv[1:] if argv is None else argv)
-        if command.name == "prepare":
-            from ser_jax.corpora import prepare
-
-            print(prepare(command.config))
-        elif command.name == "train":
-            from ser_jax.run import train
-
-            print(train(command.config))
-        elif command.name == "ablate":
-            from ser_jax.ablation import ablate
-
-            print(ablate(command.config))
+        _quieten()
+        _RUN[command.name](command)
+        sys.stdout.flush()
+        return 0
     except UserError as error:
-        print(f"ser-jax: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return _fail(error)
+    except KeyboardInterrupt:
+        how = _INTERRUPTED.get(command.name, "") if command else ""
+        print(f"\nser-jax: interrupted{how}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        return 141
+    except OSError as error:
+        if error.errno not in _REMEDIES:
+            raise
+        where = error.filename or "output"
+        return _fail(f"{where}: {error.strerror}; {_REMEDIES[error.errno]}")
+
+
+def _fail(message: object) -> int:
+    print("ser-jax: error:", " ".join(str(message).split()), file=sys.stderr)
+    return 2
+
+
+def _quieten() -> None:
+    """Keep what libraries tell their developers off the user's screen."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's own log
+    logging.disable(logging.WARNING)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+
+
+def _prepare(command: Command) -> None:
+    from ser_jax.corpora import prepare
+    from ser_jax.printing import print_preparation
+
+    print_preparation(prepare(command.config))
+
+
+def _train(command: Command) -> None:
+    from ser_jax.printing import print_metrics
+    from ser_jax.run import default_run_dir, train
+
+    metrics = train(command.config)
+    run_dir = command.config.run_dir or default_run_dir(command.config)
+    print_metrics(metrics["test"], f"Test, best epoch {metrics['best_epoch']}")
+    print(f"{run_dir}: metrics.json, figures, checkpoints")
+
+
+def _evaluate(command: Command) -> None:
+    from ser_jax.inference import evaluate
+    from ser_jax.printing import print_metrics
+
+    options = command.options
+    data = _override_data(options["run_dir"], options["data"])
+    report = evaluate(options["run_dir"], data, options["split"])
+    print_metrics(report, f"{options['run_dir']}, {options['split']}")
+
+
+def _override_data(run_dir: str, changes: dict[str, Any]) -> Any:
+    """The run's own data settings with what the command line changes; None for no change."""
+    changes = {key: value for key, value in changes.items() if value is not None}
+    if not changes:
+        return None
+    from ser_jax.config import override
+    from ser_jax.run import load_config
+
+    if "root" in changes:  # a folder of recordings, whatever the run was trained on
+        changes.setdefault("corpus", "ravdess")
+    return override(load_config(run_dir).data, changes)
+
+
+def _predict(command: Command) -> None:
+    from ser_jax.inference import predict
+    from ser_jax.printing import print_predictions
+
+    options = command.options
+    print_predictions(predict(options["run_dir"], options["files"]), options["format"])
+
+
+def _ablate(command: Command) -> None:
+    from ser_jax.ablation import ablate
+    from ser_jax.printing import print_comparison
+
+    results = ablate(command.config)
+    print_comparison(results["cells"])
+    print(f"{command.config.out}: results.md, results.csv, results.json, figures, cells")
+
+
+def _report(command: Command) -> None:
+    from ser_jax.report import rebuild
+
+    for path in rebuild(command.options["dir"]):
+        print(path)
+
+
+_RUN: dict[str, Callable[[Command], None]] = {
+    "prepare": _prepare,
+    "train": _train,
+    "evaluate": _evaluate,
+    "predict": _predict,
+    "ablate": _ablate,
+    "report": _report,
+}

@@ -9,6 +9,7 @@ import ast
 import dataclasses
 import difflib
 import inspect
+import json
 import re
 import types
 import typing
@@ -23,10 +24,10 @@ _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 
 class _Formatter(jsonargparse.DefaultHelpFormatter):
-    """Help without Python's names of types: the metavar says the type."""
+    """Help without Python's names of types and values: the metavar says the type."""
 
-    def _get_type_str(self, action: Any) -> None:
-        return None
+    def _get_help_string(self, action: Any) -> str:
+        return action.help or ""
 
 
 class Parser(jsonargparse.ArgumentParser):
@@ -39,10 +40,11 @@ class Parser(jsonargparse.ArgumentParser):
     def add_key(self, key: str, kind: Any, default: Any, help: str, group: Any = None) -> None:
         """Add the option --`key` of type `kind`."""
         self.types[key] = kind
-        text = help if "default" in help else f"{help} (default: %(default)s)"
+        if "(default" not in help:
+            help += f" (default: {default if isinstance(default, str) else json.dumps(default)})"
         where = self if group is None else group
         where.add_argument(
-            f"--{key}", type=kind, default=default, help=text, metavar=_metavar(kind)
+            f"--{key}", type=kind, default=default, help=help, metavar=_metavar(kind)
         )
 
     def add_keys(self, kind: type, prefix: str = "") -> None:
@@ -69,7 +71,8 @@ class Parser(jsonargparse.ArgumentParser):
             files, args = split_files(args)
             for file in files:
                 namespace = self.parse_tree(read_yaml(file), file, namespace)
-        self._check_options(args)
+        if self.types:  # not the program's own parser, which learns its options late
+            self._check_options(args)
         return super().parse_args(args, namespace=namespace, **kwargs)
 
     def parse_tree(self, tree: dict, source: str, namespace: Any = None) -> Any:
@@ -210,21 +213,19 @@ def describe(kind: Any) -> str:
     args = typing.get_args(kind)
     if typing.get_origin(kind) is typing.Literal:
         return "one of " + ", ".join(args)
-    if isinstance(kind, types.UnionType):
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
         return " or ".join("null" if arg is types.NoneType else describe(arg) for arg in args)
     if typing.get_origin(kind) is tuple:
         return f"a list, each entry {describe(args[0])}"
     return _WORDS.get(kind, "a mapping")
 
 
-def _metavar(kind: Any) -> str | None:
+def _metavar(kind: Any) -> str:
     args = typing.get_args(kind)
-    if typing.get_origin(kind) is typing.Literal or kind is bool:
-        return None  # the choices themselves
-    if isinstance(kind, types.UnionType):
-        return "|".join(
-            filter(None, ("null" if a is types.NoneType else _metavar(a) for a in args))
-        )
+    if typing.get_origin(kind) is typing.Literal:
+        return "|".join(args)
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        return "|".join("null" if arg is types.NoneType else _metavar(arg) for arg in args)
     if typing.get_origin(kind) is tuple:
-        return f"[{_metavar(args[0]) or 'NAME'},...]"
-    return {int: "INT", float: "NUMBER", str: "TEXT"}.get(kind, "MAPPING")
+        return f"[{_metavar(args[0])},...]"
+    return {int: "INT", float: "NUMBER", str: "TEXT", bool: "true|false"}.get(kind, "MAPPING")

@@ -1,0 +1,80 @@
+"""What the commands print on standard output: tables for people, JSON and CSV for machines."""
+
+import csv
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_PIPE_WIDTH = 120  # columns; rich would take 80 and break file names
+
+
+def print_preparation(report: Any) -> None:
+    """Print a `PrepareReport`: what is in the store, and what was left out of it."""
+    state = "built" if report.built else "found"
+    size = f"{report.n_bytes / 2**20:.1f} MiB"
+    print(f"{report.corpus}: {report.clips} clips, {size}, {state} in {report.seconds:.1f} s")
+    skipped = {
+        "song": report.song,
+        "video": report.video,
+        "duplicate": report.duplicates,
+        "otherwise named": report.unnamed,
+        "unreadable": len(report.bad),
+    }
+    if any(skipped.values()):
+        print("skipped:", ", ".join(f"{count} {what}" for what, count in skipped.items() if count))
+    print(report.folder)
+
+
+def print_metrics(report: Mapping[str, Any], title: str) -> None:
+    """Print one run's figures, over all clips and by group (see `metrics.compute_report`)."""
+    from ser_jax.report.tables import make_group_table
+
+    _print_table(make_group_table(report, title))
+
+
+def print_comparison(cells: Sequence[Mapping[str, Any]]) -> None:
+    """Print an ablation's rows, mean and standard deviation over seeds."""
+    from ser_jax.report.tables import make_table, summarise
+
+    _print_table(make_table(summarise(cells)))
+
+
+def print_predictions(predictions: Sequence[Any], form: str) -> None:
+    """Print `inference.Prediction`s as a table, as a JSON list or as CSV with a head."""
+    rows = [
+        {"file": str(p.file), "start_s": p.start_s, "end_s": p.end_s, "label": p.label}
+        for p in predictions
+    ]
+    if form == "json":
+        tails = ({"probabilities": p.probabilities} for p in predictions)
+        whole = [row | tail for row, tail in zip(rows, tails, strict=True)]
+        print(json.dumps(whole, indent=1, allow_nan=False))
+        return
+    names = list(predictions[0].probabilities) if predictions else []
+    if form == "csv":
+        writer = csv.DictWriter(sys.stdout, [*(rows[0] if rows else []), *names])
+        writer.writeheader()
+        writer.writerows(r | p.probabilities for r, p in zip(rows, predictions, strict=True))
+        return
+    _print_table(_make_prediction_table(predictions))
+
+
+def _make_prediction_table(predictions: Sequence[Any]) -> Any:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("File", "Seconds", "Emotion", "Probability", "Next", box=box.SIMPLE_HEAD)
+    for p in predictions:
+        first, *rest = sorted(p.probabilities.items(), key=lambda item: -item[1])
+        others = ", ".join(f"{name} {probability:.2f}" for name, probability in rest[:2])
+        cells = (f"{p.start_s:.2f}-{p.end_s:.2f}", p.label, f"{first[1]:.2f}", others)
+        table.add_row(Text(str(p.file)), *cells)
+    return table
+
+
+def _print_table(table: Any) -> None:
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)

@@ -26,8 +26,6 @@ _HOMES = {
     "TrainConfig": "config",
 }
 
-__all__ = [*_HOMES, "__version__"]
-
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
@@ -36,4 +34,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_HOMES})

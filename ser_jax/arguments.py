@@ -33,15 +33,19 @@ def parse(argv: list[str]) -> Command:
         raise UserError(f"{name}: unknown command; {suggest(name, commands, 'ser-jax')}")
     values = commands[name].parse_args(argv[1:])
     options = values.as_dict()
+    made = None
     if name == "prepare":
-        return Command(name, options, make_config(config.DataConfig, options["data"]))
-    if name == "train":
-        return Command(name, options, make_config(config.Config, options))
-    if name == "ablate":
+        made = make_config(config.DataConfig, options["data"])
+    elif name == "train":
+        made = make_config(config.Config, options)
+    elif name == "ablate":
         given = {token.partition("=")[0][2:] for token in argv if token.startswith("--")}
         options["systems"] = _make_systems(commands[name], options["systems"], given)
-        return Command(name, options, _check_systems(make_config(config.AblationConfig, options)))
-    return Command(name, options)
+        made = _check_systems(make_config(config.AblationConfig, options))
+    if options.get("print_config"):
+        _print_yaml(made)
+        raise SystemExit(0)
+    return Command(name, options, made)
 
 
 def load_config(path: str, kind: type = config.Config) -> Any:
@@ -63,9 +67,10 @@ def make_config(kind: type, tree: dict[str, Any]) -> Any:
     """An instance of the config class `kind` from nested dictionaries of typed values."""
     values = {}
     for field in dataclasses.fields(kind):
-        section = field.type if dataclasses.is_dataclass(field.type) else None
         value = tree[field.name]
-        values[field.name] = make_config(section, value) if section else value
+        if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
+            value = make_config(field.type, value)
+        values[field.name] = value
     return kind(**values)
 
 
@@ -91,6 +96,12 @@ def _check_systems(grid: config.AblationConfig) -> config.AblationConfig:
     return grid
 
 
+def _print_yaml(made: Any) -> None:
+    import yaml
+
+    print(yaml.safe_dump(config.to_dict(made), sort_keys=False), end="")
+
+
 def make_parsers() -> tuple[Parser, dict[str, Parser]]:
     """The program's parser, and those of its commands by name."""
     from ser_jax import __version__
@@ -112,7 +123,7 @@ def make_parsers() -> tuple[Parser, dict[str, Parser]]:
     )
     made = {}
     for name, (arguments, help, fill) in _COMMANDS.items():
-        parser = Parser(usage=f"ser-jax {name} {arguments}", description=help)
+        parser = Parser(usage=f"ser-jax {name} {arguments}", description=help, print_config=None)
         fill(parser)
         commands.add_subcommand(name, parser, help=help)
         parser.prog = f"ser-jax {name}"
@@ -137,6 +148,8 @@ def _fill_ablate(parser: Parser) -> None:
 def _add_config_file(parser: Parser) -> None:
     text = "YAML file with any of the keys below; a key on the command line wins over it."
     parser.add_argument("--config", action="config", metavar="FILE", help=text)
+    text = "Print every key with its value, as a YAML file to start from, and stop."
+    parser.add_argument("--print_config", action="store_true", help=text)
 
 
 def _fill_evaluate(parser: Parser) -> None:

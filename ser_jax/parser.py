@@ -56,8 +56,9 @@ class Parser(jsonargparse.ArgumentParser):
             if dataclasses.is_dataclass(field.type):
                 sections.append(field)
                 continue
-            made = field.default_factory is not dataclasses.MISSING
-            default = field.default_factory() if made else field.default
+            default = field.default
+            if field.default_factory is not dataclasses.MISSING:
+                default = field.default_factory()
             self.add_key(f"{prefix}{field.name}", field.type, default, helps[field.name], group)
         for field in sections:
             self.add_keys(field.type, f"{prefix}{field.name}.")

@@ -26,9 +26,9 @@ _CHUNK_CLIPS = 8
 
 
 # The device's own backend, the same four in JAX, has its place beside this function.
-def _make_transforms(augment: AugmentConfig, rate_hz: int, n_samples: int) -> Any:
+def _make_transforms(augment: AugmentConfig, rate_hz: int, n_samples: int) -> list[Any]:
     """The four transforms in the protocol's order, for a clip of `n_samples`."""
-    from audiomentations import AddGaussianNoise, Compose, PitchShift, Shift, TimeStretch
+    from audiomentations import AddGaussianNoise, PitchShift, Shift, TimeStretch
 
     # audiomentations wants an amplitude above 0, and fails on shifts of a whole clip or more.
     tiny, longest_s = float(np.finfo(np.float32).tiny), (n_samples - 1) / rate_hz
@@ -36,19 +36,17 @@ def _make_transforms(augment: AugmentConfig, rate_hz: int, n_samples: int) -> An
         min(max(s, -longest_s), longest_s) for s in (augment.shift_min_s, augment.shift_max_s)
     ]
     p, method = augment.p, augment.method
-    return Compose(
-        [
-            AddGaussianNoise(max(augment.noise_min, tiny), max(augment.noise_max, tiny), p=p),
-            TimeStretch(augment.stretch_min, augment.stretch_max, method=method, p=p),
-            PitchShift(augment.pitch_min, augment.pitch_max, method=method, p=p),
-            Shift(*shift_s, shift_unit="seconds", rollover=augment.rollover, p=p),
-        ]
-    )
+    return [
+        AddGaussianNoise(max(augment.noise_min, tiny), max(augment.noise_max, tiny), p=p),
+        TimeStretch(augment.stretch_min, augment.stretch_max, method=method, p=p),
+        PitchShift(augment.pitch_min, augment.pitch_max, method=method, p=p),
+        Shift(*shift_s, shift_unit="seconds", rollover=augment.rollover, p=p),
+    ]
 
 
-def _seed_globals(seed: int, epoch: int, clip_id: int) -> None:
+def _seed_globals(*numbers: int) -> None:
     """Seed the two global generators that audiomentations draws from."""
-    words = np.random.SeedSequence((seed, epoch, clip_id)).generate_state(8)
+    words = np.random.SeedSequence(numbers).generate_state(8)
     np.random.seed(words[:4])
     random.seed("-".join(map(str, words[4:])))
 
@@ -63,8 +61,11 @@ def _augment_clip(
     peak = np.abs(x_N).max()
     if augment.normalise == "peak" and peak > 0:
         x_N = x_N / peak
-    _seed_globals(seed, epoch, clip_id)
-    return _make_transforms(augment, rate_hz, len(x_N))(x_N, rate_hz)
+    for i, transform in enumerate(_make_transforms(augment, rate_hz, len(x_N))):
+        # Anew for each: a transform's first use in a process imports modules that draw as well.
+        _seed_globals(seed, epoch, clip_id, i)
+        x_N = transform(x_N, rate_hz)
+    return x_N
 
 
 def _augment_chunk(

@@ -77,7 +77,7 @@ def _compute_power(wave_BN: jax.Array, n_fft: int, hop_length: int) -> jax.Array
 
 
 def compute_log_mel(
-    wave: jax.Array,
+    wave: jax.Array | np.ndarray,
     *,
     rate_hz: int,
     n_fft: int,
@@ -121,7 +121,7 @@ def compute_log_mel(
     return db_BTF.reshape(*wave.shape[:-1], *db_BTF.shape[1:])
 
 
-def compute_mfcc(wave: jax.Array, *, n_mfcc: int, **log_mel: Any) -> jax.Array:
+def compute_mfcc(wave: jax.Array | np.ndarray, *, n_mfcc: int, **log_mel: Any) -> jax.Array:
     """Mel-frequency cepstral coefficients: the orthonormal DCT-II of `compute_log_mel`.
 
     Args:
@@ -141,7 +141,7 @@ def compute_mfcc(wave: jax.Array, *, n_mfcc: int, **log_mel: Any) -> jax.Array:
     return jnp.matmul(db, make_dct(n_mels, n_mfcc), precision=jax.lax.Precision.HIGHEST)
 
 
-def make_front_end(features: FeaturesConfig, rate_hz: int) -> Callable[[jax.Array], jax.Array]:
+def make_front_end(features: FeaturesConfig, rate_hz: int) -> Callable[..., jax.Array]:
     """A function from waves [..., N] to features [..., T, F]; jit it, vmap it, or call it."""
     settings: dict[str, Any] = {
         "rate_hz": rate_hz,

@@ -10,7 +10,7 @@ import numpy as np
 
 from ser_jax.errors import check
 from ser_jax.files import write_atomic
-from ser_jax.report import figures, tables
+from ser_jax.report import curves, figures, tables
 from ser_jax.report.events import EVENTS_FILE, load_events
 from ser_jax.report.inputs import blaming, load_json
 
@@ -88,7 +88,7 @@ def _draw_curves(folder: Path, cells: Sequence[Mapping], protocol: str) -> dict[
     drawn = {}
     for name in ("loss", "accuracy"):
         title = f"{name.capitalize()}, {protocol} split, {_describe_seeds(seeds)}"
-        drawn[f"{name}-{protocol}"] = figures.draw_curve_grid(systems, name, title)
+        drawn[f"{name}-{protocol}"] = curves.draw_curve_grid(systems, name, title)
     return drawn
 
 

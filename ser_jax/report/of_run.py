@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ser_jax.report import figures
+from ser_jax.errors import UserError
+from ser_jax.report import curves, figures
 from ser_jax.report.events import EVENTS_FILE, load_events
 from ser_jax.report.inputs import blaming, load_json
 
@@ -32,13 +33,14 @@ def write_run_report(run_dir: str | Path) -> list[Path]:
     events = load_events(run_dir)
     with blaming(metrics_path, _REMEDY):
         title, test, best_epoch = _describe(metrics), metrics["test"], metrics["best_epoch"]
+        epochs = f"{title}, n = {metrics['val']['n']} validation clips"
         clips = f"{title}, n = {test['n']} test clips"
         drawn = {
             "confusion": figures.draw_confusion(test["confusion"], test["labels"], clips),
             "groups": figures.draw_groups(test, clips),
         }
     with blaming(run_dir / EVENTS_FILE, _REMEDY):
-        drawn["curves"] = figures.draw_curves(events, title, best_epoch)
+        drawn["curves"] = curves.draw_curves(events, epochs, best_epoch)
     if (run_dir / SPECTROGRAM_FILE).exists():
         drawn["spectrogram"] = _draw_spectrogram(run_dir)
     folder = run_dir / "figures"
@@ -57,16 +59,11 @@ def _draw_spectrogram(run_dir: Path) -> Figure:
 
     path = run_dir / SPECTROGRAM_FILE
     try:
-        with blaming(path, _REMEDY), np.load(path) as kept:
-            db_TF, rate_hz, hop_length = (
-                kept["db_TF"],
-                int(kept["rate_hz"]),
-                int(kept["hop_length"]),
-            )
-            title = f"Mel spectrogram of {kept['file_name']}"
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        with blaming(path, _REMEDY):
-            raise ValueError(str(error)) from error
+        with path.open("rb") as file, np.load(file) as kept:
+            db_TF, title = kept["db_TF"], f"Mel spectrogram of {kept['file_name']}"
+            rate_hz, hop_length = int(kept["rate_hz"]), int(kept["hop_length"])
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: cannot read the clip's spectrogram; {_REMEDY}") from error
     band_hz_F = _compute_band_hz(run_dir / CONFIG_FILE, db_TF.shape[-1], rate_hz)
     return figures.draw_spectrogram(db_TF, rate_hz, hop_length, title, band_hz_F)
 
@@ -76,10 +73,12 @@ def _compute_band_hz(config_path: Path, n_bands: int, rate_hz: int) -> np.ndarra
     import yaml
     from librosa import mel_frequencies
 
+    try:
+        config = yaml.safe_load(config_path.read_bytes())
+    except (OSError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{config_path}: cannot read: {reason}; {_REMEDY}") from error
     with blaming(config_path, _REMEDY):
-        try:
-            features = yaml.safe_load(config_path.read_text())["features"]
-        except (OSError, yaml.YAMLError) as error:
-            raise ValueError(f"cannot read: {error}") from error
+        features = config["features"]
         fmin_hz, fmax_hz = float(features["fmin_hz"]), features["fmax_hz"]
         return mel_frequencies(n_bands + 2, fmin=fmin_hz, fmax=float(fmax_hz or rate_hz / 2))[1:-1]

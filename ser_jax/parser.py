@@ -74,6 +74,7 @@ class Parser(jsonargparse.ArgumentParser):
                 namespace = self.parse_tree(read_yaml(file), file, namespace)
         if self.types:  # not the program's own parser, which learns its options late
             self._check_options(args)
+            args = self._complete_flags(args)
         return super().parse_args(args, namespace=namespace, **kwargs)
 
     def parse_tree(self, tree: dict, source: str, namespace: Any = None) -> Any:
@@ -91,9 +92,9 @@ class Parser(jsonargparse.ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> typing.NoReturn:
         """Raise `message`, in this program's words where jsonargparse's are Python's."""
         message = " ".join(message.split())
-        if (found := re.search(r'Parser key "([\w.]+)": .*Got value: (.*)', message)) and (
-            kind := self.types.get(found[1])
-        ):
+        if (
+            found := re.search(r'Parser key "([\w.]+)": .*(?:Got|Given) value: (.*)', message)
+        ) and (kind := self.types.get(found[1])):
             message = f"{found[1]}={found[2]}: must be {describe(kind)}"
         elif found := re.fullmatch("the following arguments are required: (.*)", message):
             message = f"{found[1].replace('files', 'file').upper()}: missing"
@@ -111,6 +112,13 @@ class Parser(jsonargparse.ArgumentParser):
                 return
             if token.startswith("--") and name not in known:
                 raise UserError(f"{name}: unknown key; {suggest(name, known, self.prog)}")
+
+    def _complete_flags(self, args: list[str]) -> list[str]:
+        """--data.strict alone means --data.strict=true."""
+        return [
+            f"{token}=true" if self.types.get(token[2:]) is bool and after[:2] == "--" else token
+            for token, after in zip(args, [*args[1:], "--"], strict=False)
+        ]
 
     def _flatten(self, tree: dict, prefix: str = "") -> dict[str, Any]:
         flat = {}

@@ -1,0 +1,121 @@
+"""The order of the modules: each imports from rows above its own, and heavy things stay local."""
+
+import ast
+import fnmatch
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ser_jax
+
+ROOT = Path(ser_jax.__file__).parent
+
+# A pattern may name a package: its own modules import each other freely.
+ROWS = [
+    ["errors"],
+    ["files", "progress", "config"],
+    ["audio", "features", "augment", "batching", "metrics", "parser"],
+    ["corpora", "splits", "models"],
+    ["inputs", "state"],
+    ["step"],
+    ["parallel"],
+    ["checkpoint", "pretrained", "report"],
+    ["loop"],
+    ["run"],
+    ["ablation", "classical", "pretrain", "inference", "export"],
+    ["arguments", "printing"],
+    ["cli"],
+    ["__main__"],
+]
+ROW = {name: number for number, row in enumerate(ROWS) for name in row}
+
+PURE = ["features", "augment", "models.*", "metrics", "state", "step", "parallel"]
+# What only these modules may import (patterns).
+RESERVED = {
+    "transformers": ["models.wav2vec2", "pretrained", "export"],
+    "soundfile": ["audio"],
+    "audioread": ["audio"],
+    "jsonargparse": ["parser", "arguments"],
+    "rich": ["progress", "printing", "report.*"],
+}
+# The builder is a subclass of tensorflow_datasets' own, so the module itself is imported late.
+LATE = "ser_jax.corpora.builder"
+LAZY = [LATE, "transformers", "librosa", "matplotlib", "tensorflow_datasets", "rich", "sklearn"]
+FILES = ["logging", "pathlib", "shutil", "tempfile", "yaml", "io", "ser_jax.files", "soundfile"]
+
+
+def list_modules() -> dict[str, ast.Module]:
+    modules = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        if name != "__init__":
+            modules[name] = ast.parse(path.read_text())
+    return modules
+
+
+MODULES = list_modules()
+
+
+def find_imports(tree: ast.AST) -> Iterator[str]:
+    """Full names of what is imported; `from a import b` gives a.b."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports here are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def find_top_imports(tree: ast.Module) -> Iterator[str]:
+    """Those that run when the module is imported."""
+    for node in tree.body:
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef) and "TYPE_CHECKING" not in ast.dump(
+            node
+        ):
+            yield from find_imports(node)
+
+
+def matches(name: str, patterns: list[str]) -> bool:
+    return any(fnmatch.fnmatch(name, p) or f"{name}.*" == p for p in patterns)
+
+
+def within(full_name: str, package: str) -> bool:
+    return full_name == package or full_name.startswith(f"{package}.")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_module_imports_only_from_rows_above_its_own(name):
+    own = name.split(".")[0]
+    assert own in ROW, f"give {own} a row in ROWS"
+    for full_name in find_imports(MODULES[name]):
+        parts = full_name.split(".")
+        if parts[0] != "ser_jax" or parts[1] == "__version__" or parts[1] == own:
+            continue
+        assert ROW[parts[1]] < ROW[own], f"{name} imports {full_name}"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if matches(name, PURE)])
+def test_numeric_module_touches_no_file_and_no_log(name):
+    touched = [f for f in find_imports(MODULES[name]) for bad in FILES if within(f, bad)]
+    assert not touched
+    calls = [node.func for node in ast.walk(MODULES[name]) if isinstance(node, ast.Call)]
+    assert not {f.id for f in calls if isinstance(f, ast.Name)} & {"open", "print"}
+
+
+@pytest.mark.parametrize("package", RESERVED)
+def test_package_is_imported_only_where_it_belongs(package):
+    users = {
+        m for m, tree in MODULES.items() if any(within(f, package) for f in find_imports(tree))
+    }
+    assert not {m for m in users if not matches(m, RESERVED[package])}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_heavy_package_is_imported_inside_functions_only(name):
+    heavy = [f for f in find_top_imports(MODULES[name]) for package in LAZY if within(f, package)]
+    assert not heavy or f"ser_jax.{name}" == LATE
+
+
+def test_loop_knows_no_report():
+    assert not [f for f in find_imports(MODULES["loop"]) if within(f, "ser_jax.report")]

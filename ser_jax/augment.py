@@ -78,11 +78,12 @@ def _start_worker() -> None:
     """Make a worker quiet, deaf to Ctrl-C (its parent closes it), and mortal with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
     import audiomentations  # noqa: F401  (takes a second: pay it before the first clip)
 
 
-def _exit_with_parent() -> None:
+def exit_with_parent() -> None:
+    """In a worker: wait until the parent is gone, then end this process."""
     # A killed parent cleans nothing up, and a worker waiting on a shared queue would wait for ever.
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -103,7 +104,8 @@ def _sigint_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _count_cores() -> int:
+def count_cores() -> int:
+    """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -144,7 +146,7 @@ class HostAugmenter:
             "from run to run; set augment.method=librosa_phase_vocoder",
         )
         self._augment, self._rate_hz, self._seed = augment, rate_hz, seed
-        n_workers = augment.workers or _count_cores()
+        n_workers = augment.workers or count_cores()
         # spawn: forking a process in which JAX runs threads can hang.
         self._pool = ProcessPoolExecutor(
             n_workers, multiprocessing.get_context("spawn"), initializer=_start_worker

@@ -45,7 +45,7 @@ class DataConfig:
     rate_hz: int = 16000
     """Sample rate in Hz to which every clip is resampled (not stated in the study)."""
     clip_s: float | None = None
-    """Length in seconds to which clips are padded or cut; none: the longest clip, as in the study."""
+    """Seconds to which clips are padded or cut; none: the longest clip, as in the study."""
     protocol: Protocol = "study"
     """Split: study (random 70:15:15), or speaker-independent emobox6, luna5, loso."""
     fold: int = 1
@@ -71,7 +71,9 @@ class DataConfig:
             value = getattr(self, name)
             check(1 <= value <= most, f"data.{name}={value}: must lie between 1 and {most}")
         if self.clip_s is not None:
-            check(0 < self.clip_s <= 600, f"data.clip_s={self.clip_s}: must lie in (0, 600] seconds")
+            check(
+                0 < self.clip_s <= 600, f"data.clip_s={self.clip_s}: must lie in (0, 600] seconds"
+            )
         if self.workers is not None:
             _check_min("data", self, 1, "workers")
 
@@ -154,12 +156,12 @@ class AugmentConfig:
         check(0 <= self.p <= 1, f"augment.p={self.p}: must lie between 0 and 1")
         _check_min("augment", self, 0, "noise_min")
         check(
-            0.1 <= self.stretch_min and self.stretch_max <= 10,
+            self.stretch_min >= 0.1 and self.stretch_max <= 10,
             f"augment.stretch_min={self.stretch_min}, stretch_max={self.stretch_max}: "
             "must lie between 0.1 and 10",
         )
         check(
-            -24 <= self.pitch_min and self.pitch_max <= 24,
+            self.pitch_min >= -24 and self.pitch_max <= 24,
             f"augment.pitch_min={self.pitch_min}, pitch_max={self.pitch_max}: "
             "must lie between -24 and 24 semitones",
         )
@@ -193,7 +195,7 @@ class ModelConfig:
     activation: Literal["relu", "elu", "tanh", "linear"] = "relu"
     """Activation of the fully connected layers (not stated in the study)."""
     cnn_pool: Literal["flatten", "mean"] = "flatten"
-    """How the CNN alone becomes one vector: flatten, or mean over time (not stated in the study)."""
+    """How the CNN alone makes one vector: flatten, or mean over time (not stated in the study)."""
     kernel_init: Literal["glorot_uniform", "he_uniform", "lecun_normal"] = "glorot_uniform"
     """Initial kernels (not stated in the study; Keras' default)."""
     recurrent_init: Literal["orthogonal", "glorot_uniform"] = "orthogonal"
@@ -219,9 +221,7 @@ class ModelConfig:
             0 <= self.norm_momentum < 1,
             f"model.norm_momentum={self.norm_momentum}: must lie in [0, 1)",
         )
-        check(
-            self.norm_epsilon > 0, f"model.norm_epsilon={self.norm_epsilon}: must be positive"
-        )
+        check(self.norm_epsilon > 0, f"model.norm_epsilon={self.norm_epsilon}: must be positive")
 
 
 @dataclass(frozen=True)
@@ -306,6 +306,16 @@ class AblationConfig(Experiment):
     """Folds to run, counted from 1; none: all of the protocol's."""
     seeds: tuple[int, ...] = (0,)
     """Seeds to run."""
+    workers: int | None = None
+    """Runs at a time, a process each; none: on CPU one per core, on a GPU or TPU one."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("protocols", "seeds"):
+            check(len(getattr(self, name)) > 0, f"{name}=[]: name at least one")
+        check(min(self.seeds) >= 0, f"seeds={list(self.seeds)}: none may be below 0")
+        if self.workers is not None:
+            check(self.workers >= 1, f"workers={self.workers}: must be at least 1")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -314,8 +324,10 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 # What says where or how loudly a run works, but not what it computes.
-_WHEREABOUTS = ("run_dir", "out", "data.root", "data.store_dir", "data.workers", "data.strict",
-                "augment.workers", "train.profile")  # fmt: skip
+_WHEREABOUTS = (
+    "run_dir", "out", "workers", "data.root", "data.store_dir", "data.workers", "data.strict",
+    "augment.workers", "train.profile",
+)  # fmt: skip
 
 
 def compute_identity(config: Any) -> str:

@@ -1,4 +1,4 @@
-"""Writing files so that a crash, a full disk or a kill leaves the old state or the new, never half."""
+"""Writing files so that a kill or a full disk leaves the old state or the new, never half."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ from ser_jax.errors import UserError
 
 @contextlib.contextmanager
 def saving(path: str | Path, remedy: str = "free some space or choose another folder") -> Iterator:
-    """Turn an `OSError` inside into a `UserError` that names the file, the reason and the remedy."""
+    """Turn an `OSError` inside into a `UserError` that names file, reason and remedy."""
     try:
         yield
     except OSError as error:

@@ -45,7 +45,9 @@ def make_fast_front_end(features: FeaturesConfig, rate_hz: int) -> FrontEnd:
 def load_inputs(data: DataConfig, features: FeaturesConfig) -> Inputs:
     """The corpus that `data` names and its features; the last one asked for is kept in memory."""
     # The split plays no part here, so the cells of a grid share one computation.
-    return _load_inputs(dataclasses.replace(data, protocol="study", fold=1, split_seed=None), features)
+    return _load_inputs(
+        dataclasses.replace(data, protocol="study", fold=1, split_seed=None), features
+    )
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,4 +1,4 @@
-"""fit(): epochs, validation, the best epoch, early stop, resumption; tells what happens by events."""
+"""fit(): epochs, validation, best epoch, early stop, resumption; says what happens by events."""
 
 import math
 import time

@@ -9,7 +9,7 @@ _PLAIN_INTERVAL_S = 10.0
 
 
 @contextlib.contextmanager
-def progress(description: str, total: int, unit: str = "") -> Iterator[Callable[[int], None]]:
+def progress(description: str, total: int, unit: str = "") -> Iterator[Callable[[float], None]]:
     """Show how far a long job is; yields `advance(n)`.
 
     On a terminal this is a bar. Elsewhere (a log file, CI) it is a line every ten seconds, so that
@@ -17,7 +17,13 @@ def progress(description: str, total: int, unit: str = "") -> Iterator[Callable[
     """
     if sys.stderr.isatty():
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+        )
 
         columns = (
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
@@ -27,13 +33,13 @@ def progress(description: str, total: int, unit: str = "") -> Iterator[Callable[
             task = bar.add_task(description, total=total)
             yield lambda n=1: bar.advance(task, n)
         return
-    done, shown_s = 0, time.monotonic()
+    done, shown_s = 0.0, time.monotonic()
 
-    def advance(n: int = 1) -> None:
+    def advance(n: float = 1) -> None:
         nonlocal done, shown_s
         done += n
         if time.monotonic() - shown_s > _PLAIN_INTERVAL_S:
             shown_s = time.monotonic()
-            print(f"{description}: {done}/{total} {unit}".rstrip(), file=sys.stderr, flush=True)
+            print(f"{description}: {done:.0f}/{total} {unit}".rstrip(), file=sys.stderr, flush=True)
 
     yield advance

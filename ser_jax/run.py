@@ -3,9 +3,10 @@
 import contextlib
 import dataclasses
 import functools
+import io
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,27 @@ import yaml
 
 from ser_jax.batching import Dataset, cut_batches
 from ser_jax.checkpoint import Checkpoints
-from ser_jax.config import Config, FeaturesConfig, ModelConfig, TrainConfig
-from ser_jax.config import compute_identity, flatten, override, to_dict
+from ser_jax.config import (
+    Config,
+    FeaturesConfig,
+    ModelConfig,
+    TrainConfig,
+    compute_identity,
+    flatten,
+    override,
+    to_dict,
+)
 from ser_jax.corpora import Corpus
 from ser_jax.errors import UserError, check
 from ser_jax.features import Normaliser, compute_log_mel
-from ser_jax.files import saving, write_atomic
-from ser_jax.inputs import Inputs, fit_to_training, load_inputs, make_dataset, open_epochs
-from ser_jax.loop import FitSettings, fit
+from ser_jax.files import write_atomic
+from ser_jax.inputs import fit_to_training, load_inputs, make_dataset, open_epochs
+from ser_jax.loop import FitSettings, OnEvent, fit
 from ser_jax.metrics import compute_report
 from ser_jax.models import make_model
 from ser_jax.parallel import Programs, make_programs
 from ser_jax.progress import progress
+from ser_jax.report import write_run_report
 from ser_jax.report.events import EventLog
 from ser_jax.splits import Split, make_split
 from ser_jax.state import init_state, make_optimizer
@@ -36,9 +46,12 @@ from ser_jax.state import init_state, make_optimizer
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.json"
 Memo = dict[int, dict[int, np.ndarray]]
+"""Augmented features [T, F] by epoch and clip."""
 
 
-def train(config: Config, *, memo: Memo | None = None, quiet: bool = False) -> dict[str, Any]:
+def train(
+    config: Config, *, memo: Memo | None = None, observe: OnEvent | None = None
+) -> dict[str, Any]:
     """Train one network, score its best epoch, and write the run directory.
 
     A directory that holds the same run is gone on with, or read if the run is complete.
@@ -46,7 +59,7 @@ def train(config: Config, *, memo: Memo | None = None, quiet: bool = False) -> d
     Args:
       config: all settings.
       memo: augmented features to share between the runs of a grid; see `inputs.AugmentedEpochs`.
-      quiet: no line per epoch.
+      observe: told of every event; None: a progress bar and a line per epoch.
 
     Returns:
       What metrics.json holds.
@@ -81,7 +94,7 @@ def train(config: Config, *, memo: Memo | None = None, quiet: bool = False) -> d
             inputs, dataset, normaliser, split.train, config.augment,
             seed=config.seed, epochs=config.train.epochs, memo=memo,
         ) as load_epoch,
-        _events(log, config, quiet) as on_event,
+        _events(log, config, observe) as on_event,
         _profiled(on_event, config.train.profile, run_dir) as on_event,
     ):  # fmt: skip
         if checkpoints.latest_epoch() is None:
@@ -104,6 +117,8 @@ def train(config: Config, *, memo: Memo | None = None, quiet: bool = False) -> d
         _save_spectrogram(run_dir, config.features, corpus, int(split.test[0]))
         on_event({"event": "end", "step": fitted.step, "test_accuracy": scores["test"]["accuracy"]})
     write_atomic(run_dir / METRICS_FILE, json.dumps(metrics, indent=1))
+    if observe is None:  # drawing takes seconds, which a grid of many runs would rather not spend
+        write_run_report(run_dir)
     return metrics
 
 
@@ -231,31 +246,41 @@ def _check_same_data(checkpoints: Checkpoints, facts: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _events(
-    log: EventLog, config: Config, quiet: bool
-) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Events to the log, steps to the progress bar, epochs to standard output."""
-    with progress(f"training {config.model.name}", config.train.epochs, "epochs") as advance:
-        reached = 0.0
+def _events(log: EventLog, config: Config, observe: OnEvent | None) -> Iterator[OnEvent]:
+    """What happens goes to the log and to `observe`, or else to the terminal."""
+    with contextlib.ExitStack() as stack:
+        tell = observe or stack.enter_context(_shown(config))
 
         def on_event(event: dict[str, Any]) -> None:
-            nonlocal reached
-            kind = event["event"]
-            if kind == "step":
-                position = event["epoch"] - 1 + event["number"] / event["of"]
-                advance(position - reached)
-                reached = position
-                return
-            if kind == "restored":
+            if event["event"] == "restored":
                 log.cut_back(event["step"])
-                reached = event["epoch"]
-                advance(reached)
-                return
-            log(event)
-            if kind == "epoch" and not quiet:
-                print(_format_epoch(event, config.train.epochs), flush=True)
+            elif event["event"] != "step":
+                log(event)
+            tell(event)
 
         yield on_event
+
+
+@contextlib.contextmanager
+def _shown(config: Config) -> Iterator[OnEvent]:
+    """A progress bar of epochs, and a line for each."""
+    epochs = config.train.epochs
+    with progress(f"training {config.model.name}", epochs, "epochs") as advance:
+        reached = 0.0
+
+        def tell(event: dict[str, Any]) -> None:
+            nonlocal reached
+            if event["event"] not in ("step", "epoch", "restored"):
+                return
+            within = event["number"] / event["of"] - 1 if event["event"] == "step" else 0
+            advance(event["epoch"] + within - reached)
+            reached = event["epoch"] + within
+            if event["event"] == "restored":
+                print(f"going on after epoch {event['epoch']}", flush=True)
+            if event["event"] == "epoch":
+                print(_format_epoch(event, epochs), flush=True)
+
+        yield tell
 
 
 def _format_epoch(event: dict[str, Any], epochs: int) -> str:
@@ -269,9 +294,7 @@ def _format_epoch(event: dict[str, Any], epochs: int) -> str:
 
 
 @contextlib.contextmanager
-def _profiled(
-    on_event: Callable[[dict[str, Any]], None], n_steps: int, run_dir: Path
-) -> Iterator[Callable[[dict[str, Any]], None]]:
+def _profiled(on_event: OnEvent, n_steps: int, run_dir: Path) -> Iterator[OnEvent]:
     """`on_event`, with a profiler trace of `n_steps` steps after the first (which compiles)."""
     if n_steps == 0:
         yield on_event
@@ -311,9 +334,9 @@ def _save_spectrogram(run_dir: Path, features: FeaturesConfig, corpus: Corpus, c
         top_db=features.top_db,
     )  # fmt: skip
     path = run_dir / "figures" / "spectrogram.npz"
-    with saving(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(
-            path, db_TF=np.asarray(db_TF), rate_hz=corpus.rate_hz, hop_length=features.hop_length,
-            file_name=corpus.file_names[clip],
-        )  # fmt: skip
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer, db_TF=np.asarray(db_TF), rate_hz=corpus.rate_hz, hop_length=features.hop_length,
+        file_name=corpus.file_names[clip],
+    )  # fmt: skip
+    write_atomic(path, buffer.getvalue())

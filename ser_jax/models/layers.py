@@ -51,8 +51,8 @@ def keep_rows(mask_BT: jax.Array) -> jax.Array:
 def drop(x: jax.Array, rate: jax.Array | float, key: jax.Array) -> jax.Array:
     """Inverted dropout whose `rate` may be traced, so that a grid can sweep it in one program.
 
-    Sixteen random bits decide each element: exact to 1/65536. Both halves of a 32-bit word are used,
-    and laid end to end, which costs a third of what narrow random bits cost on CPU.
+    Sixteen random bits decide each element: exact to 1/65536. Both halves of a 32-bit word are
+    used, and laid end to end, which costs a third of what narrow random bits cost on CPU.
     """
     word = jax.random.bits(key, (-(-x.size // 2),), jnp.uint32)
     bits = jnp.concatenate([word & 0xFFFF, word >> 16])[: x.size].reshape(x.shape)

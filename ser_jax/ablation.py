@@ -134,6 +134,9 @@ def _run_cells(config: AblationConfig, cells: list[Cell]) -> Iterator[tuple[Cell
     for cell in cells:
         if cell not in finished:
             groups.setdefault((cell.system, cell.protocol, cell.seed), []).append(cell)
+    # Seed by seed, so that a grid cut short has every system's row.
+    order = sorted(groups, key=lambda group: config.seeds.index(group[2]))
+    groups = {group: groups[group] for group in order}
     epochs = sum(cell.config.train.epochs for group in groups.values() for cell in group)
     workers = min(_choose_workers(config), len(groups))
     with progress(f"{sum(map(len, groups.values()))} runs", epochs, "epochs") as advance:

@@ -1,6 +1,7 @@
 """The corpus on the device, and batches of it as arrays of clip numbers."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +66,7 @@ def cut_batches(index: np.ndarray, batch_size: int) -> np.ndarray:
 
 
 def compute_features(
-    front_end: Callable[[jax.Array], jax.Array],
+    front_end: Callable[[Any], jax.Array],
     wave_BN: np.ndarray,
     *,
     chunk: int = 64,

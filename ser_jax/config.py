@@ -90,7 +90,7 @@ class FeaturesConfig:
     """Samples between frames."""
     n_mels: int = 128
     """Number of Slaney mel bands."""
-    n_mfcc: int = 40
+    n_mfcc: int = 20
     """Number of cepstral coefficients kept (mfcc only)."""
     fmin_hz: float = 0.0
     """Lowest frequency of the mel bands, in Hz."""
@@ -98,8 +98,9 @@ class FeaturesConfig:
     """Highest frequency of the mel bands, in Hz; none: half the rate."""
     top_db: float | None = 80.0
     """Floor of the log-mel spectrogram, in dB below the clip's loudest bin; none: no floor."""
-    normalise: Literal["coefficient", "global", "none"] = "coefficient"
-    """Zero mean and unit variance by training clips: per coefficient, over all, or not at all."""
+    normalise: Literal["coefficient", "global", "none"] = "none"
+    """Zero mean and unit variance by training clips: per coefficient, over all, or not at all. Raw
+    MFCC drive an LSTM's gates far enough to hold its state over padding; scaled ones do not."""
 
     def __post_init__(self) -> None:
         _check_min("features", self, 1, "hop_length", "n_mels", "n_mfcc")
@@ -285,7 +286,8 @@ class Config(Experiment):
     seed: int = 0
     """Sets the split, the initial values, the order of the clips, dropout and augmentation."""
     run_dir: str | None = None
-    """Folder of the run; none: runs/MODEL-PROTOCOL-FOLD-SEED. A run found there is resumed."""
+    """Folder of the run; none: runs/MODEL-CORPUS-PROTOCOL-seedN-HASH.
+    A run of the same settings found there is gone on with."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,6 +1,7 @@
 """One step of training, evaluation and prediction: pure functions, wrapped in `parallel`."""
 
-from typing import Any
+import dataclasses
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -65,7 +66,8 @@ def train_step(
     count = jnp.maximum(sums.count, 1.0)
     gradients = jax.tree.map(lambda g: g / count, gradients)
     updates, opt_state = tx.update(gradients, state.opt_state, state.params)
-    new_state = state.replace(
+    new_state = dataclasses.replace(
+        state,
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
         batch_stats=batch_stats,
@@ -76,7 +78,8 @@ def train_step(
 
 def predict_step(variables: Any, batch: Batch, *, model: nn.Module) -> jax.Array:
     """Logits [B, C]; rows that only fill up the batch hold numbers without meaning."""
-    return model.apply(variables, batch.x_BTF, batch.mask_BT, train=False)
+    logits_BC = model.apply(variables, batch.x_BTF, batch.mask_BT, train=False)
+    return cast(jax.Array, logits_BC)
 
 
 def eval_step(

@@ -165,7 +165,9 @@ class ConvBlock(nn.Module):
         """[B, T, F, C] and its mask to [B, T/2, F/2, channels] and its mask."""
         # What lies under the mask must be zero: a convolution sees over the edge of a clip.
         x = jnp.where(broadcast_mask(mask_BT, x_BTFC), x_BTFC, 0)
-        fast = {"conv_general_dilated": convolve_one_channel} if x.shape[-1] == 1 else {}
+        fast: dict[str, Any] = {}
+        if x.shape[-1] == 1:
+            fast["conv_general_dilated"] = convolve_one_channel
         x = nn.Conv(
             self.channels, (3, 3), use_bias=False, kernel_init=self.kernel_init,
             dtype=self.dtype, name="conv", **fast,

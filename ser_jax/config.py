@@ -98,7 +98,7 @@ class FeaturesConfig:
     """Highest frequency of the mel bands, in Hz; none: half the rate."""
     top_db: float | None = 80.0
     """Floor of the log-mel spectrogram, in dB below the clip's loudest bin; none: no floor."""
-    normalise: Literal["coefficient", "global", "none"] = "none"
+    normalise: Literal["coefficient", "global", "none"] = "coefficient"
     """Zero mean and unit variance by training clips: per coefficient, over all, or not at all. Raw
     MFCC drive an LSTM's gates far enough to hold its state over padding; scaled ones do not."""
 

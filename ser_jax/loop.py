@@ -89,7 +89,7 @@ def fit(
       facts: JSON-able, saved with every checkpoint beside what this function adds.
 
     Raises:
-      Diverged: the training loss became NaN or infinite.
+      Diverged: the training or validation loss became NaN or infinite.
       UserError: a checkpoint cannot be written or read.
     """
     best_score, best_epoch, epoch = [-math.inf], 0, 0
@@ -116,11 +116,13 @@ def fit(
         state, train_sums = programs.train_epoch(state, dataset, index_SB, on_step)
         val_sums = programs.evaluate(state.variables, dataset, val_index_SB)
         (train_loss, train_accuracy), (val_loss, val_accuracy) = _read(train_sums), _read(val_sums)
-        if not math.isfinite(train_loss):
-            raise Diverged(
-                f"train.learning_rate={_learning_rate(state):g}: the loss is {train_loss} in "
-                f"epoch {epoch}; choose a smaller one"
-            )
+        # The last step of an epoch shows in the validation loss alone.
+        for kind, loss in (("training", train_loss), ("validation", val_loss)):
+            if not math.isfinite(loss):
+                raise Diverged(
+                    f"train.learning_rate={_learning_rate(state):g}: the {kind} loss is {loss} in "
+                    f"epoch {epoch}; choose a smaller one"
+                )
         score = _score(settings.best_by, val_loss, val_accuracy)
         improved = best_epoch == 0 or score > best_score
         if improved:

@@ -1,0 +1,86 @@
+"""Batches of clip numbers: every clip once, in an order of its own per epoch, ragged at the end."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ser_jax.batching import PADDING, Dataset, compute_features, cut_batches, shuffle, take
+
+
+def make_dataset():
+    """Five clips of up to four frames; a clip's features say its number."""
+    x_BTF = np.arange(5, dtype=np.float32)[:, None, None] + np.zeros((5, 4, 2), np.float32) + 1
+    return Dataset(
+        jnp.asarray(x_BTF), jnp.asarray([4, 3, 2, 1, 4], jnp.int32), jnp.arange(5, dtype=jnp.int32)
+    )
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_batch_holds_the_clips_asked_for(wrap):
+    batch = wrap(take)(make_dataset(), jnp.asarray([3, 0, 1], jnp.int32))
+    np.testing.assert_array_equal(batch.x_BTF[:, 0, 0], [4, 1, 2])
+    np.testing.assert_array_equal(batch.label_B, [3, 0, 1])
+    np.testing.assert_array_equal(batch.weight_B, [1, 1, 1])
+    T, F = True, False
+    np.testing.assert_array_equal(batch.mask_BT, [[T, F, F, F], [T, T, T, T], [T, T, T, F]])
+
+
+def test_row_that_fills_up_has_no_frames_no_weight_and_no_features():
+    dataset = make_dataset()
+    nan_first = dataset.x_BTF.at[0].set(jnp.nan)  # clip 0 stands in for padding: it must not leak
+    dataset = Dataset(nan_first, dataset.frames_B, dataset.label_B)
+    batch = take(dataset, jnp.asarray([4, PADDING], jnp.int32))
+    np.testing.assert_array_equal(batch.x_BTF[1], 0)
+    np.testing.assert_array_equal(batch.mask_BT[1], False)
+    np.testing.assert_array_equal(batch.weight_B, [1, 0])
+    assert batch.weight_B.dtype == jnp.float32
+    assert batch.label_B[1] == 0
+
+
+@given(st.lists(st.integers(0, 10**6), max_size=40), st.integers(1, 9))
+def test_batches_hold_every_clip_once_in_order_and_are_filled_up_at_the_end(clips, batch_size):
+    index_SB = cut_batches(np.array(clips, np.int64), batch_size)
+    assert index_SB.dtype == np.int32
+    assert index_SB.shape[1] == batch_size
+    flat = index_SB.ravel().tolist()
+    assert flat[: len(clips)] == clips
+    assert flat[len(clips) :] == [PADDING] * (len(flat) - len(clips))
+    assert len(flat) - len(clips) < batch_size
+
+
+@given(st.integers(0, 2**32), st.integers(0, 1000))
+def test_order_is_a_permutation_that_follows_from_seed_and_epoch(seed, epoch):
+    clips = np.arange(100, 150)
+    order = shuffle(clips, seed, epoch)
+    assert sorted(order.tolist()) == clips.tolist()
+    assert clips.tolist() == list(range(100, 150))
+    np.random.seed(epoch)  # the global state has no say
+    assert order.tolist() == shuffle(clips, seed, epoch).tolist()
+    assert order.tolist() != shuffle(clips, seed + 1, epoch).tolist()
+    assert order.tolist() != shuffle(clips, seed, epoch + 1).tolist()
+
+
+@pytest.mark.parametrize("n_clips", [1, 4, 7, 8])
+def test_features_in_chunks_equal_features_at_once(n_clips):
+    rng = np.random.default_rng(0)
+    wave_BN = rng.uniform(-1, 1, (n_clips, 6)).astype(np.float32)
+    shapes, told = [], []
+
+    def front_end(wave_BN):
+        shapes.append(wave_BN.shape)
+        return jnp.asarray(wave_BN).reshape(-1, 3, 2) * 2
+
+    x_BTF = compute_features(front_end, wave_BN, chunk=4, on_chunk=told.append)
+    np.testing.assert_array_equal(x_BTF, 2 * wave_BN.reshape(-1, 3, 2))
+    assert set(shapes) == {(4, 6)}  # one shape, so one compilation
+    assert sum(told) == n_clips
+
+
+def test_features_take_int16_samples_at_full_scale_one():
+    wave_BN = np.array([[0, 16384, -32768, 32767]], np.int16)
+    x_BTF = compute_features(lambda w: jnp.asarray(w)[:, None, :], wave_BN, chunk=2)
+    assert x_BTF.dtype == jnp.float32
+    np.testing.assert_array_equal(x_BTF, [[[0, 0.5, -1, 32767 / 32768]]])

@@ -1,0 +1,93 @@
+"""The compiled programs do what their steps do, batch by batch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ser_jax.batching import Dataset, cut_batches, take
+from ser_jax.config import ModelConfig, TrainConfig
+from ser_jax.metrics import Sums, compute_accuracy, compute_confusion
+from ser_jax.models import make_model
+from ser_jax.parallel import make_programs
+from ser_jax.state import init_state, make_optimizer
+from ser_jax.step import train_step
+
+N_CLASSES, T, F = 3, 5, 4
+MODEL = make_model(ModelConfig(name="lstm", hidden=4, dense=(), mask_padding=True), N_CLASSES)
+TX = make_optimizer(TrainConfig(learning_rate=0.05))
+INDEX = np.array([6, 1, 4, 0, 3, 5, 2])
+
+
+@pytest.fixture(scope="module")
+def programs():
+    return make_programs(MODEL, TX, n_classes=N_CLASSES)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    rng = np.random.default_rng(0)
+    x_BTF = rng.standard_normal((8, T, F)).astype(np.float32)
+    frames_B = rng.integers(1, T + 1, 8)
+    label_B = rng.integers(0, N_CLASSES, 8).astype(np.int32)
+    return Dataset(jnp.asarray(x_BTF), jnp.asarray(frames_B), jnp.asarray(label_B))
+
+
+def init():
+    return init_state(MODEL, TX, seed=0, n_frames=T, n_features=F, dropout=0.0)
+
+
+def test_epoch_is_its_steps_one_after_another(programs, dataset):
+    index_SB, told = cut_batches(INDEX, 3), []
+    expected, expected_sums = init(), Sums.zeros(N_CLASSES)
+    step = jax.jit(lambda state, batch: train_step(state, batch, model=MODEL, tx=TX))
+    for index_B in index_SB:
+        expected, sums = step(expected, take(dataset, index_B))
+        expected_sums = expected_sums + sums
+
+    start = init()
+    state, sums = programs.train_epoch(start, dataset, index_SB, told.append)
+    assert state.step == 3
+    assert sums.count == 7
+    assert told == [0, 1, 2]
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        (state.params, sums), (expected.params, expected_sums),
+    )  # fmt: skip
+    # Its memory went to the new state, so that a network is held once.
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(start.params))
+
+
+def test_same_epoch_twice_gives_the_same_bits(programs, dataset):
+    index_SB = cut_batches(INDEX, 3)
+    (one, _), (two, _) = (programs.train_epoch(init(), dataset, index_SB) for _ in range(2))
+    jax.tree.map(np.testing.assert_array_equal, one.params, two.params)
+
+
+def test_training_learns_a_handful_of_clips_by_heart(programs, dataset):
+    state = init()
+    for _ in range(60):
+        state, sums = programs.train_epoch(state, dataset, cut_batches(INDEX, 3))
+    assert compute_accuracy(sums) == 1
+
+
+def test_evaluation_and_prediction_agree_whatever_the_batch_size(programs, dataset):
+    variables = init().variables
+    expected_BC = MODEL.apply(
+        variables, dataset.x_BTF, jnp.arange(T)[None] < dataset.frames_B[:, None], train=False
+    )
+    expected_BC = np.asarray(expected_BC)[INDEX]
+    label_B = np.asarray(dataset.label_B)[INDEX]
+    confusion_CC = compute_confusion(N_CLASSES, label_B, expected_BC.argmax(1))
+    log_sum_B = np.log(np.exp(expected_BC).sum(1))
+    loss = (log_sum_B - expected_BC[np.arange(7), label_B]).sum()
+    for batch_size in (3, 7):
+        index_SB = cut_batches(INDEX, batch_size)
+        logits_BC = programs.predict(variables, dataset, index_SB)
+        assert isinstance(logits_BC, np.ndarray)
+        assert logits_BC.shape == (index_SB.size, N_CLASSES)
+        np.testing.assert_allclose(logits_BC[:7], expected_BC, atol=1e-5)
+        sums = programs.evaluate(variables, dataset, index_SB)
+        np.testing.assert_allclose(sums.loss, loss, rtol=1e-5)
+        assert sums.count == 7
+        np.testing.assert_array_equal(sums.confusion_CC, confusion_CC)

@@ -154,12 +154,18 @@ def _add_config_file(parser: Parser) -> None:
 
 def _fill_evaluate(parser: Parser) -> None:
     _add_run_dir(parser)
-    splits = Literal["test", "val", "train", "all"]
-    parser.add_key("split", splits, "test", "Which clips: test, val, train, or all of the corpus.")
+    splits = Literal["test", "val", "train", "all"] | None
+    text = (
+        "Which clips: test, val, train or all "
+        "(default: test of the run's own recordings, all of others)."
+    )
+    parser.add_key("split", splits, None, text)
     corpora = Literal["ravdess", "synthetic"] | None
     parser.add_key("data.corpus", corpora, None, "Corpus to measure on (default: the run's own).")
     text = "Folder of recordings with RAVDESS names (default: the run's own)."
     parser.add_key("data.root", str | None, None, text)
+    text = "Folder that keeps decoded corpora (default: the run's own)."
+    parser.add_key("data.store_dir", str | None, None, text)
 
 
 def _fill_predict(parser: Parser) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jax
 
@@ -18,7 +19,7 @@ class Checkpoints:
     latest and the best on validation are kept.
     """
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path, *, read_only: bool = False):
         """
         Args:
           folder: made if it does not exist.
@@ -28,6 +29,7 @@ class Checkpoints:
         self.folder = Path(folder).absolute()
         policies = ocp.checkpoint_managers
         options = ocp.CheckpointManagerOptions(
+            create=not read_only,
             preservation_policy=policies.AnyPreservationPolicy(
                 [
                     policies.LatestN(n=1),
@@ -38,7 +40,8 @@ class Checkpoints:
             enable_async_checkpointing=False,
         )
         with saving(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            if not read_only:
+                self.folder.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(self.folder, options=options)
 
     def save(self, epoch: int, state: Any, facts: dict[str, Any], *, improved: bool) -> None:
@@ -91,6 +94,8 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         try:
+            if "state" in items:
+                _read_through(self.folder / str(epoch) / "state")
             return self._manager.restore(epoch, args=ocp.args.Composite(**items))
         except Exception as error:  # orbax raises many kinds for one fact: it cannot be read
             raise UserError(
@@ -101,3 +106,19 @@ class Checkpoints:
     def close(self) -> None:
         """Let go of orbax' threads."""
         self._manager.close()
+
+
+def _read_through(folder: Path) -> None:
+    """Raise where a file of a saved state is missing or cut short.
+
+    orbax would raise as well, but its many reads at once go on failing after it has, and print
+    tracebacks for as long as the program lives.
+    """
+    import tensorstore
+
+    store = tensorstore.KvStore.open(f"file://{quote(str(folder))}/|ocdbt:").result()
+    keys = store.list().result()
+    if not keys:
+        raise FileNotFoundError(folder)
+    for key in keys:
+        store.read(key).result()

@@ -87,13 +87,14 @@ def _train(command: Command) -> None:
 
 
 def _evaluate(command: Command) -> None:
-    from ser_jax.inference import evaluate
+    from ser_jax.inference import measure
     from ser_jax.printing import print_metrics
 
     options = command.options
     data = _override_data(options["run_dir"], options["data"])
-    report = evaluate(options["run_dir"], data, options["split"])
-    print_metrics(report, f"{options['run_dir']}, {options['split']}")
+    report, corpus, part = measure(options["run_dir"], data, options["split"])
+    clips = "all clips" if part == "all" else f"{part} split"
+    print_metrics(report, f"{corpus}, {clips}")
 
 
 def _override_data(run_dir: str, changes: dict[str, Any]) -> Any:

@@ -52,7 +52,11 @@ def load_inputs(data: DataConfig, features: FeaturesConfig) -> Inputs:
 
 @functools.lru_cache(maxsize=1)
 def _load_inputs(data: DataConfig, features: FeaturesConfig) -> Inputs:
-    corpus = load_corpus(data)
+    return compute_inputs(load_corpus(data), features)
+
+
+def compute_inputs(corpus: Corpus, features: FeaturesConfig) -> Inputs:
+    """The features of every clip of a corpus in memory, with a progress bar."""
     front_end = make_fast_front_end(features, corpus.rate_hz)
     with progress("features", len(corpus.file_names), "clips") as advance:
         x_BTF = compute_features(front_end, corpus.wave_BN, on_chunk=advance)

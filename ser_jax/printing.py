@@ -65,7 +65,10 @@ def _make_prediction_table(predictions: Sequence[Any]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("File", "Seconds", "Emotion", "Probability", "Next", box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("File", overflow="fold")  # paths differ at their ends, so none is cut
+    for name in ("Seconds", "Emotion", "Probability", "Next"):
+        table.add_column(name, no_wrap=True)
     for p in predictions:
         first, *rest = sorted(p.probabilities.items(), key=lambda item: -item[1])
         others = ", ".join(f"{name} {probability:.2f}" for name, probability in rest[:2])

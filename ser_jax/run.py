@@ -74,11 +74,11 @@ def train(
         return json.loads((run_dir / METRICS_FILE).read_text())
     inputs = load_inputs(config.data, config.features)
     corpus = inputs.corpus
-    split = _split(config, corpus)
+    split = split_corpus(config, corpus)
     masked = config.model.mask_padding
     normaliser = fit_to_training(inputs, split.train, config.features.normalise, masked)
     dataset = make_dataset(inputs, normaliser)
-    model, tx, programs = _build(config.model, config.train, len(corpus.labels))
+    model, tx, programs = build(config.model, config.train, len(corpus.labels))
     _, T, F = inputs.x_BTF.shape
     _check_frames(config, T, F)
     dropout = config.model.dropout
@@ -141,6 +141,8 @@ def load_config(run_dir: str | Path) -> Config:
     try:
         tree = yaml.safe_load(path.read_text())
         return override(Config(), flatten(tree))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     except OSError as error:
         raise UserError(
             f"{path}: cannot read: {error.strerror}; not a run directory; ser-jax train makes one"
@@ -168,7 +170,7 @@ def _build_cached(
     return model, tx, make_programs(model, tx, n_classes=n_classes)
 
 
-def _build(
+def build(
     model: ModelConfig, train: TrainConfig, n_classes: int
 ) -> tuple[nn.Module, optax.GradientTransformation, Programs]:
     """Network, optimiser and programs; the runs of a grid share what is compiled."""
@@ -195,7 +197,8 @@ def _open_run_dir(run_dir: Path, config: Config) -> bool:
     return False
 
 
-def _split(config: Config, corpus: Corpus) -> Split:
+def split_corpus(config: Config, corpus: Corpus) -> Split:
+    """The parts of `corpus` by the protocol, fold and seed of a run."""
     data = config.data
     seed = config.seed if data.split_seed is None else data.split_seed
     return make_split(data.protocol, data.fold, seed, corpus.emotion_B, corpus.actor_B)

@@ -1,0 +1,128 @@
+"""The best epoch of a run directory, ready to use."""
+
+import contextlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ser_jax.checkpoint import Checkpoints
+from ser_jax.config import Config, compute_identity
+from ser_jax.errors import UserError, check
+from ser_jax.features import Normaliser, count_frames
+from ser_jax.parallel import Programs
+from ser_jax.run import CONFIG_FILE, METRICS_FILE, build, load_config
+from ser_jax.state import TrainState, init_state
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """The best epoch of a run, ready to use."""
+
+    run_dir: Path
+    config: Config
+    labels: tuple[str, ...]
+    programs: Programs
+    variables: Any
+    """What `programs.predict` takes: parameters and running statistics of the best epoch."""
+    normaliser: Normaliser
+    n_samples: int
+    """Samples to which every clip was padded or cut."""
+    checksum: str
+    """Of the recordings it was trained on; see `Corpus.checksum`."""
+    best_epoch: int
+
+
+def load_run(run_dir: str | Path) -> LoadedRun:
+    """The best epoch so far of the run in `run_dir`, which is only read.
+
+    Raises:
+      UserError: the directory is missing or no run's, holds no checkpoint yet, is damaged, or its
+        config.yaml is not the one that was trained.
+    """
+    run_dir = Path(run_dir)
+    config = load_config(run_dir)
+    folder = run_dir / "checkpoints"
+    unfinished = f"{run_dir}: holds no checkpoint yet; train it with the same ser-jax train command"
+    check(folder.is_dir(), unfinished)
+    with contextlib.closing(_open_checkpoints(folder)) as checkpoints:
+        latest = checkpoints.latest_epoch()
+        if latest is None:
+            raise UserError(unfinished)
+        facts = checkpoints.load_facts(latest)
+        _check_identity(run_dir, config, facts)
+        run = _load_best(run_dir, config, facts, checkpoints)
+    if not (run_dir / METRICS_FILE).exists():
+        warn(
+            f"{run_dir}: training is not finished; this is its best epoch so far, {run.best_epoch}"
+        )
+    return run
+
+
+def _open_checkpoints(folder: Path) -> Checkpoints:
+    try:
+        return Checkpoints(folder, read_only=True)
+    except UserError:
+        raise
+    except Exception as error:  # orbax raises many kinds for one fact: it cannot be read
+        raise _damaged(folder) from error
+
+
+def _damaged(folder: Path) -> UserError:
+    return UserError(f"{folder}: damaged checkpoint; train again into a new run_dir")
+
+
+def _check_identity(run_dir: Path, config: Config, facts: dict[str, Any]) -> None:
+    trained = facts.get("identity")
+    found = compute_identity(config)
+    check(
+        trained == found,
+        f"{run_dir / CONFIG_FILE}: says another run (settings {found}) than was trained "
+        f"({trained}); undo the change, or train again into a new run_dir",
+    )
+
+
+def _load_best(
+    run_dir: Path, config: Config, facts: dict[str, Any], checkpoints: Checkpoints
+) -> LoadedRun:
+    try:
+        labels, n_samples = tuple(facts["labels"]), int(facts["n_samples"])
+        mean_F, std_F = (np.array(facts[key], np.float32) for key in ("mean_F", "std_F"))
+        checksum, best_epoch = str(facts["checksum"]), int(facts["best_epoch"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(checkpoints.folder) from error
+    model, tx, programs = build(config.model, config.train, len(labels))
+    n_frames = count_frames(n_samples, config.features.hop_length)
+    like = _describe_state(lambda: init_state(
+        model, tx, seed=0, n_frames=n_frames, n_features=len(mean_F), dropout=0.0
+    ))  # fmt: skip
+    return LoadedRun(
+        run_dir=run_dir,
+        config=config,
+        labels=labels,
+        programs=programs,
+        variables=checkpoints.load_state(best_epoch, like).variables,
+        normaliser=Normaliser(jnp.asarray(mean_F), jnp.asarray(std_F)),
+        n_samples=n_samples,
+        checksum=checksum,
+        best_epoch=best_epoch,
+    )
+
+
+def _describe_state(init: Callable[[], TrainState]) -> TrainState:
+    """Shapes and types of a state; to compute one would take seconds of compilation."""
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        jax.eval_shape(init),
+    )
+
+
+def warn(message: str) -> None:
+    """Say what the user should know, but need not mend."""
+    print(f"warning: {message}", file=sys.stderr)

@@ -5,15 +5,14 @@ import dataclasses
 import json
 import multiprocessing
 import os
-import queue
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ser_jax.augment import count_cores, exit_with_parent
+from ser_jax.augment import count_cores, exit_with_parent, sigint_held_back
 from ser_jax.config import AblationConfig, Config, compute_identity, override, to_dict
 from ser_jax.corpora import prepare
 from ser_jax.errors import UserError, check
@@ -46,6 +45,10 @@ class Cell(NamedTuple):
     def describe(self) -> dict[str, Any]:
         """The cell's place in the grid."""
         return {key: getattr(self, key) for key in ("system", "protocol", "fold", "seed")}
+
+
+Outcome = tuple[Cell, dict[str, Any]]
+"""A cell and what results.json holds of it."""
 
 
 def list_cells(config: AblationConfig) -> list[Cell]:
@@ -97,11 +100,12 @@ def ablate(config: AblationConfig) -> dict[str, Any]:
         results["study"] = STUDY
     path = Path(config.out) / "results.json"
     place = {cell.config.run_dir: number for number, cell in enumerate(cells)}
-    for cell, outcome in _run_cells(config, cells):
-        labels = outcome.pop("labels", None)
-        results["labels"] = labels or results["labels"]
-        results["cells"][place[cell.config.run_dir]] = cell.describe() | outcome
-        write_atomic(path, json.dumps(results, indent=1))
+    with contextlib.closing(_run_cells(config, cells)) as outcomes:
+        for cell, outcome in outcomes:
+            labels = outcome.pop("labels", None)
+            results["labels"] = labels or results["labels"]
+            results["cells"][place[cell.config.run_dir]] = cell.describe() | outcome
+            write_atomic(path, json.dumps(results, indent=1))
     write_ablation_report(config.out)
     return results
 
@@ -125,7 +129,7 @@ def _check_folders(config: AblationConfig, cells: list[Cell]) -> None:
             )
 
 
-def _run_cells(config: AblationConfig, cells: list[Cell]) -> Iterator[tuple[Cell, dict[str, Any]]]:
+def _run_cells(config: AblationConfig, cells: list[Cell]) -> Generator[Outcome]:
     """The outcome of each cell, as it comes."""
     finished = [cell for cell in cells if (Path(cell.config.run_dir or "") / METRICS_FILE).exists()]
     for cell in finished:
@@ -144,9 +148,10 @@ def _run_cells(config: AblationConfig, cells: list[Cell]) -> Iterator[tuple[Cell
             outcomes = _run_here(list(groups.values()), advance)
         else:
             outcomes = _run_in_processes(list(groups.values()), workers, advance)
-        for cell, outcome in outcomes:
-            _print_outcome(cell, outcome)
-            yield cell, outcome
+        with contextlib.closing(outcomes):
+            for cell, outcome in outcomes:
+                _print_outcome(cell, outcome)
+                yield cell, outcome
 
 
 def _choose_workers(config: AblationConfig) -> int:
@@ -158,9 +163,7 @@ def _choose_workers(config: AblationConfig) -> int:
     return count_cores() if jax.default_backend() == "cpu" else 1
 
 
-def _run_here(
-    groups: list[list[Cell]], advance: Callable[[float], None]
-) -> Iterator[tuple[Cell, dict[str, Any]]]:
+def _run_here(groups: list[list[Cell]], advance: Callable[[float], None]) -> Generator[Outcome]:
     for group in groups:
         memo: Memo = {}
         for cell in group:
@@ -203,33 +206,36 @@ def _print_outcome(cell: Cell, outcome: dict[str, Any]) -> None:
 
 def _run_in_processes(
     groups: list[list[Cell]], workers: int, advance: Callable[[float], None]
-) -> Iterator[tuple[Cell, dict[str, Any]]]:
+) -> Generator[Outcome]:
     """Groups of cells in worker processes of one core each.
 
     A group's cells, the folds of one system and seed, stay in one process, which keeps their
     augmented clips.
     """
     context = multiprocessing.get_context("spawn")
-    channel = context.Queue()
+    # A simple queue's `put` returns when the message is in the pipe, so that what a group has sent
+    # is there when its future is done.
+    channel = context.SimpleQueue()
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    numbers = context.Queue()
+    numbers = context.SimpleQueue()
     for number in range(workers):
         numbers.put([cores[number % len(cores)]] if cores else [])
     pool = ProcessPoolExecutor(
         workers, context, initializer=_start_worker, initargs=(channel, numbers)
     )
     try:
-        waiting: dict[Future, None] = {pool.submit(_run_group, group): None for group in groups}
+        with sigint_held_back():
+            waiting = {pool.submit(_run_group, group) for group in groups}
         while waiting:
             done, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
             yield from _drain(channel, advance)
             for future in done:
-                del waiting[future]
+                waiting.remove(future)
                 with _naming_dead_workers():
                     future.result()
         yield from _drain(channel, advance)
     except BaseException:
-        for process in list(getattr(pool, "_processes", {}).values()):
+        for process in list((pool._processes or {}).values()):
             process.terminate()
         raise
     finally:
@@ -247,15 +253,14 @@ def _naming_dead_workers() -> Iterator[None]:
         ) from error
 
 
-def _drain(channel: Any, advance: Callable[[float], None]) -> Iterator[tuple[Cell, dict[str, Any]]]:
+def _drain(channel: Any, advance: Callable[[float], None]) -> Generator[Outcome]:
     """What the workers have reported so far."""
-    with contextlib.suppress(queue.Empty):
-        while True:
-            message = channel.get_nowait()
-            if isinstance(message, float):
-                advance(message)
-            else:
-                yield message
+    while not channel.empty():
+        message = channel.get()
+        if isinstance(message, float):
+            advance(message)
+        else:
+            yield message
 
 
 _channel: Any = None

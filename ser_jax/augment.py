@@ -92,7 +92,7 @@ def exit_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def _sigint_held_back() -> Iterator[None]:
+def sigint_held_back() -> Iterator[None]:
     """Hold Ctrl-C back in this thread: a process started inside inherits that from birth."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
@@ -215,7 +215,7 @@ class HostAugmenter:
         self.close()
 
     def _submit(self, function: Callable, *arguments: Any) -> Future:
-        with self._naming_dead_workers(), _sigint_held_back():
+        with self._naming_dead_workers(), sigint_held_back():
             return self._pool.submit(function, *arguments)
 
     @contextlib.contextmanager

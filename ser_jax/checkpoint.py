@@ -1,5 +1,7 @@
 """Checkpoints of a run by orbax: the latest epoch and the best one, each complete or not there."""
 
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -8,8 +10,6 @@ import jax
 
 from ser_jax.errors import UserError
 from ser_jax.files import saving
-
-_IMPROVED_AT = "improved_at"
 
 
 class Checkpoints:
@@ -22,30 +22,24 @@ class Checkpoints:
     def __init__(self, folder: str | Path, *, read_only: bool = False):
         """
         Args:
-          folder: made if it does not exist.
+          folder: made if it does not exist, unless `read_only`.
+          read_only: for a run that is only used, and that may be in training elsewhere.
         """
         import orbax.checkpoint as ocp
 
         self.folder = Path(folder).absolute()
-        policies = ocp.checkpoint_managers
         options = ocp.CheckpointManagerOptions(
             create=not read_only,
-            preservation_policy=policies.AnyPreservationPolicy(
-                [
-                    policies.LatestN(n=1),
-                    # Epochs that did not improve carry -1, so the greatest is the best epoch.
-                    policies.BestN(get_metric_fn=lambda metrics: metrics[_IMPROVED_AT], n=1),
-                ]
-            ),
             enable_async_checkpointing=False,
         )
         with saving(self.folder):
             if not read_only:
                 self.folder.mkdir(parents=True, exist_ok=True)
+                self._clear_unfinished()
             self._manager = ocp.CheckpointManager(self.folder, options=options)
 
-    def save(self, epoch: int, state: Any, facts: dict[str, Any], *, improved: bool) -> None:
-        """Save the state after `epoch` with JSON-able `facts` about the run so far.
+    def save(self, epoch: int, state: Any, facts: dict[str, Any], *, best_epoch: int) -> None:
+        """Save the state after `epoch` with JSON-able `facts`; only `best_epoch` is kept beside it.
 
         Raises:
           UserError: the disk is full or read-only; what was saved before is still there.
@@ -55,19 +49,28 @@ class Checkpoints:
         arguments = ocp.args.Composite(
             state=ocp.args.StandardSave(state), facts=ocp.args.JsonSave(facts)
         )
-        metrics = {_IMPROVED_AT: epoch if improved else -1}
         with saving(self.folder):
             try:
-                self._manager.save(epoch, args=arguments, metrics=metrics, force=True)
+                self._manager.save(epoch, args=arguments, force=True)
                 self._manager.wait_until_finished()
-            except OSError:
-                raise
-            except Exception as error:  # tensorstore reports a full disk as a ValueError
-                reason = str(error).splitlines()[0][:200]
-                raise UserError(
-                    f"{self.folder}: cannot write the checkpoint of epoch {epoch}: {reason}; "
-                    "free some space and run the same command again to go on"
+            except Exception as error:
+                self._clear_unfinished()  # give back the space
+                if isinstance(error, OSError):
+                    raise
+                raise UserError(  # tensorstore reports a full disk as a ValueError
+                    f"{self.folder}: cannot write the checkpoint of epoch {epoch}: "
+                    f"{_find_reason(error)}; free some space and run the same command again to "
+                    "go on"
                 ) from error
+            # By what lies there, not by what this process saved: a killed one may have left more.
+            for old in self._manager.all_steps():
+                if old not in (epoch, best_epoch):
+                    self._manager.delete(old)
+
+    def _clear_unfinished(self) -> None:
+        """Delete what a save that was killed or that failed has left beside its place."""
+        for left in self.folder.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(left, ignore_errors=True)
 
     def latest_epoch(self) -> int | None:
         """The last epoch saved; None before the first."""
@@ -122,3 +125,10 @@ def _read_through(folder: Path) -> None:
         raise FileNotFoundError(folder)
     for key in keys:
         store.read(key).result()
+
+
+def _find_reason(error: Exception) -> str:
+    """What the system said, out of the page that tensorstore makes of it."""
+    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    reason = re.search(r"\[OS error \d+: \w+ (.+?)\]", str(error))
+    return reason[1] if reason else first[:200]

@@ -350,21 +350,27 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def override(config: Any, changes: dict[str, Any]) -> Any:
-    """A copy of `config` with dotted keys replaced, checked again.
+    """A copy of `config` with dotted keys replaced, all at once, and then checked again.
 
     Raises:
       UserError: a key that does not exist; a value out of its range.
     """
+    names = {f.name for f in dataclasses.fields(config)}
+    values: dict[str, Any] = {}
+    below: dict[str, dict[str, Any]] = {}
     for dotted, value in changes.items():
         head, _, rest = dotted.partition(".")
-        names = {f.name for f in dataclasses.fields(config)}
         check(head in names, f"{dotted}: no such key here; known are {', '.join(sorted(names))}")
         if rest:
-            inner = getattr(config, head)
-            if not dataclasses.is_dataclass(inner):
-                raise UserError(f"{dotted}: {head} has no keys of its own")
-            value = override(inner, {rest: value})
+            check(
+                dataclasses.is_dataclass(getattr(config, head)),
+                f"{dotted}: {head} has no keys of its own",
+            )
+            below.setdefault(head, {})[rest] = value
         elif isinstance(getattr(config, head), tuple) and isinstance(value, list):
-            value = tuple(value)
-        config = dataclasses.replace(config, **{head: value})
-    return config
+            values[head] = tuple(value)
+        else:
+            values[head] = value
+    for head, inner in below.items():
+        values[head] = override(values.get(head, getattr(config, head)), inner)
+    return dataclasses.replace(config, **values)

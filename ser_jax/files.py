@@ -9,6 +9,9 @@ from pathlib import Path
 
 from ser_jax.errors import UserError
 
+_UNFINISHED = ".unfinished"
+"""How the names of files and folders end that are not yet in their place."""
+
 
 @contextlib.contextmanager
 def saving(path: str | Path, remedy: str = "free some space or choose another folder") -> Iterator:
@@ -28,9 +31,9 @@ def write_atomic(path: str | Path, data: str | bytes) -> None:
     """
     path = Path(path)
     raw = data.encode() if isinstance(data, str) else data
-    with saving(path):
+    with saving(path), _named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, beside = tempfile.mkstemp(_UNFINISHED, f".{path.name}.", path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(raw)
@@ -45,6 +48,28 @@ def write_atomic(path: str | Path, data: str | bytes) -> None:
 
 
 @contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Let an `OSError` name the file that the user knows, not the one that stands in for it."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether `path` is what a killed `write_atomic` or `new_folder` has left."""
+    return path.name.startswith(".") and path.name.endswith(_UNFINISHED)
+
+
+def clear_unfinished(folder: str | Path) -> None:
+    """Delete what killed writes have left in `folder` and below it."""
+    for path in filter(is_unfinished, Path(folder).rglob(f".*{_UNFINISHED}")):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+@contextlib.contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
     """A temporary folder beside `path` that takes its place when the block ends well.
 
@@ -54,7 +79,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     with saving(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        beside = Path(tempfile.mkdtemp(_UNFINISHED, f".{path.name}.", path.parent))
         try:
             yield beside
             os.chmod(beside, 0o755)

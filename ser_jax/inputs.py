@@ -121,7 +121,7 @@ class AugmentedEpochs:
             x_BTF = self._compute_rows(draw)
             rows = normalise(jnp.asarray(x_BTF), self._normaliser)
             x_BTF = self._dataset.x_BTF.at[self._train_index].set(rows)
-            self._made = draw, self._dataset.replace(x_BTF=x_BTF)
+            self._made = draw, dataclasses.replace(self._dataset, x_BTF=x_BTF)
         if epoch < self._epochs and not self._once:
             self._submit(epoch + 1)
         return self._made[1]

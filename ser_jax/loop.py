@@ -124,11 +124,10 @@ def fit(
                     f"epoch {epoch}; choose a smaller one"
                 )
         score = _score(settings.best_by, val_loss, val_accuracy)
-        improved = best_epoch == 0 or score > best_score
-        if improved:
+        if best_epoch == 0 or score > best_score:
             best_score, best_epoch = score, epoch
-        progress = {"best_score": best_score, "best_epoch": best_epoch}
-        checkpoints.save(epoch, state, facts | progress, improved=improved)
+        # The event first: a kill between the two drops an event that the epoch, run again, brings
+        # back. The other way round it would be lost.
         on_event(
             {
                 "event": "epoch",
@@ -142,6 +141,8 @@ def fit(
                 "seconds": round(time.perf_counter() - start_s, 3),
             }
         )
+        progress = {"best_score": best_score, "best_epoch": best_epoch}
+        checkpoints.save(epoch, state, facts | progress, best_epoch=best_epoch)
     best_state = state if best_epoch == epoch else checkpoints.load_state(best_epoch, state)
     return FitResult(best_epoch, epoch, int(state.step), best_state)
 

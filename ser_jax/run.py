@@ -31,7 +31,7 @@ from ser_jax.config import (
 from ser_jax.corpora import Corpus
 from ser_jax.errors import UserError, check
 from ser_jax.features import Normaliser, compute_log_mel
-from ser_jax.files import write_atomic
+from ser_jax.files import clear_unfinished, is_unfinished, saving, write_atomic
 from ser_jax.inputs import fit_to_training, load_inputs, make_dataset, open_epochs
 from ser_jax.loop import FitSettings, OnEvent, fit
 from ser_jax.metrics import compute_report
@@ -40,11 +40,13 @@ from ser_jax.parallel import Programs, make_programs
 from ser_jax.progress import progress
 from ser_jax.report import write_run_report
 from ser_jax.report.events import EventLog
+from ser_jax.report.inputs import load_json
 from ser_jax.splits import Split, make_split
 from ser_jax.state import init_state, make_optimizer
 
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.json"
+LAST_FIGURE = "figures/spectrogram.png"
 Memo = dict[int, dict[int, np.ndarray]]
 """Augmented features [T, F] by epoch and clip."""
 
@@ -70,8 +72,8 @@ def train(
     """
     run_dir = Path(config.run_dir or default_run_dir(config))
     config = dataclasses.replace(config, run_dir=str(run_dir))
-    if _open_run_dir(run_dir, config):
-        return json.loads((run_dir / METRICS_FILE).read_text())
+    if _check_run_dir(run_dir, config):
+        return _read_finished(run_dir, draw=observe is None)
     inputs = load_inputs(config.data, config.features)
     corpus = inputs.corpus
     split = split_corpus(config, corpus)
@@ -81,6 +83,7 @@ def train(
     model, tx, programs = build(config.model, config.train, len(corpus.labels))
     _, T, F = inputs.x_BTF.shape
     _check_frames(config, T, F)
+    _open_run_dir(run_dir, config)
     dropout = config.model.dropout
     state = init_state(model, tx, seed=config.seed, n_frames=T, n_features=F, dropout=dropout)
     facts = _describe(corpus, normaliser, config)
@@ -178,23 +181,42 @@ def build(
     return _build_cached(model, length_free, n_classes)
 
 
-def _open_run_dir(run_dir: Path, config: Config) -> bool:
-    """Make the directory, or see that it is this run's; True if the run is complete."""
+def _check_run_dir(run_dir: Path, config: Config) -> bool:
+    """See that the directory is this run's, or free; True if the run is complete."""
     identity = compute_identity(config)
-    if (run_dir / CONFIG_FILE).exists():
-        found = compute_identity(load_config(run_dir))
-        check(
-            found == identity,
-            f"run_dir={run_dir}: holds another run (settings {found}, not {identity}); "
-            "choose another --run_dir, or delete it",
+    with saving(run_dir, "choose another --run_dir"):
+        if (run_dir / CONFIG_FILE).exists():
+            found = compute_identity(load_config(run_dir))
+            check(
+                found == identity,
+                f"run_dir={run_dir}: holds another run (settings {found}, not {identity}); "
+                "choose another --run_dir, or delete it",
+            )
+            return (run_dir / METRICS_FILE).exists()
+        is_free = not run_dir.exists() or (
+            run_dir.is_dir() and all(map(is_unfinished, run_dir.iterdir()))
         )
-        return (run_dir / METRICS_FILE).exists()
-    check(
-        not run_dir.exists() or (run_dir.is_dir() and not any(run_dir.iterdir())),
-        f"run_dir={run_dir}: exists and is no run directory; choose another --run_dir",
-    )
-    write_atomic(run_dir / CONFIG_FILE, yaml.safe_dump(to_dict(config), sort_keys=False))
+    check(is_free, f"run_dir={run_dir}: exists and is no run directory; choose another --run_dir")
     return False
+
+
+def _open_run_dir(run_dir: Path, config: Config) -> None:
+    """Make the directory, once nothing is left that could be wrong with the settings."""
+    clear_unfinished(run_dir)
+    if not (run_dir / CONFIG_FILE).exists():
+        write_atomic(run_dir / CONFIG_FILE, yaml.safe_dump(to_dict(config), sort_keys=False))
+
+
+def _read_finished(run_dir: Path, *, draw: bool) -> dict[str, Any]:
+    """The metrics of a complete run; its figures are drawn if a full disk or a grid left them out.
+
+    Raises:
+      UserError: metrics.json is damaged, or a figure cannot be written.
+    """
+    metrics = load_json(run_dir / METRICS_FILE, "delete it, and the same command scores anew")
+    if draw and not (run_dir / LAST_FIGURE).exists():
+        write_run_report(run_dir)
+    return metrics
 
 
 def split_corpus(config: Config, corpus: Corpus) -> Split:

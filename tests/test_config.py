@@ -108,6 +108,12 @@ def test_override_refuses_a_key_that_does_not_exist(key):
         override(Config(), {key: 1})
 
 
+def test_override_checks_keys_together_not_in_their_order():
+    changes = {"features.n_mels": 16, "features.n_mfcc": 8}  # 16 mels alone are less than 20 MFCC
+    features = override(Config(), changes).features
+    assert (features.n_mels, features.n_mfcc) == (16, 8)
+
+
 def test_override_checks_ranges_again():
     with pytest.raises(UserError, match=r"train\.epochs=0"):
         override(Config(), {"train.epochs": 0})
@@ -125,7 +131,7 @@ def test_where_and_how_fast_a_run_works_is_no_part_of_its_identity(changes):
 def test_every_setting_that_decides_a_result_changes_the_identity():
     changes = {
         "seed": 1, "data.rate_hz": 22050, "data.fold": 2, "data.split_seed": 0,
-        "features.n_mfcc": 20, "features.top_db": None, "augment.enabled": True,
+        "features.n_mfcc": 13, "features.top_db": None, "augment.enabled": True,
         "model.name": "cnn", "model.mask_padding": True,
         "train.epochs": 50, "train.dtype": "bfloat16",
     }  # fmt: skip

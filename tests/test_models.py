@@ -28,6 +28,13 @@ KEY = jax.random.key(0)
 SMALL = {"channels": (4, 6), "hidden": 8, "dense": (5,), "dropout": 0.0}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _compile_quickly():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def make_config(**changes: Any) -> ModelConfig:
     return override(ModelConfig(), changes)
 
@@ -66,8 +73,7 @@ def draw(*shape, seed=0):
 def init_leaves(name, **changes):
     config = make_config(name=name, channels=(32, 48), hidden=64, dense=(96,), **changes)
     model = make_model(config, N_CLASSES)
-    options: Any = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    init = jax.jit(functools.partial(model.init, train=False), compiler_options=options)
+    init = jax.jit(functools.partial(model.init, train=False))
     return list_leaves(init(KEY, jnp.zeros((1, 12, 40)), jnp.ones((1, 12), bool)))
 
 

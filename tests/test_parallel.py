@@ -1,5 +1,7 @@
 """The compiled programs do what their steps do, batch by batch."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +21,13 @@ TX = make_optimizer(TrainConfig(learning_rate=0.05))
 INDEX = np.array([6, 1, 4, 0, 3, 5, 2])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _compile_quickly():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="module")
 def programs():
     return make_programs(MODEL, TX, n_classes=N_CLASSES)
@@ -33,8 +42,14 @@ def dataset():
     return Dataset(jnp.asarray(x_BTF), jnp.asarray(frames_B), jnp.asarray(label_B))
 
 
-def init():
+@functools.cache
+def init_once():
     return init_state(MODEL, TX, seed=0, n_frames=T, n_features=F, dropout=0.0)
+
+
+def init():
+    """A copy, since an epoch uses its memory up."""
+    return jax.tree.map(jnp.copy, init_once())
 
 
 def test_epoch_is_its_steps_one_after_another(programs, dataset):
@@ -73,9 +88,9 @@ def test_training_learns_a_handful_of_clips_by_heart(programs, dataset):
 
 def test_evaluation_and_prediction_agree_whatever_the_batch_size(programs, dataset):
     variables = init().variables
-    expected_BC = MODEL.apply(
-        variables, dataset.x_BTF, jnp.arange(T)[None] < dataset.frames_B[:, None], train=False
-    )
+    mask_BT = jnp.arange(T)[None] < dataset.frames_B[:, None]
+    apply = jax.jit(functools.partial(MODEL.apply, train=False))
+    expected_BC = apply(variables, dataset.x_BTF, mask_BT)
     expected_BC = np.asarray(expected_BC)[INDEX]
     label_B = np.asarray(dataset.label_B)[INDEX]
     confusion_CC = compute_confusion(N_CLASSES, label_B, expected_BC.argmax(1))

@@ -63,7 +63,8 @@ def make_small(name, masked=False, axis_name=None):
 
 @functools.cache
 def init(model, dropout=0.0, tx=SGD, seed=0):
-    return init_state(model, tx, seed=seed, n_frames=T, n_features=F, dropout=dropout)
+    sizes = {"n_frames": T, "n_features": F}
+    return jax.jit(lambda: init_state(model, tx, seed=seed, dropout=dropout, **sizes))()
 
 
 @functools.cache
@@ -130,9 +131,7 @@ def test_learning_rate_in_the_state_is_honoured():
     assert_close(moved_less, jax.tree.map(lambda m: m / 4, moved))
 
 
-@pytest.mark.parametrize(
-    ("name", "masked"), [("cnn", False), ("lstm", True), ("cnn_lstm", False), ("cnn_lstm", True)]
-)
+@pytest.mark.parametrize(("name", "masked"), [("cnn", False), ("lstm", True), ("cnn_lstm", True)])
 def test_rows_that_fill_up_change_neither_loss_nor_gradients_nor_statistics(name, masked):
     model = make_small(name, masked)
     state, step = init(model), make_step(model)
@@ -152,10 +151,10 @@ def test_rows_that_fill_up_change_neither_loss_nor_gradients_nor_statistics(name
     assert_close(sums, expected_sums)
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_a_batch_in_ragged_shards_gives_the_step_of_the_whole(masked):
-    whole = make_small("cnn_lstm", masked)
-    sharded = make_small("cnn_lstm", masked, axis_name="data")
+@pytest.mark.parametrize(("name", "masked"), [("cnn", False), ("cnn_lstm", True)])
+def test_a_batch_in_ragged_shards_gives_the_step_of_the_whole(name, masked):
+    whole = make_small(name, masked)
+    sharded = make_small(name, masked, axis_name="data")
     state = init(whole)
     expected, expected_sums = make_step(whole)(state, make_batch(0, 1, 2))
 

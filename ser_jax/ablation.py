@@ -21,7 +21,8 @@ from ser_jax.loop import Diverged
 from ser_jax.progress import progress
 from ser_jax.report import write_ablation_report
 from ser_jax.report.tables import make_cell_name
-from ser_jax.run import METRICS_FILE, Memo, load_config, train
+from ser_jax.run import Memo, train
+from ser_jax.run_dir import CONFIG_FILE, METRICS_FILE, load_config
 from ser_jax.splits import count_folds
 
 STUDY = {
@@ -121,7 +122,7 @@ def _check_folders(config: AblationConfig, cells: list[Cell]) -> None:
     """No cell may meet a run with other settings in its folder."""
     for cell in cells:
         run_dir = Path(cell.config.run_dir or "")
-        if (run_dir / "config.yaml").exists():
+        if (run_dir / CONFIG_FILE).exists():
             check(
                 compute_identity(load_config(run_dir)) == compute_identity(cell.config),
                 f"out={config.out}: {run_dir.name} was run with other settings; "

@@ -78,7 +78,8 @@ def _prepare(command: Command) -> None:
 
 def _train(command: Command) -> None:
     from ser_jax.printing import print_metrics
-    from ser_jax.run import default_run_dir, train
+    from ser_jax.run import train
+    from ser_jax.run_dir import default_run_dir
 
     metrics = train(command.config)
     run_dir = command.config.run_dir or default_run_dir(command.config)
@@ -103,7 +104,7 @@ def _override_data(run_dir: str, changes: dict[str, Any]) -> Any:
     if not changes:
         return None
     from ser_jax.config import override
-    from ser_jax.run import load_config
+    from ser_jax.run_dir import load_config
 
     if "root" in changes:  # a folder of recordings, whatever the run was trained on
         changes.setdefault("corpus", "ravdess")

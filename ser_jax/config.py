@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ser_jax.errors import UserError, check
+from ser_jax.errors import check
 
 Protocol = Literal["study", "emobox6", "luna5", "loso"]
 
@@ -333,8 +333,14 @@ _WHEREABOUTS = (
 
 
 def compute_identity(config: Any) -> str:
-    """Hash of all that decides a run's result, 12 hexadecimal digits. Paths do not."""
-    flat = {k: v for k, v in flatten(to_dict(config)).items() if k not in _WHEREABOUTS}
+    """Hash of all that decides a run's result, 12 hexadecimal digits. Paths do not.
+
+    Args:
+      config: a configuration, or the dictionary that `to_dict` made of one. A config.yaml written
+        before a setting existed keeps its hash as a dictionary.
+    """
+    tree = config if isinstance(config, dict) else to_dict(config)
+    flat = {k: v for k, v in flatten(tree).items() if k not in _WHEREABOUTS}
     return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:12]
 
 

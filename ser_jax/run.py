@@ -6,15 +6,12 @@ import functools
 import io
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
-import jax
 import numpy as np
 import optax
-import yaml
 
 from ser_jax.batching import Dataset, cut_batches
 from ser_jax.checkpoint import Checkpoints
@@ -24,29 +21,29 @@ from ser_jax.config import (
     ModelConfig,
     TrainConfig,
     compute_identity,
-    flatten,
-    override,
-    to_dict,
 )
 from ser_jax.corpora import Corpus
-from ser_jax.errors import UserError, check
+from ser_jax.errors import check
 from ser_jax.features import Normaliser, compute_log_mel
-from ser_jax.files import clear_unfinished, is_unfinished, saving, write_atomic
+from ser_jax.files import write_atomic
 from ser_jax.inputs import fit_to_training, load_inputs, make_dataset, open_epochs
 from ser_jax.loop import FitSettings, OnEvent, fit
 from ser_jax.metrics import compute_report
 from ser_jax.models import make_model
+from ser_jax.monitor import profiled, watch
 from ser_jax.parallel import Programs, make_programs
-from ser_jax.progress import progress
 from ser_jax.report import write_run_report
 from ser_jax.report.events import EventLog
-from ser_jax.report.inputs import load_json
+from ser_jax.run_dir import (
+    METRICS_FILE,
+    check_run_dir,
+    default_run_dir,
+    open_run_dir,
+    read_finished,
+)
 from ser_jax.splits import Split, make_split
 from ser_jax.state import init_state, make_optimizer
 
-CONFIG_FILE = "config.yaml"
-METRICS_FILE = "metrics.json"
-LAST_FIGURE = "figures/spectrogram.png"
 Memo = dict[int, dict[int, np.ndarray]]
 """Augmented features [T, F] by epoch and clip."""
 
@@ -72,8 +69,8 @@ def train(
     """
     run_dir = Path(config.run_dir or default_run_dir(config))
     config = dataclasses.replace(config, run_dir=str(run_dir))
-    if _check_run_dir(run_dir, config):
-        return _read_finished(run_dir, draw=observe is None)
+    if check_run_dir(run_dir, config):
+        return read_finished(run_dir, draw=observe is None)
     inputs = load_inputs(config.data, config.features)
     corpus = inputs.corpus
     split = split_corpus(config, corpus)
@@ -83,7 +80,7 @@ def train(
     model, tx, programs = build(config.model, config.train, len(corpus.labels))
     _, T, F = inputs.x_BTF.shape
     _check_frames(config, T, F)
-    _open_run_dir(run_dir, config)
+    open_run_dir(run_dir, config)
     dropout = config.model.dropout
     state = init_state(model, tx, seed=config.seed, n_frames=T, n_features=F, dropout=dropout)
     facts = _describe(corpus, normaliser, config)
@@ -97,8 +94,8 @@ def train(
             inputs, dataset, normaliser, split.train, config.augment,
             seed=config.seed, epochs=config.train.epochs, memo=memo,
         ) as load_epoch,
-        _events(log, config, observe) as on_event,
-        _profiled(on_event, config.train.profile, run_dir) as on_event,
+        watch(log, config, observe) as on_event,
+        profiled(on_event, config.train.profile, run_dir) as on_event,
     ):  # fmt: skip
         if checkpoints.latest_epoch() is None:
             log.cut_back(-1)
@@ -123,35 +120,6 @@ def train(
     if observe is None:  # drawing takes seconds, which a grid of many runs would rather not spend
         write_run_report(run_dir)
     return metrics
-
-
-def default_run_dir(config: Config) -> Path:
-    """runs/MODEL-CORPUS-PROTOCOL-seedN-HASH: no two different runs share one."""
-    data = config.data
-    fold = "" if data.protocol == "study" else f"{data.fold}"
-    name = f"{config.model.name}-{data.corpus}-{data.protocol}{fold}-seed{config.seed}"
-    return Path("runs") / f"{name}-{compute_identity(config)[:6]}"
-
-
-def load_config(run_dir: str | Path) -> Config:
-    """The configuration that a run directory holds.
-
-    Raises:
-      UserError: the directory or its config.yaml is missing, damaged, or of another version.
-    """
-    path = Path(run_dir) / CONFIG_FILE
-    check(Path(run_dir).is_dir(), f"{run_dir}: no such run directory; ser-jax train makes one")
-    try:
-        tree = yaml.safe_load(path.read_text())
-        return override(Config(), flatten(tree))
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot read: {error.strerror}; not a run directory; ser-jax train makes one"
-        ) from error
-    except (yaml.YAMLError, AttributeError, TypeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: damaged; train again into a new run_dir") from error
 
 
 def score(
@@ -179,44 +147,6 @@ def build(
     """Network, optimiser and programs; the runs of a grid share what is compiled."""
     length_free = dataclasses.replace(train, epochs=1, early_stop_epochs=0, profile=0)
     return _build_cached(model, length_free, n_classes)
-
-
-def _check_run_dir(run_dir: Path, config: Config) -> bool:
-    """See that the directory is this run's, or free; True if the run is complete."""
-    identity = compute_identity(config)
-    with saving(run_dir, "choose another --run_dir"):
-        if (run_dir / CONFIG_FILE).exists():
-            found = compute_identity(load_config(run_dir))
-            check(
-                found == identity,
-                f"run_dir={run_dir}: holds another run (settings {found}, not {identity}); "
-                "choose another --run_dir, or delete it",
-            )
-            return (run_dir / METRICS_FILE).exists()
-        is_free = not run_dir.exists() or (
-            run_dir.is_dir() and all(map(is_unfinished, run_dir.iterdir()))
-        )
-    check(is_free, f"run_dir={run_dir}: exists and is no run directory; choose another --run_dir")
-    return False
-
-
-def _open_run_dir(run_dir: Path, config: Config) -> None:
-    """Make the directory, once nothing is left that could be wrong with the settings."""
-    clear_unfinished(run_dir)
-    if not (run_dir / CONFIG_FILE).exists():
-        write_atomic(run_dir / CONFIG_FILE, yaml.safe_dump(to_dict(config), sort_keys=False))
-
-
-def _read_finished(run_dir: Path, *, draw: bool) -> dict[str, Any]:
-    """The metrics of a complete run; its figures are drawn if a full disk or a grid left them out.
-
-    Raises:
-      UserError: metrics.json is damaged, or a figure cannot be written.
-    """
-    metrics = load_json(run_dir / METRICS_FILE, "delete it, and the same command scores anew")
-    if draw and not (run_dir / LAST_FIGURE).exists():
-        write_run_report(run_dir)
-    return metrics
 
 
 def split_corpus(config: Config, corpus: Corpus) -> Split:
@@ -268,86 +198,6 @@ def _check_same_data(checkpoints: Checkpoints, facts: dict[str, Any]) -> None:
         f"{checkpoints.folder}: trained on other recordings (checksum {found}, now "
         f"{facts['checksum']}); give the same data.root, or another --run_dir",
     )
-
-
-@contextlib.contextmanager
-def _events(log: EventLog, config: Config, observe: OnEvent | None) -> Iterator[OnEvent]:
-    """What happens goes to the log and to `observe`, or else to the terminal."""
-    with contextlib.ExitStack() as stack:
-        tell = observe or stack.enter_context(_shown(config))
-
-        def on_event(event: dict[str, Any]) -> None:
-            if event["event"] == "restored":
-                log.cut_back(event["step"])
-            elif event["event"] != "step":
-                log(event)
-            tell(event)
-
-        yield on_event
-
-
-@contextlib.contextmanager
-def _shown(config: Config) -> Iterator[OnEvent]:
-    """A progress bar of epochs, and a line for each."""
-    epochs = config.train.epochs
-    with progress(f"training {config.model.name}", epochs, "epochs") as advance:
-        reached = 0.0
-
-        def tell(event: dict[str, Any]) -> None:
-            nonlocal reached
-            if event["event"] not in ("step", "epoch", "restored"):
-                return
-            within = event["number"] / event["of"] - 1 if event["event"] == "step" else 0
-            advance(event["epoch"] + within - reached)
-            reached = event["epoch"] + within
-            if event["event"] == "restored":
-                print(f"going on after epoch {event['epoch']}", flush=True)
-            if event["event"] == "epoch":
-                print(_format_epoch(event, epochs), flush=True)
-
-        yield tell
-
-
-def _format_epoch(event: dict[str, Any], epochs: int) -> str:
-    star = " *" if event["best_epoch"] == event["epoch"] else ""
-    return (
-        f"epoch {event['epoch']:>{len(str(epochs))}}/{epochs}  "
-        f"train loss {event['train_loss']:.3f} accuracy {event['train_accuracy']:.3f}  "
-        f"val loss {event['val_loss']:.3f} accuracy {event['val_accuracy']:.3f}  "
-        f"{event['seconds']:.1f} s{star}"
-    )
-
-
-@contextlib.contextmanager
-def _profiled(on_event: OnEvent, n_steps: int, run_dir: Path) -> Iterator[OnEvent]:
-    """`on_event`, with a profiler trace of `n_steps` steps after the first (which compiles)."""
-    if n_steps == 0:
-        yield on_event
-        return
-    tracing, done = False, False
-
-    def stop() -> None:
-        nonlocal tracing, done
-        if tracing:
-            jax.profiler.stop_trace()
-        tracing, done = False, True
-
-    def on_event_traced(event: dict[str, Any]) -> None:
-        nonlocal tracing
-        if event["event"] == "step" and not done:
-            if not tracing:
-                jax.profiler.start_trace(run_dir / "profile")
-                tracing = True
-            elif event["number"] > n_steps:
-                stop()
-        elif event["event"] == "epoch":
-            stop()
-        on_event(event)
-
-    try:
-        yield on_event_traced
-    finally:
-        stop()
 
 
 def _save_spectrogram(run_dir: Path, features: FeaturesConfig, corpus: Corpus, clip: int) -> None:

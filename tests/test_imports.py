@@ -22,6 +22,7 @@ ROWS = [
     ["parallel"],
     ["checkpoint", "pretrained", "report"],
     ["loop"],
+    ["monitor", "run_dir"],
     ["run"],
     ["ablation", "classical", "pretrain", "inference", "export"],
     ["arguments", "printing"],

@@ -16,7 +16,8 @@ from ser_jax.config import Config, compute_identity
 from ser_jax.errors import UserError, check
 from ser_jax.features import Normaliser, count_frames
 from ser_jax.parallel import Programs
-from ser_jax.run import CONFIG_FILE, METRICS_FILE, build, load_config
+from ser_jax.run import build
+from ser_jax.run_dir import CONFIG_FILE, METRICS_FILE, load_config, load_tree
 from ser_jax.state import TrainState, init_state
 
 
@@ -55,7 +56,7 @@ def load_run(run_dir: str | Path) -> LoadedRun:
         if latest is None:
             raise UserError(unfinished)
         facts = checkpoints.load_facts(latest)
-        _check_identity(run_dir, config, facts)
+        _check_identity(run_dir, facts)
         run = _load_best(run_dir, config, facts, checkpoints)
     if not (run_dir / METRICS_FILE).exists():
         warn(
@@ -77,9 +78,10 @@ def _damaged(folder: Path) -> UserError:
     return UserError(f"{folder}: damaged checkpoint; train again into a new run_dir")
 
 
-def _check_identity(run_dir: Path, config: Config, facts: dict[str, Any]) -> None:
+def _check_identity(run_dir: Path, facts: dict[str, Any]) -> None:
     trained = facts.get("identity")
-    found = compute_identity(config)
+    # As written, so that a run outlives settings that are added later.
+    found = compute_identity(load_tree(run_dir))
     check(
         trained == found,
         f"{run_dir / CONFIG_FILE}: says another run (settings {found}) than was trained "

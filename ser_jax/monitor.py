@@ -1,0 +1,93 @@
+"""What a run tells while it trains: its log, the terminal, the profiler."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ser_jax.config import Config
+from ser_jax.loop import OnEvent
+from ser_jax.progress import progress
+from ser_jax.report.events import EventLog
+
+
+@contextlib.contextmanager
+def watch(log: EventLog, config: Config, observe: OnEvent | None) -> Iterator[OnEvent]:
+    """What happens goes to the log and to `observe`, or else to the terminal."""
+    with contextlib.ExitStack() as stack:
+        tell = observe or stack.enter_context(_shown(config))
+
+        def on_event(event: dict[str, Any]) -> None:
+            if event["event"] == "restored":
+                log.cut_back(event["step"])
+            elif event["event"] != "step":
+                log(event)
+            tell(event)
+
+        yield on_event
+
+
+@contextlib.contextmanager
+def _shown(config: Config) -> Iterator[OnEvent]:
+    """A progress bar of epochs, and a line for each."""
+    epochs = config.train.epochs
+    with progress(f"training {config.model.name}", epochs, "epochs") as advance:
+        reached = 0.0
+
+        def tell(event: dict[str, Any]) -> None:
+            nonlocal reached
+            if event["event"] not in ("step", "epoch", "restored"):
+                return
+            within = event["number"] / event["of"] - 1 if event["event"] == "step" else 0
+            advance(event["epoch"] + within - reached)
+            reached = event["epoch"] + within
+            if event["event"] == "restored":
+                print(f"going on after epoch {event['epoch']}", flush=True)
+            if event["event"] == "epoch":
+                print(_format_epoch(event, epochs), flush=True)
+
+        yield tell
+
+
+def _format_epoch(event: dict[str, Any], epochs: int) -> str:
+    star = " *" if event["best_epoch"] == event["epoch"] else ""
+    return (
+        f"epoch {event['epoch']:>{len(str(epochs))}}/{epochs}  "
+        f"train loss {event['train_loss']:.3f} accuracy {event['train_accuracy']:.3f}  "
+        f"val loss {event['val_loss']:.3f} accuracy {event['val_accuracy']:.3f}  "
+        f"{event['seconds']:.1f} s{star}"
+    )
+
+
+@contextlib.contextmanager
+def profiled(on_event: OnEvent, n_steps: int, run_dir: Path) -> Iterator[OnEvent]:
+    """`on_event`, with a profiler trace of `n_steps` steps after the first (which compiles)."""
+    if n_steps == 0:
+        yield on_event
+        return
+    tracing, done = False, False
+
+    def stop() -> None:
+        nonlocal tracing, done
+        if tracing:
+            jax.profiler.stop_trace()
+        tracing, done = False, True
+
+    def on_event_traced(event: dict[str, Any]) -> None:
+        nonlocal tracing
+        if event["event"] == "step" and not done:
+            if not tracing:
+                jax.profiler.start_trace(run_dir / "profile")
+                tracing = True
+            elif event["number"] > n_steps:
+                stop()
+        elif event["event"] == "epoch":
+            stop()
+        on_event(event)
+
+    try:
+        yield on_event_traced
+    finally:
+        stop()

@@ -1,0 +1,103 @@
+"""The directory of a run: its name, its configuration, and whether it may be written into."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ser_jax.config import Config, compute_identity, flatten, override, to_dict
+from ser_jax.errors import UserError, check
+from ser_jax.files import clear_unfinished, is_unfinished, saving, write_atomic
+from ser_jax.report import write_run_report
+from ser_jax.report.inputs import load_json
+
+CONFIG_FILE = "config.yaml"
+METRICS_FILE = "metrics.json"
+LAST_FIGURE = "figures/spectrogram.png"
+
+
+def default_run_dir(config: Config) -> Path:
+    """runs/MODEL-CORPUS-PROTOCOL-seedN-HASH: no two different runs share one."""
+    data = config.data
+    fold = "" if data.protocol == "study" else f"{data.fold}"
+    name = f"{config.model.name}-{data.corpus}-{data.protocol}{fold}-seed{config.seed}"
+    return Path("runs") / f"{name}-{compute_identity(config)[:6]}"
+
+
+def load_tree(run_dir: str | Path) -> dict[str, Any]:
+    """What config.yaml says, as it stands there.
+
+    Raises:
+      UserError: the directory or its config.yaml is missing or damaged.
+    """
+    path = Path(run_dir) / CONFIG_FILE
+    check(Path(run_dir).is_dir(), f"{run_dir}: no such run directory; ser-jax train makes one")
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot read: {error.strerror}; not a run directory; ser-jax train makes one"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise _damaged(path) from error
+    if not isinstance(tree, dict):
+        raise _damaged(path)
+    return tree
+
+
+def load_config(run_dir: str | Path) -> Config:
+    """The configuration that a run directory holds.
+
+    Raises:
+      UserError: the directory or its config.yaml is missing, damaged, or of another version.
+    """
+    path = Path(run_dir) / CONFIG_FILE
+    tree = load_tree(run_dir)
+    try:
+        return override(Config(), flatten(tree))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (AttributeError, TypeError) as error:
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(f"{path}: damaged; train again into a new run_dir")
+
+
+def check_run_dir(run_dir: Path, config: Config) -> bool:
+    """See that the directory is this run's, or free; True if the run is complete."""
+    identity = compute_identity(config)
+    with saving(run_dir, "choose another --run_dir"):
+        if (run_dir / CONFIG_FILE).exists():
+            found = compute_identity(load_config(run_dir))
+            check(
+                found == identity,
+                f"run_dir={run_dir}: holds another run (settings {found}, not {identity}); "
+                "choose another --run_dir, or delete it",
+            )
+            return (run_dir / METRICS_FILE).exists()
+        is_free = not run_dir.exists() or (
+            run_dir.is_dir() and all(map(is_unfinished, run_dir.iterdir()))
+        )
+    check(is_free, f"run_dir={run_dir}: exists and is no run directory; choose another --run_dir")
+    return False
+
+
+def open_run_dir(run_dir: Path, config: Config) -> None:
+    """Make the directory, once nothing is left that could be wrong with the settings."""
+    clear_unfinished(run_dir)
+    if not (run_dir / CONFIG_FILE).exists():
+        write_atomic(run_dir / CONFIG_FILE, yaml.safe_dump(to_dict(config), sort_keys=False))
+
+
+def read_finished(run_dir: Path, *, draw: bool) -> dict[str, Any]:
+    """The metrics of a complete run; its figures are drawn if a full disk or a grid left them out.
+
+    Raises:
+      UserError: metrics.json is damaged, or a figure cannot be written.
+    """
+    metrics = load_json(run_dir / METRICS_FILE, "delete it, and the same command scores anew")
+    if draw and not (run_dir / LAST_FIGURE).exists():
+        write_run_report(run_dir)
+    return metrics

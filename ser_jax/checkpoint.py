@@ -1,7 +1,11 @@
 """Checkpoints of a run by orbax: the latest epoch and the best one, each complete or not there."""
 
+import functools
+import logging
+import os
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -27,6 +31,7 @@ class Checkpoints:
         """
         import orbax.checkpoint as ocp
 
+        _mute_threads()
         self.folder = Path(folder).absolute()
         options = ocp.CheckpointManagerOptions(
             create=not read_only,
@@ -127,8 +132,32 @@ def _read_through(folder: Path) -> None:
         store.read(key).result()
 
 
-def _find_reason(error: Exception) -> str:
-    """What the system said, out of the page that tensorstore makes of it."""
-    first = str(error).splitlines()[0] if str(error) else type(error).__name__
-    reason = re.search(r"\[OS error \d+: \w+ (.+?)\]", str(error))
-    return reason[1] if reason else first[:200]
+@functools.cache
+def _mute_threads() -> None:
+    """Let orbax' and tensorstore's threads print no tracebacks.
+
+    When a write or a read fails, this process is told by an exception. The others that were going
+    on at the same time find the event loop closed, and would tell the user as well.
+    """
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = hook
+
+
+def _find_reason(error: BaseException) -> str:
+    """What the system said, out of the page that tensorstore and orbax make of it."""
+    seen: list[BaseException] = [error]
+    for one in seen:  # grows meanwhile
+        if isinstance(one, OSError) and one.strerror:
+            return one.strerror
+        if code := re.search(r"os_error_code='(\d+)'", str(one)):
+            return os.strerror(int(code[1]))
+        inner = [*getattr(one, "exceptions", ()), one.__cause__, one.__context__]
+        seen += [other for other in inner if other is not None and other not in seen]
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -64,9 +64,11 @@ def is_unfinished(path: Path) -> bool:
 
 def clear_unfinished(folder: str | Path) -> None:
     """Delete what killed writes have left in `folder` and below it."""
-    for path in filter(is_unfinished, Path(folder).rglob(f".*{_UNFINISHED}")):
-        with contextlib.suppress(OSError):
-            path.unlink()
+    for path in list(filter(is_unfinished, Path(folder).rglob(f".*{_UNFINISHED}"))):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -89,3 +91,23 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(beside, ignore_errors=True)
             raise
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time make `folder`; clears what a killed one left beside it."""
+    import fcntl
+
+    path = folder.with_name(f".{folder.name}.lock")
+    with saving(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    with file:
+        # Some network drives have no locks: two at once then cost time, and what a download spoils
+        # its checks find.
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+            for left in folder.parent.glob(f".{folder.name}.*"):
+                if left.is_dir():
+                    shutil.rmtree(left, ignore_errors=True)
+        yield

@@ -8,6 +8,8 @@ from typing import Any
 import jax
 
 from ser_jax.config import Config
+from ser_jax.errors import UserError
+from ser_jax.files import new_folder
 from ser_jax.loop import OnEvent
 from ser_jax.progress import progress
 from ser_jax.report.events import EventLog
@@ -63,31 +65,46 @@ def _format_epoch(event: dict[str, Any], epochs: int) -> str:
 
 @contextlib.contextmanager
 def profiled(on_event: OnEvent, n_steps: int, run_dir: Path) -> Iterator[OnEvent]:
-    """`on_event`, with a profiler trace of `n_steps` steps after the first (which compiles)."""
+    """`on_event`, with a profiler trace of `n_steps` steps after the first (which compiles).
+
+    Raises:
+      UserError: the trace cannot be written.
+    """
     if n_steps == 0:
         yield on_event
         return
-    tracing, done = False, False
+    done = False
+    with contextlib.ExitStack() as trace:
 
-    def stop() -> None:
-        nonlocal tracing, done
-        if tracing:
-            jax.profiler.stop_trace()
-        tracing, done = False, True
+        def on_event_traced(event: dict[str, Any]) -> None:
+            nonlocal done
+            if event["event"] == "step" and event["number"] == 1 and not done:
+                trace.enter_context(_tracing(run_dir / "profile"))
+                done = True
+            elif event["event"] == "epoch" or event.get("number", 0) > n_steps:
+                trace.close()
+            on_event(event)
 
-    def on_event_traced(event: dict[str, Any]) -> None:
-        nonlocal tracing
-        if event["event"] == "step" and not done:
-            if not tracing:
-                jax.profiler.start_trace(run_dir / "profile")
-                tracing = True
-            elif event["number"] > n_steps:
-                stop()
-        elif event["event"] == "epoch":
-            stop()
-        on_event(event)
-
-    try:
         yield on_event_traced
-    finally:
-        stop()
+
+
+@contextlib.contextmanager
+def _tracing(folder: Path) -> Iterator[None]:
+    """Trace what JAX does inside into `folder`."""
+    with new_folder(folder) as beside:
+        jax.profiler.start_trace(beside)
+        try:
+            yield
+        finally:
+            _stop_trace(folder)
+
+
+def _stop_trace(folder: Path) -> None:
+    try:
+        jax.profiler.stop_trace()
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).rpartition("; ")[2]
+        raise UserError(
+            f"{folder}: cannot write the trace: {reason}; free some space, or leave out "
+            "train.profile"
+        ) from error

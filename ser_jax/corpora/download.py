@@ -1,16 +1,13 @@
 """The RAVDESS download: its archive is fetched, verified, unpacked beside and renamed."""
 
-import contextlib
-import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ser_jax.corpora.fetch import fetch, one_line
 from ser_jax.errors import UserError
-from ser_jax.files import new_folder, saving
+from ser_jax.files import locked, new_folder, saving
 from ser_jax.progress import progress
 
 
@@ -47,7 +44,7 @@ def ensure_ravdess(store_dir: Path, archive: Archive = RAVDESS) -> Path:
     if _count_wavs(folder) == archive.n_wavs:
         return folder
     remedy = "or download that file by hand, unpack it, and give --data.root DIR"
-    with _lock(folder):
+    with locked(folder):
         if _count_wavs(folder) != archive.n_wavs:  # another process may have been at it
             zipped = store_dir / archive.file_name
             fetch(archive.url, zipped, archive.size, archive.md5, remedy=remedy)
@@ -92,23 +89,3 @@ def _check_name(name: str, zipped: Path) -> None:
         raise UserError(
             f"{zipped}: holds {one_line(name)!r}, which leads out of its folder; delete this file"
         )
-
-
-@contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Let one process at a time make `folder`; clears what a killed one left beside it."""
-    import fcntl
-
-    path = folder.with_name(f".{folder.name}.lock")
-    with saving(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
-    with file:
-        # Some network drives have no locks: there two downloads at once may spoil each other,
-        # which the checks find.
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
-            for left in folder.parent.glob(f".{folder.name}.*"):
-                if left.is_dir():
-                    shutil.rmtree(left, ignore_errors=True)
-        yield

@@ -1,6 +1,5 @@
 """The store of a corpus on disk: built once beside its place, then read in about a second."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -21,7 +20,7 @@ from ser_jax.corpora import Corpus, PrepareReport
 from ser_jax.corpora.names import EMOTIONS, parse_name
 from ser_jax.corpora.sources import Listing, Source, find_source
 from ser_jax.errors import UserError, check
-from ser_jax.files import new_folder, saving, write_atomic
+from ser_jax.files import locked, new_folder, write_atomic
 from ser_jax.progress import progress
 
 # Part of a store's name. Raise it when what a store holds changes, so that old ones are left alone.
@@ -39,7 +38,7 @@ def prepare(data: DataConfig) -> PrepareReport:
     folder = Path(data.store_dir).expanduser() / name
     built = False
     if not (folder / _REPORT).exists():
-        with _lock(folder):
+        with locked(folder):
             if not (folder / _REPORT).exists():
                 _build(folder, source, data)
                 built = True
@@ -184,22 +183,3 @@ def _warn(bad: list[str]) -> None:
         print(f"warning: clip left out: {reason}", file=sys.stderr)
     if len(bad) > _SHOWN_WARNINGS:
         print(f"warning: {len(bad) - _SHOWN_WARNINGS} more clips left out", file=sys.stderr)
-
-
-@contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Let one process at a time build `folder`; clears what a killed one left beside it."""
-    import fcntl
-
-    path = folder.parent / f".{folder.name}.lock"
-    with saving(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
-    with file:
-        # Some network drives have no locks: there two builds at once cost time, nothing else.
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
-            for left in folder.parent.glob(f".{folder.name}.*"):
-                if left.is_dir():
-                    shutil.rmtree(left, ignore_errors=True)
-        yield

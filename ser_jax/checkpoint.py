@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -137,14 +138,16 @@ def _mute_threads() -> None:
     """Let orbax' and tensorstore's threads print no tracebacks.
 
     When a write or a read fails, this process is told by an exception. The others that were going
-    on at the same time find the event loop closed, and would tell the user as well.
+    on at the same time find their event loop closed, and would tell the user as well.
     """
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     before = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
+        frames = traceback.walk_tb(unraisable.exc_traceback)
+        files = [frame.f_code.co_filename for frame, _ in frames]
+        if not any("orbax" in file or "asyncio" in file for file in files):
             before(unraisable)
 
     sys.unraisablehook = hook

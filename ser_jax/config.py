@@ -373,10 +373,13 @@ def override(config: Any, changes: dict[str, Any]) -> Any:
                 f"{dotted}: {head} has no keys of its own",
             )
             below.setdefault(head, {})[rest] = value
-        elif isinstance(getattr(config, head), tuple) and isinstance(value, list):
-            values[head] = tuple(value)
-        else:
-            values[head] = value
+            continue
+        check(
+            not dataclasses.is_dataclass(getattr(config, head)),
+            f"{head}={value}: {head} has keys of its own; set {head}.KEY",
+        )
+        is_tuple = isinstance(getattr(config, head), tuple)
+        values[head] = tuple(value) if is_tuple and isinstance(value, list) else value
     for head, inner in below.items():
-        values[head] = override(values.get(head, getattr(config, head)), inner)
+        values[head] = override(getattr(config, head), inner)
     return dataclasses.replace(config, **values)

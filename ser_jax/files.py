@@ -68,7 +68,8 @@ def clear_unfinished(folder: str | Path) -> None:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
-            path.unlink(missing_ok=True)
+            with saving(path):
+                path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

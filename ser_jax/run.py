@@ -6,6 +6,7 @@ import functools
 import io
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,20 +81,17 @@ def train(
     model, tx, programs = build(config.model, config.train, len(corpus.labels))
     _, T, F = inputs.x_BTF.shape
     _check_frames(config, T, F)
-    open_run_dir(run_dir, config)
     dropout = config.model.dropout
     state = init_state(model, tx, seed=config.seed, n_frames=T, n_features=F, dropout=dropout)
     facts = _describe(corpus, normaliser, config)
-    checkpoints = Checkpoints(run_dir / "checkpoints")
     log = EventLog(run_dir)
-    _check_same_data(checkpoints, facts)
     start_s = time.perf_counter()
     with (
-        contextlib.closing(checkpoints),
         open_epochs(
             inputs, dataset, normaliser, split.train, config.augment,
             seed=config.seed, epochs=config.train.epochs, memo=memo,
         ) as load_epoch,
+        _open(run_dir, config, facts) as checkpoints,
         watch(log, config, observe) as on_event,
         profiled(on_event, config.train.profile, run_dir) as on_event,
     ):  # fmt: skip
@@ -188,16 +186,19 @@ def _describe(corpus: Corpus, normaliser: Normaliser, config: Config) -> dict[st
     }
 
 
-def _check_same_data(checkpoints: Checkpoints, facts: dict[str, Any]) -> None:
-    latest = checkpoints.latest_epoch()
-    if latest is None:
-        return
-    found = checkpoints.load_facts(latest)["checksum"]
-    check(
-        found == facts["checksum"],
-        f"{checkpoints.folder}: trained on other recordings (checksum {found}, now "
-        f"{facts['checksum']}); give the same data.root, or another --run_dir",
-    )
+@contextlib.contextmanager
+def _open(run_dir: Path, config: Config, facts: dict[str, Any]) -> Iterator[Checkpoints]:
+    """The run's directory, now that nothing is left that could be wrong with its settings."""
+    open_run_dir(run_dir, config)
+    with contextlib.closing(Checkpoints(run_dir / "checkpoints")) as checkpoints:
+        if (latest := checkpoints.latest_epoch()) is not None:
+            found = checkpoints.load_facts(latest)["checksum"]
+            check(
+                found == facts["checksum"],
+                f"{checkpoints.folder}: trained on other recordings (checksum {found}, now "
+                f"{facts['checksum']}); give the same data.root, or another --run_dir",
+            )
+        yield checkpoints
 
 
 def _save_spectrogram(run_dir: Path, features: FeaturesConfig, corpus: Corpus, clip: int) -> None:

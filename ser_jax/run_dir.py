@@ -85,7 +85,7 @@ def check_run_dir(run_dir: Path, config: Config) -> bool:
 
 
 def open_run_dir(run_dir: Path, config: Config) -> None:
-    """Make the directory, once nothing is left that could be wrong with the settings."""
+    """Make the directory, or clear what a killed run has left in it."""
     clear_unfinished(run_dir)
     if not (run_dir / CONFIG_FILE).exists():
         write_atomic(run_dir / CONFIG_FILE, yaml.safe_dump(to_dict(config), sort_keys=False))

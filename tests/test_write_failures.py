@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import json
 import resource
 import subprocess
@@ -50,8 +51,9 @@ def untroubled(tmp_path_factory) -> dict[str, Any]:
     return read_run(run_dir)
 
 
-def check_message(error: BaseException, folder: Path, *numbers: int) -> None:
+def check_message(error: UserError | None, folder: Path, *numbers: int) -> None:
     """One line: a file below `folder`, the system's reason, a remedy."""
+    assert error is not None
     message = str(error)
     assert "\n" not in message
     assert message.startswith(str(folder)), message
@@ -127,7 +129,9 @@ def test_whichever_write_of_a_checkpoint_fails_the_one_before_is_whole(number, t
     while True:
         epoch, n = latest + 1, n + 1
         with failing_writes(folder, n, number) as faults:
-            error = get_error(lambda e=epoch: checkpoints.save(e, make_state(e), {}, best_epoch=e))
+            error = get_error(
+                functools.partial(checkpoints.save, epoch, make_state(epoch), {}, best_epoch=epoch)
+            )
         checkpoints.close()
         checkpoints = Checkpoints(folder)
         latest = checkpoints.latest_epoch()
@@ -249,7 +253,6 @@ def test_a_disk_that_becomes_read_only_stops_a_run_that_goes_on_later(untroubled
     folder = small_disk("size=8m,ro")
     config = make_config(folder / "run")
     error = get_error(lambda: train(config, observe=keep_quiet))
-    assert error is not None
     check_message(error, folder, errno.EROFS)
     small_disk("rw")
 
@@ -258,10 +261,8 @@ def test_a_disk_that_becomes_read_only_stops_a_run_that_goes_on_later(untroubled
             small_disk("ro")
 
     error = get_error(lambda: train(config, observe=lock_at_the_last_step))
-    assert error is not None
     check_message(error, folder, errno.EROFS)
     error = get_error(lambda: train(config, observe=keep_quiet))  # it is still read-only
-    assert error is not None
     check_message(error, folder, errno.EROFS)
     small_disk("rw")
     train(config, observe=keep_quiet)
@@ -272,7 +273,6 @@ def test_a_store_needs_room_and_is_built_when_there_is_some(small_disk):
     folder = small_disk("size=64k")
     data = make_config(None, {"data.store_dir": str(folder / "store")}).data
     error = get_error(lambda: prepare(data))
-    assert error is not None
     check_message(error, folder, errno.ENOSPC)
     assert not list((folder / "store").glob("[!.]*"))
     small_disk("size=16m")
@@ -303,7 +303,6 @@ def test_whichever_write_of_a_grid_fails_the_same_call_ends_it(tmp_path, monkeyp
             error = get_error(lambda out=out: ablation.ablate(make_grid(out)))
         calls = faults.calls
         if len(calls) >= n:
-            assert error is not None
             check_message(error, out, errno.ENOSPC)
             if (out / "results.json").exists():
                 json.loads((out / "results.json").read_text())

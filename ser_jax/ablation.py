@@ -6,9 +6,10 @@ import json
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,6 +68,7 @@ def list_cells(config: AblationConfig) -> list[Cell]:
         base = _override_system(Config(**shared), system, changes)
         for protocol in config.protocols:
             folds = config.folds or range(1, count_folds(protocol) + 1)
+            _check_folds(protocol, folds)
             for seed in config.seeds:
                 for fold in folds:
                     run_dir = Path(config.out) / "cells"
@@ -109,6 +111,14 @@ def ablate(config: AblationConfig) -> dict[str, Any]:
             write_atomic(path, json.dumps(results, indent=1))
     write_ablation_report(config.out)
     return results
+
+
+def _check_folds(protocol: str, folds: Sequence[int]) -> None:
+    most = count_folds(protocol)
+    check(
+        1 <= min(folds) and max(folds) <= most,
+        f"folds={list(folds)}: {protocol} has {'one' if most == 1 else f'1 to {most}'}",
+    )
 
 
 def _override_system(base: Config, system: str, changes: dict[str, Any]) -> Config:
@@ -213,6 +223,7 @@ def _run_in_processes(
     A group's cells, the folds of one system and seed, stay in one process, which keeps their
     augmented clips.
     """
+    _start_tracker()
     context = multiprocessing.get_context("spawn")
     # A simple queue's `put` returns when the message is in the pipe, so that what a group has sent
     # is there when its future is done.
@@ -241,6 +252,16 @@ def _run_in_processes(
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_tracker() -> None:
+    """Start the process that deletes what stopped workers leave, and keep it from saying so."""
+    before = os.environ.get("PYTHONWARNINGS", "")
+    os.environ["PYTHONWARNINGS"] = "ignore"
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        os.environ["PYTHONWARNINGS"] = before
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import functools
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -188,6 +189,11 @@ def start_command(*argv: str) -> subprocess.Popen:
         [sys.executable, "-m", "ser_jax", *argv], env=os.environ | settings, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
+
+
+def drop_progress(errors: str) -> list[str]:
+    """Lines of standard error but those that say, every ten seconds, how far it is."""
+    return [x for x in errors.splitlines() if x and not re.search(r": \d+/\d+ \w+$", x)]
 
 
 def list_group(group: int) -> list[int]:

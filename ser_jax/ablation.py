@@ -116,7 +116,7 @@ def ablate(config: AblationConfig) -> dict[str, Any]:
 def _check_folds(protocol: str, folds: Sequence[int]) -> None:
     most = count_folds(protocol)
     check(
-        1 <= min(folds) and max(folds) <= most,
+        min(folds) >= 1 and max(folds) <= most,
         f"folds={list(folds)}: {protocol} has {'one' if most == 1 else f'1 to {most}'}",
     )
 
@@ -256,12 +256,14 @@ def _run_in_processes(
 
 def _start_tracker() -> None:
     """Start the process that deletes what stopped workers leave, and keep it from saying so."""
-    before = os.environ.get("PYTHONWARNINGS", "")
+    before = os.environ.get("PYTHONWARNINGS")
     os.environ["PYTHONWARNINGS"] = "ignore"
     try:
         resource_tracker.ensure_running()
     finally:
-        os.environ["PYTHONWARNINGS"] = before
+        del os.environ["PYTHONWARNINGS"]
+        if before is not None:
+            os.environ["PYTHONWARNINGS"] = before
 
 
 @contextlib.contextmanager

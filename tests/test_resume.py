@@ -96,7 +96,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(uninterrupted, tmp_path):
     assert drop_progress(errors) == [
         "ser-jax: interrupted; the same command goes on from the last finished epoch"
     ]
-    assert not list_group(process.pid)
+    wait_until(lambda: not list_group(process.pid), "processes are left", 10)
     status, output = Child(run_command, *argv).wait()
     assert status == 0, output
     assert read_run(run_dir) == read_run(uninterrupted)

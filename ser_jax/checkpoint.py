@@ -1,12 +1,14 @@
 """Checkpoints of a run by orbax: the latest epoch and the best one, each complete or not there."""
 
 import functools
+import inspect
 import logging
 import os
 import re
 import shutil
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -138,16 +140,21 @@ def _mute_threads() -> None:
     """Let orbax' and tensorstore's threads print no tracebacks.
 
     When a write or a read fails, this process is told by an exception. The others that were going
-    on at the same time find their event loop closed, and would tell the user as well.
+    on at the same time find their event loop closed, or are never begun, and would tell the user as
+    well.
     """
+    warnings.filterwarnings("ignore", r"coroutine '.*' was never awaited", RuntimeWarning)
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     before = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:
         frames = traceback.walk_tb(unraisable.exc_traceback)
-        files = [frame.f_code.co_filename for frame, _ in frames]
-        if not any("orbax" in file or "asyncio" in file for file in files):
+        codes = [frame.f_code for frame, _ in frames]
+        if inspect.iscoroutine(unraisable.object):
+            codes.append(unraisable.object.cr_code)
+        ours = ("orbax", "asyncio", "array_serialization")
+        if not any(name in code.co_filename for code in codes for name in ours):
             before(unraisable)
 
     sys.unraisablehook = hook

@@ -132,7 +132,6 @@ def test_the_same_seed_gives_the_same_numbers_in_another_process(finished, tmp_p
 
 
 def train_elsewhere(config: Config) -> int:
-    jax.config.update("jax_enable_compilation_cache", False)
     train(config, observe=lambda event: None)
     return 0
 

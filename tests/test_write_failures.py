@@ -174,7 +174,7 @@ def test_whatever_file_outgrows_the_limit_the_same_call_goes_on(untroubled, tmp_
         check_message(error, run_dir, errno.EFBIG)
         check_whole(run_dir)
         named.add(str(error).partition(":")[0].removeprefix(str(run_dir)))
-        n_bytes = max(32, round(n_bytes * 1.25))
+        n_bytes = max(100, round(n_bytes * 1.5))
     assert read_run(run_dir) == untroubled
     assert {"/config.yaml", "/checkpoints"} <= named
 
@@ -243,9 +243,9 @@ def test_on_a_disk_too_small_each_attempt_is_whole_and_a_greater_one_ends_it(
         check_message(error, folder, errno.ENOSPC)
         check_whole(folder / "run")
         attempts += 1
-        n_kib += 8
+        n_kib = round(1.4 * n_kib)
         small_disk(f"size={n_kib}k")
-    assert attempts > 5
+    assert attempts > 3
     assert read_run(folder / "run") == untroubled
 
 

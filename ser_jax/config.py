@@ -21,6 +21,10 @@ def _default_store_dir() -> str:
     return os.path.join(cache, "ser_jax")
 
 
+def _default_compile_cache() -> str:
+    return os.path.join(_default_store_dir(), "compiled")
+
+
 def _check_min(section: str, config: Any, least: float, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
@@ -149,9 +153,12 @@ class AugmentConfig:
     rollover: bool = True
     """Whether what is shifted out comes back in at the other end (not stated in the study)."""
     method: Literal["signalsmith_stretch", "librosa_phase_vocoder"] = "signalsmith_stretch"
-    """audiomentations' algorithm for stretch and pitch (not stated in the study)."""
+    """audiomentations' algorithm for stretch and pitch (not stated in the study); the device
+    backend has its own phase vocoder."""
+    backend: Literal["device", "host"] = "device"
+    """Where it is done: device (in JAX, inside the training step), or host (audiomentations)."""
     workers: int | None = None
-    """Worker processes; none: one per core."""
+    """Worker processes of the host backend; none: one per core."""
 
     def __post_init__(self) -> None:
         check(0 <= self.p <= 1, f"augment.p={self.p}: must lie between 0 and 1")
@@ -257,6 +264,52 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class ParallelConfig:
+    """How the work is laid on devices and processes; decides the speed of a run, not its result."""
+
+    mode: Literal["auto", "jit", "mesh", "pmap"] = "auto"
+    """jit (one device), mesh (the batch shared out to all devices), pmap (the same by jax.pmap), or
+    auto: jit on one device, mesh on several."""
+    scan: Literal["auto", "on", "off"] = "auto"
+    """An epoch as one program (on) or step by step (off); auto: on, except on CPU for networks that
+    convolve, since XLA runs a convolution inside a loop slowly there."""
+    placement: Literal["auto", "device", "stream"] = "auto"
+    """Where the corpus lives: on the device, or on the host with batches streamed from there; auto:
+    on the device if it fits."""
+    cache_dir: str | None = field(default_factory=_default_compile_cache)
+    """Folder that keeps compiled programs between processes; none: nothing is kept."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0 when several processes train together; none: found by itself on SLURM
+    and TPU pods (with num_processes above 1), otherwise one process."""
+    num_processes: int | None = None
+    """Number of processes that train together; none: one, or what SLURM or the TPU pod says."""
+    process_id: int | None = None
+    """Number of this process, from 0."""
+    heartbeat_s: int = 20
+    """Seconds of silence after which a process counts as dead, 5 to 30."""
+
+    def __post_init__(self) -> None:
+        check(
+            5 <= self.heartbeat_s <= 30,
+            f"parallel.heartbeat_s={self.heartbeat_s}: must lie between 5 and 30 seconds",
+        )
+        if self.num_processes is not None:
+            _check_min("parallel", self, 1, "num_processes")
+        if self.process_id is not None:
+            check(
+                0 <= self.process_id < (self.num_processes or 2**31),
+                f"parallel.process_id={self.process_id}: must lie between 0 and "
+                "parallel.num_processes - 1",
+            )
+        if self.coordinator is not None:
+            host, _, port = self.coordinator.rpartition(":")
+            check(
+                bool(host) and port.isdecimal(),
+                f"parallel.coordinator={self.coordinator}: must be HOST:PORT",
+            )
+
+
+@dataclass(frozen=True)
 class Experiment:
     """What a single run and a grid of runs have in common."""
 
@@ -265,6 +318,7 @@ class Experiment:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:
         fmax_hz, nyquist_hz = self.features.fmax_hz, self.data.rate_hz / 2
@@ -296,7 +350,7 @@ class Config(Experiment):
 
 @dataclass(frozen=True)
 class AblationConfig(Experiment):
-    """A grid of runs: systems x protocols x folds x seeds over one shared set of settings."""
+    """A grid of runs: systems x protocols x folds x seeds x sweep over shared settings."""
 
     out: str = "runs/ablation"
     """Folder of the grid: one run directory per cell, tables and figures."""
@@ -308,8 +362,17 @@ class AblationConfig(Experiment):
     """Folds to run, counted from 1; none: all of the protocol's."""
     seeds: tuple[int, ...] = (0,)
     """Seeds to run."""
+    sweep: dict[str, list[Any]] = field(default_factory=dict)
+    """Dotted keys and the values to try, in all combinations: {model.dropout: [0.1, 0.2]}."""
+    batching: Literal["auto", "vmap", "map", "one"] = "auto"
+    """Runs of equal shapes as one program, side by side (vmap) or one after another (map), or a
+    program each (one); auto: the fastest by a short timed probe."""
+    runs_at_a_time: int | None = None
+    """Most runs in one program; none: as many as the device's memory holds."""
+    shard: str | None = None
+    """I/N: do share I (from 0) of N of the grid, on one of N machines with one shared out."""
     workers: int | None = None
-    """Runs at a time, a process each; none: on CPU one per core, on a GPU or TPU one."""
+    """Processes for `one`; none: on CPU one per core, on a GPU or TPU one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -318,6 +381,22 @@ class AblationConfig(Experiment):
         check(min(self.seeds) >= 0, f"seeds={list(self.seeds)}: none may be below 0")
         if self.workers is not None:
             check(self.workers >= 1, f"workers={self.workers}: must be at least 1")
+        if self.runs_at_a_time is not None:
+            check(
+                self.runs_at_a_time >= 1,
+                f"runs_at_a_time={self.runs_at_a_time}: must be at least 1",
+            )
+        for key, values in self.sweep.items():
+            check(
+                isinstance(values, list) and len(values) > 0,
+                f"sweep.{key}={values}: must be a list of at least one value",
+            )
+        if self.shard is not None:
+            index, _, count = self.shard.partition("/")
+            check(
+                index.isdecimal() and count.isdecimal() and int(index) < int(count),
+                f"shard={self.shard}: must be I/N with I from 0 to N - 1",
+            )
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -328,7 +407,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 # What says where or how loudly a run works, but not what it computes.
 _WHEREABOUTS = (
     "run_dir", "out", "workers", "data.root", "data.store_dir", "data.workers", "data.strict",
-    "augment.workers", "train.profile",
+    "augment.workers", "train.profile", "batching", "runs_at_a_time", "shard", "parallel",
 )  # fmt: skip
 
 
@@ -340,7 +419,11 @@ def compute_identity(config: Any) -> str:
         before a setting existed keeps its hash as a dictionary.
     """
     tree = config if isinstance(config, dict) else to_dict(config)
-    flat = {k: v for k, v in flatten(tree).items() if k not in _WHEREABOUTS}
+    flat = {
+        key: value
+        for key, value in flatten(tree).items()
+        if key not in _WHEREABOUTS and key.partition(".")[0] not in _WHEREABOUTS
+    }
     return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:12]
 
 

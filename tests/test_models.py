@@ -14,14 +14,8 @@ from hypothesis import strategies as st
 
 from ser_jax.config import ModelConfig, override
 from ser_jax.models import MODELS, make_model
-from ser_jax.models.layers import (
-    MaskedBatchNorm,
-    convolve_one_channel,
-    drop,
-    halve_mask,
-    keep_rows,
-    pool_by_two,
-)
+from ser_jax.models.conv import MaskedBatchNorm, convolve_one_channel, pool_by_two
+from ser_jax.models.layers import drop, halve_mask, keep_rows
 
 N_CLASSES, N_FEATURES = 4, 8
 KEY = jax.random.key(0)

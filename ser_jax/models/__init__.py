@@ -1,6 +1,7 @@
 """The networks: one dictionary of names to builders."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -8,21 +9,37 @@ import jax.numpy as jnp
 from ser_jax.config import ModelConfig
 from ser_jax.models.cnn import CNN
 from ser_jax.models.cnn_lstm import CNNLSTM
-from ser_jax.models.layers import KERNEL_INITS, LSTM, ConvStack, Head
+from ser_jax.models.conv import ConvStack
+from ser_jax.models.layers import KERNEL_INITS, Head
 from ser_jax.models.lstm import LSTMNetwork
+from ser_jax.models.recurrent import LSTM
 
 
-def _make_stack(config: ModelConfig, dtype: jnp.dtype, axis_name: str | None) -> ConvStack:
+class Forms(NamedTuple):
+    """Which of several equal ways to compute; all share one parameter tree.
+
+    Attributes:
+      conv: 'plain' (nn.Conv and the norm by automatic differentiation) or 'fast'.
+      lstm: 'plain' (nn.scan over the cell), 'fast', or 'cudnn' (NVIDIA only).
+    """
+
+    conv: str = "fast"
+    lstm: str = "fast"
+
+
+def _make_stack(
+    config: ModelConfig, dtype: jnp.dtype, axis_name: str | None, forms: Forms
+) -> ConvStack:
     return ConvStack(
         config.channels, KERNEL_INITS[config.kernel_init], config.norm_momentum,
-        config.norm_epsilon, axis_name, dtype,
+        config.norm_epsilon, axis_name, dtype, forms.conv,
     )  # fmt: skip
 
 
-def _make_lstm(config: ModelConfig, dtype: jnp.dtype) -> LSTM:
+def _make_lstm(config: ModelConfig, dtype: jnp.dtype, forms: Forms) -> LSTM:
     return LSTM(
         config.hidden, KERNEL_INITS[config.kernel_init], KERNEL_INITS[config.recurrent_init],
-        config.forget_bias, dtype,
+        config.forget_bias, dtype, forms.lstm,
     )  # fmt: skip
 
 
@@ -32,24 +49,24 @@ def _make_head(config: ModelConfig, n_classes: int, dtype: jnp.dtype) -> Head:
 
 
 def _make_cnn(
-    config: ModelConfig, n_classes: int, dtype: jnp.dtype, axis_name: str | None
+    config: ModelConfig, n_classes: int, dtype: jnp.dtype, axis_name: str | None, forms: Forms
 ) -> nn.Module:
-    stack, head = _make_stack(config, dtype, axis_name), _make_head(config, n_classes, dtype)
+    stack, head = _make_stack(config, dtype, axis_name, forms), _make_head(config, n_classes, dtype)
     return CNN(stack, head, config.mask_padding, config.cnn_pool)
 
 
 def _make_lstm_network(
-    config: ModelConfig, n_classes: int, dtype: jnp.dtype, axis_name: str | None
+    config: ModelConfig, n_classes: int, dtype: jnp.dtype, axis_name: str | None, forms: Forms
 ) -> nn.Module:
     del axis_name  # no batch norm, so nothing to add over devices
-    lstm, head = _make_lstm(config, dtype), _make_head(config, n_classes, dtype)
+    lstm, head = _make_lstm(config, dtype, forms), _make_head(config, n_classes, dtype)
     return LSTMNetwork(lstm, head, config.mask_padding)
 
 
 def _make_cnn_lstm(
-    config: ModelConfig, n_classes: int, dtype: jnp.dtype, axis_name: str | None
+    config: ModelConfig, n_classes: int, dtype: jnp.dtype, axis_name: str | None, forms: Forms
 ) -> nn.Module:
-    stack, lstm = _make_stack(config, dtype, axis_name), _make_lstm(config, dtype)
+    stack, lstm = _make_stack(config, dtype, axis_name, forms), _make_lstm(config, dtype, forms)
     return CNNLSTM(stack, lstm, _make_head(config, n_classes, dtype), config.mask_padding)
 
 
@@ -61,7 +78,12 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 
 
 def make_model(
-    config: ModelConfig, n_classes: int, *, dtype: str = "float32", axis_name: str | None = None
+    config: ModelConfig,
+    n_classes: int,
+    *,
+    dtype: str = "float32",
+    axis_name: str | None = None,
+    forms: Forms | None = None,
 ) -> nn.Module:
     """The network that `config.name` names.
 
@@ -74,5 +96,7 @@ def make_model(
       n_classes: number of logits.
       dtype: type of the computation; parameters and statistics are float32.
       axis_name: mapped axis that shards the batch, for the statistics of batch norm.
+      forms: how convolutions and recurrences are computed; None: the fast forms for any device.
     """
-    return MODELS[config.name](config, n_classes, jnp.dtype(dtype), axis_name)
+    build = MODELS[config.name]
+    return build(config, n_classes, jnp.dtype(dtype), axis_name, forms or Forms())

@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ser_jax.models.layers import ConvStack, Head, broadcast_mask, keep_rows
+from ser_jax.models.conv import ConvStack
+from ser_jax.models.layers import Head, broadcast_mask, keep_rows
 
 
 class CNN(nn.Module):

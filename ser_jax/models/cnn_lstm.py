@@ -3,7 +3,9 @@
 import flax.linen as nn
 import jax
 
-from ser_jax.models.layers import LSTM, ConvStack, Head, keep_rows
+from ser_jax.models.conv import ConvStack
+from ser_jax.models.layers import Head, keep_rows
+from ser_jax.models.recurrent import LSTM
 
 
 class CNNLSTM(nn.Module):

@@ -3,7 +3,8 @@
 import flax.linen as nn
 import jax
 
-from ser_jax.models.layers import LSTM, Head, keep_rows
+from ser_jax.models.layers import Head, keep_rows
+from ser_jax.models.recurrent import LSTM
 
 
 class LSTMNetwork(nn.Module):

@@ -1,0 +1,61 @@
+"""The LSTM: one step of it, and the scan over frames."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ser_jax.models.layers import Initializer
+
+
+class LSTMCell(nn.Module):
+    """One step of an LSTM on inputs already projected; gates in Keras' order i, f, g, o."""
+
+    recurrent_init: Initializer
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, carry: tuple[jax.Array, jax.Array], inputs: tuple[jax.Array, jax.Array]
+    ) -> tuple[tuple[jax.Array, jax.Array], None]:
+        c_BH, h_BH = carry
+        z_B4H, mask_B = inputs
+        recurrent = nn.Dense(
+            z_B4H.shape[-1], use_bias=False, kernel_init=self.recurrent_init,
+            dtype=self.dtype, name="recurrent",
+        )  # fmt: skip
+        i, f, g, o = jnp.split((z_B4H + recurrent(h_BH)).astype(jnp.float32), 4, axis=-1)
+        new_c_BH = nn.sigmoid(f) * c_BH + nn.sigmoid(i) * jnp.tanh(g)
+        new_h_BH = (nn.sigmoid(o) * jnp.tanh(new_c_BH)).astype(h_BH.dtype)
+        # A padded frame leaves the state alone, so the last state is that of the last real frame.
+        keep_B1 = mask_B[:, None]
+        return (jnp.where(keep_B1, new_c_BH, c_BH), jnp.where(keep_B1, new_h_BH, h_BH)), None
+
+
+class LSTM(nn.Module):
+    """LSTM that returns its last state; the input projection is one product ahead of the scan."""
+
+    hidden: int
+    kernel_init: Initializer
+    recurrent_init: Initializer
+    forget_bias: float = 1.0
+    dtype: Any = jnp.float32
+    form: str = "fast"
+
+    @nn.compact
+    def __call__(self, x_BTF: jax.Array, mask_BT: jax.Array) -> jax.Array:
+        """[B, T, F] to the state [B, H] after the last real frame."""
+        B, H = x_BTF.shape[0], self.hidden
+
+        def init_bias(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+            return jnp.zeros(shape, dtype).at[H : 2 * H].set(self.forget_bias)
+
+        z_BT4H = nn.Dense(
+            4 * H, kernel_init=self.kernel_init, bias_init=init_bias, dtype=self.dtype, name="input"
+        )(x_BTF.astype(self.dtype))
+        scan = nn.scan(LSTMCell, variable_broadcast="params", split_rngs={"params": False})
+        cell = scan(self.recurrent_init, self.dtype, name="cell")
+        carry = (jnp.zeros((B, H), jnp.float32), jnp.zeros((B, H), self.dtype))
+        (_, h_BH), _ = cell(carry, (z_BT4H.swapaxes(0, 1), mask_BT.T))
+        return h_BH

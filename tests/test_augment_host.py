@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ser_jax import augment as augment_module
 from ser_jax.augment import HostAugmenter
+from ser_jax.augment import host as augment_module
 from ser_jax.config import AugmentConfig
 from ser_jax.errors import UserError
 
@@ -275,7 +275,7 @@ def is_alive(pid: int) -> bool:
 def test_workers_know_no_jax_survive_ctrl_c_and_die_with_a_killed_parent(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
-    environment = os.environ | {"PYTHONPATH": str(Path(augment_module.__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(augment_module.__file__).parents[2])}
     parent = subprocess.Popen(
         [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=environment, start_new_session=True,

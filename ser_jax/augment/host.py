@@ -25,7 +25,6 @@ _CHUNK_CLIPS = 8
 """Clips per task: some 0.1 s of work, so that sending is cheap and stopping is quick."""
 
 
-# The device's own backend, the same four in JAX, has its place beside this function.
 def _make_transforms(augment: AugmentConfig, rate_hz: int, n_samples: int) -> list[Any]:
     """The four transforms in the protocol's order, for a clip of `n_samples`."""
     from audiomentations import AddGaussianNoise, PitchShift, Shift, TimeStretch

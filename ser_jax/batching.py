@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from ser_jax.features import Normaliser, normalise
+
 PADDING = -1
 """Clip number of a row that only fills up the last batch."""
 
@@ -31,21 +33,56 @@ class Batch:
 
 @struct.dataclass
 class Dataset:
-    """Every clip of a corpus, on the device: features, number of real frames, class."""
+    """Every clip of a corpus, on the device.
+
+    Features are kept as they are and normalised as they are taken, so that runs with other training
+    clips, hence other normalisers, share them.
+
+    Attributes:
+      x_BTF: features before normalisation, float32.
+      frames_B: real frames, int32.
+      label_B: class numbers, int32.
+      normaliser: of this run.
+      draw: which draw of the augmentation a training batch sees, int32 scalar.
+      wave_BN: samples, int16; only for augmentation on the device.
+      length_B: real samples, int32; likewise.
+    """
 
     x_BTF: jax.Array
     frames_B: jax.Array
     label_B: jax.Array
+    normaliser: Normaliser
+    draw: jax.Array
+    wave_BN: jax.Array | None = None
+    length_B: jax.Array | None = None
+
+
+TakeTrain = Callable[[Dataset, jax.Array, jax.Array, jax.Array, jax.Array], Batch]
+"""(dataset, index_B, key, draw, p) -> Batch: training clips as draw number `draw` of the
+augmentation sees them, each augmentation with probability p."""
 
 
 def take(dataset: Dataset, index_B: jax.Array) -> Batch:
     """The clips numbered `index_B`; `PADDING` gives a row of zeros and weight 0."""
+    return make_batch(dataset, index_B, dataset.x_BTF[jnp.maximum(index_B, 0)])
+
+
+def take_plain(
+    dataset: Dataset, index_B: jax.Array, key: jax.Array, draw: jax.Array, p: jax.Array
+) -> Batch:
+    """Training clips without augmentation on the device."""
+    del key, draw, p
+    return take(dataset, index_B)
+
+
+def make_batch(dataset: Dataset, index_B: jax.Array, x_BTF: jax.Array) -> Batch:
+    """The batch of clips `index_B`, whose features before normalisation are `x_BTF`."""
     real_B = index_B >= 0
     row_B = jnp.maximum(index_B, 0)
     T = dataset.x_BTF.shape[1]
     frames_B = jnp.where(real_B, dataset.frames_B[row_B], 0)
     return Batch(
-        x_BTF=jnp.where(real_B[:, None, None], dataset.x_BTF[row_B], 0),
+        x_BTF=jnp.where(real_B[:, None, None], normalise(x_BTF, dataset.normaliser), 0),
         mask_BT=jnp.arange(T)[None, :] < frames_B[:, None],
         label_B=jnp.where(real_B, dataset.label_B[row_B], 0),
         weight_B=real_B.astype(jnp.float32),
@@ -57,12 +94,20 @@ def shuffle(index: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(index)
 
 
-def cut_batches(index: np.ndarray, batch_size: int) -> np.ndarray:
-    """Clip numbers as batches, int32 [S, B]; the last one is filled up with `PADDING`."""
+def cut_batches(index: np.ndarray, batch_size: int, n_shards: int = 1) -> np.ndarray:
+    """Clip numbers as batches, int32 [S, B]; rows to fill up are `PADDING`.
+
+    Args:
+      index: clip numbers.
+      batch_size: clips per batch; the last one may have fewer.
+      n_shards: B is `batch_size` rounded up to a multiple of it.
+    """
     n_steps = -(-len(index) // batch_size)
     index_SB = np.full(n_steps * batch_size, PADDING, np.int32)
     index_SB[: len(index)] = index
-    return index_SB.reshape(n_steps, batch_size)
+    fill = -batch_size % n_shards
+    return np.pad(index_SB.reshape(n_steps, batch_size), ((0, 0), (0, fill)),
+                  constant_values=PADDING)  # fmt: skip
 
 
 def compute_features(

@@ -14,7 +14,7 @@ from ser_jax.augment import HostAugmenter, Pending
 from ser_jax.batching import Dataset, compute_features
 from ser_jax.config import AugmentConfig, DataConfig, FeaturesConfig
 from ser_jax.corpora import Corpus, load_corpus
-from ser_jax.features import Normaliser, count_frames, fit_normaliser, make_front_end, normalise
+from ser_jax.features import Normaliser, count_frames, fit_normaliser, make_front_end
 from ser_jax.progress import progress
 
 FrontEnd = Callable[[jax.Array], jax.Array]
@@ -71,12 +71,17 @@ def fit_to_training(inputs: Inputs, train_index: np.ndarray, kind: str, masked: 
     return fit_normaliser(x_BTF, mask_BT if masked else None, kind)  # pyright: ignore[reportArgumentType]
 
 
-def make_dataset(inputs: Inputs, normaliser: Normaliser) -> Dataset:
-    """The normalised corpus on the device."""
+def make_dataset(inputs: Inputs, normaliser: Normaliser, *, with_waves: bool = False) -> Dataset:
+    """The corpus on the device, its samples too if they are to be augmented there."""
+    corpus = inputs.corpus
     return Dataset(
-        x_BTF=normalise(jnp.asarray(inputs.x_BTF), normaliser),
+        x_BTF=jnp.asarray(inputs.x_BTF),
         frames_B=jnp.asarray(inputs.frames_B),
-        label_B=jnp.asarray(inputs.corpus.emotion_B),
+        label_B=jnp.asarray(corpus.emotion_B),
+        normaliser=normaliser,
+        draw=jnp.asarray(1, jnp.int32),
+        wave_BN=jnp.asarray(corpus.wave_BN) if with_waves else None,
+        length_B=jnp.asarray(corpus.length_B, jnp.int32) if with_waves else None,
     )
 
 
@@ -91,7 +96,6 @@ class AugmentedEpochs:
         self,
         inputs: Inputs,
         dataset: Dataset,
-        normaliser: Normaliser,
         train_index: np.ndarray,
         augmenter: HostAugmenter,
         *,
@@ -101,14 +105,14 @@ class AugmentedEpochs:
     ):
         """
         Args:
-          inputs, dataset, normaliser: the corpus, plain, normalised, and how.
+          inputs, dataset: the corpus on the host and on the device.
           train_index: the clips to augment.
           augmenter: the workers.
           epochs: the last epoch that will be asked for.
           once: every epoch sees the draw of the first.
           memo: features [T, F] by draw and clip, read and filled; None: nothing is kept.
         """
-        self._inputs, self._dataset, self._normaliser = inputs, dataset, normaliser
+        self._inputs, self._dataset = inputs, dataset
         self._train_index, self._augmenter = train_index, augmenter
         self._epochs, self._once, self._memo = epochs, once, memo
         self._pending: dict[int, tuple[np.ndarray, Pending]] = {}
@@ -118,9 +122,7 @@ class AugmentedEpochs:
         """The corpus of `epoch`, counted from 1."""
         draw = 1 if self._once else epoch
         if self._made is None or self._made[0] != draw:
-            x_BTF = self._compute_rows(draw)
-            rows = normalise(jnp.asarray(x_BTF), self._normaliser)
-            x_BTF = self._dataset.x_BTF.at[self._train_index].set(rows)
+            x_BTF = self._dataset.x_BTF.at[self._train_index].set(self._compute_rows(draw))
             self._made = draw, dataclasses.replace(self._dataset, x_BTF=x_BTF)
         if epoch < self._epochs and not self._once:
             self._submit(epoch + 1)
@@ -151,7 +153,6 @@ class AugmentedEpochs:
 def open_epochs(
     inputs: Inputs,
     dataset: Dataset,
-    normaliser: Normaliser,
     train_index: np.ndarray,
     augment: AugmentConfig,
     *,
@@ -163,8 +164,14 @@ def open_epochs(
     if not augment.enabled:
         yield lambda epoch: dataset
         return
+    if augment.backend == "device":
+        once = augment.when == "once"
+        yield lambda epoch: dataclasses.replace(
+            dataset, draw=np.asarray(1 if once else epoch, np.int32)
+        )
+        return
     with HostAugmenter(augment, inputs.corpus.rate_hz, seed) as augmenter:
         yield AugmentedEpochs(
-            inputs, dataset, normaliser, train_index, augmenter,
+            inputs, dataset, train_index, augmenter,
             epochs=epochs, once=augment.when == "once", memo=memo,
         )  # fmt: skip

@@ -13,7 +13,7 @@ from ser_jax.batching import Dataset, cut_batches, shuffle
 from ser_jax.checkpoint import Checkpoints
 from ser_jax.errors import UserError
 from ser_jax.metrics import Sums, compute_accuracy, compute_loss
-from ser_jax.parallel import Programs
+from ser_jax.parallel import Programs, Stream
 from ser_jax.state import TrainState
 
 OnEvent = Callable[[dict[str, Any]], None]
@@ -64,7 +64,7 @@ def fit(
     state: TrainState,
     programs: Programs,
     *,
-    load_epoch: Callable[[int], Dataset],
+    load_epoch: Callable[[int], Dataset | Stream],
     train_index: np.ndarray,
     val_index: np.ndarray,
     settings: FitSettings,
@@ -98,7 +98,8 @@ def fit(
         best_score, best_epoch, epoch = saved["best_score"], saved["best_epoch"], latest
         state = checkpoints.load_state(latest, state)
         on_event({"event": "restored", "epoch": epoch, "step": int(state.step)})
-    val_index_SB = cut_batches(val_index, settings.batch_size)
+    n_shards = programs.layout.n_shards
+    val_index_SB = cut_batches(val_index, settings.batch_size, n_shards)
 
     def stop_early() -> bool:
         return 0 < settings.early_stop_epochs <= epoch - best_epoch
@@ -108,7 +109,7 @@ def fit(
         start_s = time.perf_counter()
         dataset = load_epoch(epoch)
         order = shuffle(train_index, settings.seed, epoch)
-        index_SB = cut_batches(order, settings.batch_size)
+        index_SB = cut_batches(order, settings.batch_size, n_shards)
 
         def on_step(number: int, epoch: int = epoch, of: int = len(index_SB)) -> None:
             on_event({"event": "step", "epoch": epoch, "number": number + 1, "of": of})

@@ -1,76 +1,282 @@
-"""The pure steps made into programs for the device: an epoch, an evaluation, a prediction."""
+"""The pure steps made into programs: on one device or many, step by step or an epoch at once."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 
-from ser_jax.batching import Dataset, take
+from ser_jax.batching import Batch, Dataset, TakeTrain, take, take_plain
+from ser_jax.config import ParallelConfig
+from ser_jax.errors import check
 from ser_jax.metrics import Sums
 from ser_jax.state import TrainState
 from ser_jax.step import eval_step, predict_step, train_step
 
+AXIS = "data"
+"""The axis of devices that shards a batch."""
 
-class Programs(NamedTuple):
-    """Compiled programs of one network; clips come as clip numbers [S, B] into a `Dataset`.
+
+class Layout(NamedTuple):
+    """How programs are laid on devices.
 
     Attributes:
-      train_epoch: (state, dataset, index_SB, on_step) -> (state, Sums); the old state is gone.
-      evaluate: (variables, dataset, index_SB) -> Sums.
-      predict: (variables, dataset, index_SB) -> logits, NumPy float32 [S * B, C].
+      mode: 'jit' (one device), 'mesh' or 'pmap' (a batch's rows shared out over `devices`).
+      scan: an epoch is one program; else a program per step.
+      devices: all that take part; none: JAX's default device.
+    """
+
+    mode: str = "jit"
+    scan: bool = False
+    devices: tuple[jax.Device, ...] = ()
+
+    @property
+    def axis_name(self) -> str | None:
+        """What `models.make_model` must know: the mapped axis, under pmap alone."""
+        return AXIS if self.mode == "pmap" else None
+
+    @property
+    def n_shards(self) -> int:
+        """A batch's number of rows must be a multiple of it; see `batching.cut_batches`."""
+        return 1 if self.mode == "jit" else len(self.devices)
+
+
+def choose_layout(parallel: ParallelConfig) -> Layout:
+    """The layout that the configuration asks for on the devices of this machine.
+
+    Raises:
+      UserError: one device only is asked for where several processes train together.
+    """
+    devices = tuple(jax.devices())
+    mode = parallel.mode
+    if mode == "auto":
+        mode = "jit" if len(devices) == 1 else "mesh"
+    check(
+        mode == "mesh" or jax.process_count() == 1,
+        f"parallel.mode={mode}: several processes train together by mesh alone; leave the key out",
+    )
+    on_cpu = devices[0].platform == "cpu"
+    scan = parallel.scan == "on" or (parallel.scan == "auto" and not on_cpu)
+    return Layout(mode, scan, devices if mode != "jit" else ())
+
+
+class Stream(Protocol):
+    """A corpus that does not live on the device: batches come from the host as they are needed."""
+
+    def stream(self, index_SB: np.ndarray) -> Iterator[Batch]:
+        """The batches of clips `index_SB`, on the devices, each device with its rows."""
+        ...
+
+
+class Programs(NamedTuple):
+    """Compiled programs of one network; clips come as clip numbers [S, B] into a corpus.
+
+    A corpus is a `batching.Dataset` on the device, or a `Stream`.
+
+    Attributes:
+      train_epoch: (state, corpus, index_SB, on_step) -> (state, Sums); the old state is gone;
+        `on_step` is told of steps begun.
+      evaluate: (variables, corpus, index_SB) -> Sums.
+      predict: (variables, corpus, index_SB) -> logits, NumPy float32 [S * B, C].
+      layout: where they run.
     """
 
     train_epoch: Callable[..., tuple[TrainState, Sums]]
-    evaluate: Callable[[Any, Dataset, np.ndarray], Sums]
-    predict: Callable[[Any, Dataset, np.ndarray], np.ndarray]
+    evaluate: Callable[[Any, Any, np.ndarray], Sums]
+    predict: Callable[[Any, Any, np.ndarray], np.ndarray]
+    layout: Layout = Layout()
+
+
+class Steps(NamedTuple):
+    """The steps as pure functions, still to be compiled.
+
+    Attributes:
+      train: ((state, sums so far), dataset, index_B) -> (state, sums).
+      evaluate: (sums so far, dataset, index_B, variables) -> sums.
+      train_batch, evaluate_batch: the same with a `Batch` instead of dataset and index_B.
+      predict: (dataset, index_B, variables) -> logits [B, C].
+    """
+
+    train: Callable[..., tuple[TrainState, Sums]]
+    evaluate: Callable[..., Sums]
+    train_batch: Callable[..., tuple[TrainState, Sums]]
+    evaluate_batch: Callable[..., Sums]
+    predict: Callable[..., jax.Array]
+
+
+def make_steps(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    take_train: TakeTrain = take_plain,
+    axis_name: str | None = None,
+) -> Steps:
+    """The steps of one network; see `Steps`."""
+
+    def train_batch(carry: tuple[TrainState, Sums], batch: Batch) -> tuple[TrainState, Sums]:
+        state, total = carry
+        state, sums = train_step(state, batch, model=model, tx=tx, axis_name=axis_name)
+        return state, total + sums
+
+    def evaluate_batch(total: Sums, batch: Batch, variables: Any) -> Sums:
+        return total + eval_step(variables, batch, model=model, axis_name=axis_name)
+
+    def train(
+        carry: tuple[TrainState, Sums], dataset: Dataset, index_B: jax.Array
+    ) -> tuple[TrainState, Sums]:
+        state, _ = carry
+        key, p = state.augment_key, state.hyper["augment_p"]
+        return train_batch(carry, take_train(dataset, index_B, key, dataset.draw, p))
+
+    def evaluate(total: Sums, dataset: Dataset, index_B: jax.Array, variables: Any) -> Sums:
+        return evaluate_batch(total, take(dataset, index_B), variables)
+
+    def predict(dataset: Dataset, index_B: jax.Array, variables: Any) -> jax.Array:
+        return predict_step(variables, take(dataset, index_B), model=model)
+
+    return Steps(train, evaluate, train_batch, evaluate_batch, predict)
+
+
+def _scan(step: Callable[..., Any]) -> Callable[..., Any]:
+    """`step(carry, dataset, index_B, *rest) -> carry` over all batches of `index_SB`."""
+
+    def epoch(carry: Any, dataset: Dataset, index_SB: jax.Array, *rest: Any) -> Any:
+        def body(carry: Any, index_B: jax.Array) -> tuple[Any, None]:
+            return step(carry, dataset, index_B, *rest), None
+
+        return jax.lax.scan(body, carry, index_SB)[0]
+
+    return epoch
+
+
+def replicated(layout: Layout) -> NamedSharding:
+    """The whole of an array on every device of a mesh."""
+    mesh = jax.make_mesh((len(layout.devices),), (AXIS,), devices=layout.devices)
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def _compile(function: Callable[..., Any], layout: Layout) -> Callable[..., Any]:
+    """`function(carry, dataset, index [..., B], *rest)` on the devices of a layout.
+
+    The last axis of the clip numbers is shared out, all else is on every device.
+    """
+    if layout.mode == "jit":
+        return jax.jit(function, donate_argnums=0)
+    return (_compile_mesh if layout.mode == "mesh" else _compile_pmap)(function, layout)
+
+
+def _compile_mesh(function: Callable[..., Any], layout: Layout) -> Callable[..., Any]:
+    whole = replicated(layout)
+
+    def constrained(carry: Any, dataset: Dataset, index: jax.Array, *rest: Any) -> Any:
+        spec = PartitionSpec(*(None,) * (index.ndim - 1), AXIS)
+        index = jax.lax.with_sharding_constraint(index, NamedSharding(whole.mesh, spec))
+        return function(carry, dataset, index, *rest)
+
+    program = jax.jit(constrained, donate_argnums=0, out_shardings=whole)
+    return lambda *arguments: program(*jax.device_put(arguments, whole))
+
+
+def _compile_pmap(function: Callable[..., Any], layout: Layout) -> Callable[..., Any]:
+    @functools.cache
+    def make(n_rest: int) -> Callable[..., Any]:
+        in_axes = (None, None, 0, *(None,) * n_rest)
+        return jax.pmap(function, AXIS, in_axes=in_axes, out_axes=None, devices=layout.devices)
+
+    def program(carry: Any, dataset: Dataset, index: np.ndarray, *rest: Any) -> Any:
+        shards = index.reshape(*index.shape[:-1], len(layout.devices), -1)
+        return make(len(rest))(carry, dataset, np.moveaxis(shards, -2, 0), *rest)
+
+    return program
+
+
+def _compile_batch(function: Callable[..., Any], layout: Layout) -> Callable[..., Any]:
+    """`function(carry, batch, *rest)`; the rows of a batch lie where its stream has put them."""
+    if layout.mode == "jit":
+        return jax.jit(function, donate_argnums=0)
+    whole = replicated(layout)
+    program = jax.jit(function, donate_argnums=0, out_shardings=whole)
+    return lambda carry, batch, *rest: program(
+        jax.device_put(carry, whole), batch, *jax.device_put(rest, whole)
+    )
 
 
 def make_programs(
-    model: nn.Module, tx: optax.GradientTransformation, *, n_classes: int
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    *,
+    n_classes: int,
+    take_train: TakeTrain = take_plain,
+    layout: Layout = Layout(),  # noqa: B008 - immutable
 ) -> Programs:
-    """Programs for one device, step by step: on CPU XLA runs a convolution in a loop slowly."""
+    """Programs of one network in a layout.
 
-    def step(
-        carry: tuple[TrainState, Sums], dataset: Dataset, index_B: jax.Array
-    ) -> tuple[TrainState, Sums]:
-        state, total = carry
-        state, sums = train_step(state, take(dataset, index_B), model=model, tx=tx)
-        return state, total + sums
-
-    def evaluate_batch(variables: Any, total: Sums, dataset: Dataset, index_B: jax.Array) -> Sums:
-        return total + eval_step(variables, take(dataset, index_B), model=model)
-
-    def predict_batch(variables: Any, dataset: Dataset, index_B: jax.Array) -> jax.Array:
-        return predict_step(variables, take(dataset, index_B), model=model)
-
-    jit_step = jax.jit(step, donate_argnums=0)
-    jit_evaluate = jax.jit(evaluate_batch, donate_argnums=1)
-    jit_predict = jax.jit(predict_batch)
+    Args:
+      model: made with `axis_name=layout.axis_name`.
+      tx: the optimiser.
+      n_classes: number of logits.
+      take_train: training batches; see `batching.TakeTrain`.
+      layout: see `choose_layout`.
+    """
+    steps = make_steps(model, tx, take_train, layout.axis_name)
+    run_train = _make_fold(steps.train, steps.train_batch, layout)
+    run_evaluate = _make_fold(steps.evaluate, steps.evaluate_batch, layout)
+    # Every device has all of the parameters, so a prediction needs no laying out.
+    run_predict = jax.jit(steps.predict)
 
     def train_epoch(
         state: TrainState,
-        dataset: Dataset,
+        corpus: Dataset | Stream,
         index_SB: np.ndarray,
         on_step: Callable[[int], None] = lambda step: None,
     ) -> tuple[TrainState, Sums]:
-        carry = (state, Sums.zeros(n_classes))
-        for number, index_B in enumerate(index_SB):
-            carry = jit_step(carry, dataset, index_B)
-            on_step(number)
-        return carry
+        return run_train((state, Sums.zeros(n_classes)), corpus, index_SB, on_step=on_step)
 
-    def evaluate(variables: Any, dataset: Dataset, index_SB: np.ndarray) -> Sums:
-        total = Sums.zeros(n_classes)
-        for index_B in index_SB:
-            total = jit_evaluate(variables, total, dataset, index_B)
-        return total
+    def evaluate(variables: Any, corpus: Dataset | Stream, index_SB: np.ndarray) -> Sums:
+        return run_evaluate(Sums.zeros(n_classes), corpus, index_SB, variables)
 
-    def predict(variables: Any, dataset: Dataset, index_SB: np.ndarray) -> np.ndarray:
-        logits = [jit_predict(variables, dataset, index_B) for index_B in index_SB]
+    def predict(variables: Any, corpus: Dataset, index_SB: np.ndarray) -> np.ndarray:
+        logits = [run_predict(corpus, index_B, variables) for index_B in index_SB]
         return np.asarray(jnp.concatenate(logits))
 
-    return Programs(train_epoch, evaluate, predict)
+    return Programs(train_epoch, evaluate, predict, layout)
+
+
+def _make_fold(
+    step: Callable[..., Any], step_batch: Callable[..., Any], layout: Layout
+) -> Callable[..., Any]:
+    """A function (carry, corpus, index_SB, *rest) -> carry that takes all steps of an epoch.
+
+    Args:
+      step: (carry, dataset, index_B, *rest) -> carry.
+      step_batch: (carry, batch, *rest) -> carry, for a corpus that is streamed.
+      layout: see `Layout`.
+    """
+    run = _compile(_scan(step) if layout.scan else step, layout)
+    run_batch = _compile_batch(step_batch, layout)
+
+    def fold(
+        carry: Any,
+        corpus: Dataset | Stream,
+        index_SB: np.ndarray,
+        *rest: Any,
+        on_step: Callable[[int], None] = lambda step: None,
+    ) -> Any:
+        if isinstance(corpus, Dataset) and layout.scan:
+            carry = run(carry, corpus, index_SB, *rest)
+            on_step(len(index_SB) - 1)
+        elif isinstance(corpus, Dataset):
+            for number, index_B in enumerate(index_SB):
+                carry = run(carry, corpus, index_B, *rest)
+                on_step(number)
+        else:
+            for number, batch in enumerate(corpus.stream(index_SB)):
+                carry = run_batch(carry, batch, *rest)
+                on_step(number)
+        return carry
+
+    return fold

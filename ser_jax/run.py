@@ -14,9 +14,10 @@ import flax.linen as nn
 import numpy as np
 import optax
 
-from ser_jax.batching import Dataset, cut_batches
+from ser_jax.batching import Dataset, TakeTrain, cut_batches, take_plain
 from ser_jax.checkpoint import Checkpoints
 from ser_jax.config import (
+    AugmentConfig,
     Config,
     FeaturesConfig,
     ModelConfig,
@@ -25,14 +26,14 @@ from ser_jax.config import (
 )
 from ser_jax.corpora import Corpus
 from ser_jax.errors import check
-from ser_jax.features import Normaliser, compute_log_mel
+from ser_jax.features import Normaliser, compute_log_mel, make_front_end
 from ser_jax.files import write_atomic
 from ser_jax.inputs import fit_to_training, load_inputs, make_dataset, open_epochs
 from ser_jax.loop import FitSettings, OnEvent, fit
 from ser_jax.metrics import compute_report
 from ser_jax.models import make_model
 from ser_jax.monitor import profiled, watch
-from ser_jax.parallel import Programs, make_programs
+from ser_jax.parallel import Layout, Programs, choose_layout, make_programs
 from ser_jax.report import write_run_report
 from ser_jax.report.events import EventLog
 from ser_jax.run_dir import (
@@ -77,18 +78,21 @@ def train(
     split = split_corpus(config, corpus)
     masked = config.model.mask_padding
     normaliser = fit_to_training(inputs, split.train, config.features.normalise, masked)
-    dataset = make_dataset(inputs, normaliser)
-    model, tx, programs = build(config.model, config.train, len(corpus.labels))
+    on_device = config.augment.enabled and config.augment.backend == "device"
+    dataset = make_dataset(inputs, normaliser, with_waves=on_device)
+    model, tx, programs = build_for(config, len(corpus.labels))
     _, T, F = inputs.x_BTF.shape
     _check_frames(config, T, F)
-    dropout = config.model.dropout
-    state = init_state(model, tx, seed=config.seed, n_frames=T, n_features=F, dropout=dropout)
+    state = init_state(
+        model, tx, seed=config.seed, n_frames=T, n_features=F, dropout=config.model.dropout,
+        augment_p=config.augment.p, learning_rate=config.train.learning_rate,
+    )  # fmt: skip
     facts = _describe(corpus, normaliser, config)
     log = EventLog(run_dir)
     start_s = time.perf_counter()
     with (
         open_epochs(
-            inputs, dataset, normaliser, split.train, config.augment,
+            inputs, dataset, split.train, config.augment,
             seed=config.seed, epochs=config.train.epochs, memo=memo,
         ) as load_epoch,
         _open(run_dir, config, facts) as checkpoints,
@@ -130,21 +134,59 @@ def score(
     return compute_report(corpus.labels, corpus.emotion_B[index], predicted_B, attributes)
 
 
+Built = tuple[nn.Module, optax.GradientTransformation, Programs]
+"""Network, optimiser and programs."""
+
+
 @functools.lru_cache(maxsize=8)
 def _build_cached(
-    model_config: ModelConfig, train: TrainConfig, n_classes: int
-) -> tuple[nn.Module, optax.GradientTransformation, Programs]:
-    model = make_model(model_config, n_classes, dtype=train.dtype)
+    model_config: ModelConfig,
+    train: TrainConfig,
+    n_classes: int,
+    layout: Layout,
+    take_train: TakeTrain,
+) -> Built:
+    model = make_model(model_config, n_classes, dtype=train.dtype, axis_name=layout.axis_name)
     tx = make_optimizer(train)
-    return model, tx, make_programs(model, tx, n_classes=n_classes)
+    programs = make_programs(model, tx, n_classes=n_classes, take_train=take_train, layout=layout)
+    return model, tx, programs
 
 
 def build(
-    model: ModelConfig, train: TrainConfig, n_classes: int
-) -> tuple[nn.Module, optax.GradientTransformation, Programs]:
-    """Network, optimiser and programs; the runs of a grid share what is compiled."""
-    length_free = dataclasses.replace(train, epochs=1, early_stop_epochs=0, profile=0)
-    return _build_cached(model, length_free, n_classes)
+    model: ModelConfig,
+    train: TrainConfig,
+    n_classes: int,
+    layout: Layout = Layout(),  # noqa: B008 - immutable
+    take_train: TakeTrain = take_plain,
+) -> Built:
+    """Network, optimiser and programs; runs that differ in numbers alone share what is compiled."""
+    # What decides no program: how long, and the numbers that live in the state.
+    model = dataclasses.replace(model, dropout=0.0)
+    train = dataclasses.replace(
+        train, epochs=1, early_stop_epochs=0, profile=0, best_by="accuracy", batch_size=1,
+        learning_rate=1.0,
+    )  # fmt: skip
+    return _build_cached(model, train, n_classes, layout, take_train)
+
+
+def build_for(config: Config, n_classes: int) -> Built:
+    """Network, optimiser and programs of a run, laid out as `config.parallel` says."""
+    take_train = choose_take(config.augment, config.features, config.data.rate_hz)
+    return build(config.model, config.train, n_classes, choose_layout(config.parallel), take_train)
+
+
+def choose_take(augment: AugmentConfig, features: FeaturesConfig, rate_hz: int) -> TakeTrain:
+    """How training batches are taken: plain, or augmented on the device."""
+    if not augment.enabled or augment.backend == "host":
+        return take_plain
+    return _make_take_cached(dataclasses.replace(augment, p=0.5, workers=None), features, rate_hz)
+
+
+@functools.lru_cache(maxsize=8)
+def _make_take_cached(augment: AugmentConfig, features: FeaturesConfig, rate_hz: int) -> TakeTrain:
+    from ser_jax.augment.device import make_take_augmented
+
+    return make_take_augmented(augment, rate_hz, make_front_end(features, rate_hz))
 
 
 def split_corpus(config: Config, corpus: Corpus) -> Split:

@@ -21,7 +21,7 @@ class TrainState:
       batch_stats: running statistics of batch norm ({} for a network without).
       opt_state: state of the optimiser, the learning rate among it.
       key: random key of the run; a step uses `fold_in(key, step)`.
-      hyper: numbers that a grid may sweep inside one program: {'dropout'}.
+      hyper: numbers that a grid may sweep inside one program: {'dropout', 'augment_p'}.
     """
 
     step: jax.Array
@@ -35,6 +35,11 @@ class TrainState:
     def variables(self) -> dict[str, Any]:
         """What `model.apply` takes."""
         return {"params": self.params, "batch_stats": self.batch_stats}
+
+    @property
+    def augment_key(self) -> jax.Array:
+        """The key of augmentation on the device, apart from those of all steps."""
+        return jax.random.fold_in(self.key, 2**31 - 1)
 
 
 def make_optimizer(train: TrainConfig) -> optax.GradientTransformation:
@@ -54,17 +59,34 @@ def init_state(
     n_frames: int,
     n_features: int,
     dropout: float,
+    augment_p: float = 0.0,
+    learning_rate: float | None = None,
 ) -> TrainState:
-    """The state before the first step, a function of the seed alone."""
+    """The state before the first step.
+
+    Args:
+      model, tx: network and optimiser.
+      seed: decides parameters and key, alone.
+      n_frames, n_features: of the features.
+      dropout, augment_p, learning_rate: numbers that live in the state; learning_rate None: the
+        optimiser's own.
+    """
     init_key, run_key = jax.random.split(jax.random.key(seed))
     x_BTF = jnp.zeros((1, n_frames, n_features))
     mask_BT = jnp.ones((1, n_frames), bool)
     variables = model.init(init_key, x_BTF, mask_BT, train=False)
+    opt_state = tx.init(variables["params"])
+    if learning_rate is not None:
+        rate = jnp.asarray(learning_rate, jnp.float32)
+        opt_state = optax.tree_utils.tree_set(opt_state, learning_rate=rate)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
         batch_stats=variables.get("batch_stats", {}),
-        opt_state=tx.init(variables["params"]),
+        opt_state=opt_state,
         key=run_key,
-        hyper={"dropout": jnp.asarray(dropout, jnp.float32)},
+        hyper={
+            "dropout": jnp.asarray(dropout, jnp.float32),
+            "augment_p": jnp.asarray(augment_p, jnp.float32),
+        },
     )

@@ -34,7 +34,7 @@ from tests.tiny import (
 SYSTEMS: dict[str, dict[str, Any]] = {
     "plain": {},
     "diverging": {"train.optimizer": "sgd", "train.learning_rate": 1e30},
-    "augmented": {"augment.enabled": True, "augment.workers": 1},
+    "augmented": {"augment.enabled": True, "augment.backend": "host", "augment.workers": 1},
 }
 # Of the four actors, fold 1 tests on 2 and fold 5 on 1 and 4.
 GRID: dict[str, Any] = {

@@ -1,5 +1,7 @@
 """Batches of clip numbers: every clip once, in an order of its own per epoch, ragged at the end."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,14 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ser_jax.batching import PADDING, Dataset, compute_features, cut_batches, shuffle, take
+from ser_jax.features import Normaliser
 
 
 def make_dataset():
     """Five clips of up to four frames; a clip's features say its number."""
     x_BTF = np.arange(5, dtype=np.float32)[:, None, None] + np.zeros((5, 4, 2), np.float32) + 1
     return Dataset(
-        jnp.asarray(x_BTF), jnp.asarray([4, 3, 2, 1, 4], jnp.int32), jnp.arange(5, dtype=jnp.int32)
-    )
+        jnp.asarray(x_BTF), jnp.asarray([4, 3, 2, 1, 4], jnp.int32), jnp.arange(5, dtype=jnp.int32),
+        Normaliser(jnp.zeros(2), jnp.ones(2)), jnp.ones((), jnp.int32),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
@@ -31,13 +35,31 @@ def test_batch_holds_the_clips_asked_for(wrap):
 def test_row_that_fills_up_has_no_frames_no_weight_and_no_features():
     dataset = make_dataset()
     nan_first = dataset.x_BTF.at[0].set(jnp.nan)  # clip 0 stands in for padding: it must not leak
-    dataset = Dataset(nan_first, dataset.frames_B, dataset.label_B)
+    dataset = dataclasses.replace(dataset, x_BTF=nan_first)
     batch = take(dataset, jnp.asarray([4, PADDING], jnp.int32))
     np.testing.assert_array_equal(batch.x_BTF[1], 0)
     np.testing.assert_array_equal(batch.mask_BT[1], False)
     np.testing.assert_array_equal(batch.weight_B, [1, 0])
     assert batch.weight_B.dtype == jnp.float32
     assert batch.label_B[1] == 0
+
+
+def test_batch_is_normalised_as_it_is_taken_and_padding_is_zero_after_it():
+    normaliser = Normaliser(jnp.asarray([1.0, 2.0]), jnp.asarray([2.0, 4.0]))
+    dataset = dataclasses.replace(make_dataset(), normaliser=normaliser)
+    batch = take(dataset, jnp.asarray([4, PADDING], jnp.int32))
+    np.testing.assert_array_equal(batch.x_BTF[0, 0], [(5 - 1) / 2, (5 - 2) / 4])
+    np.testing.assert_array_equal(batch.x_BTF[1], 0)
+
+
+@given(st.integers(1, 20), st.integers(1, 9), st.integers(1, 8))
+def test_batches_can_be_shared_out_to_any_number_of_devices(n_clips, batch_size, n_shards):
+    index_SB = cut_batches(np.arange(n_clips), batch_size, n_shards)
+    assert index_SB.shape[1] % n_shards == 0
+    assert index_SB.shape[1] < batch_size + n_shards
+    clips = [row[row != PADDING].tolist() for row in index_SB]
+    plain = [row[row != PADDING].tolist() for row in cut_batches(np.arange(n_clips), batch_size)]
+    assert clips == plain
 
 
 @given(st.lists(st.integers(0, 10**6), max_size=40), st.integers(1, 9))

@@ -15,7 +15,8 @@ ROOT = Path(ser_jax.__file__).parent
 ROWS = [
     ["errors"],
     ["files", "progress", "config"],
-    ["audio", "features", "batching", "metrics", "parser"],
+    ["audio", "features", "metrics", "parser"],
+    ["batching"],
     ["corpora", "splits", "models", "augment"],
     ["inputs", "state"],
     ["step"],

@@ -12,6 +12,7 @@ from ser_jax.batching import PADDING
 from ser_jax.errors import UserError
 from ser_jax.loop import Diverged, FitSettings, fit
 from ser_jax.metrics import Sums
+from ser_jax.parallel import Layout
 
 TRAIN, VAL = np.arange(5), np.arange(5, 8)
 
@@ -21,6 +22,8 @@ class Played:
 
     The state counts steps and adds up what it saw, so that another order is another state.
     """
+
+    layout = Layout()
 
     def __init__(self, played, resumed_after):
         self.played, self.resumed_after = played, resumed_after

@@ -9,6 +9,7 @@ import pytest
 
 from ser_jax.batching import Dataset, cut_batches, take
 from ser_jax.config import ModelConfig, TrainConfig
+from ser_jax.features import Normaliser
 from ser_jax.metrics import Sums, compute_accuracy, compute_confusion
 from ser_jax.models import make_model
 from ser_jax.parallel import make_programs
@@ -39,7 +40,11 @@ def dataset():
     x_BTF = rng.standard_normal((8, T, F)).astype(np.float32)
     frames_B = rng.integers(1, T + 1, 8)
     label_B = rng.integers(0, N_CLASSES, 8).astype(np.int32)
-    return Dataset(jnp.asarray(x_BTF), jnp.asarray(frames_B), jnp.asarray(label_B))
+    normaliser = Normaliser(jnp.zeros(F), jnp.ones(F))
+    return Dataset(
+        jnp.asarray(x_BTF), jnp.asarray(frames_B), jnp.asarray(label_B), normaliser,
+        jnp.ones((), jnp.int32),
+    )  # fmt: skip
 
 
 @functools.cache

@@ -26,7 +26,8 @@ from tests.tiny import (
 )
 
 CHANGES = {
-    "model.name": "cnn", "train.epochs": 20, "augment.enabled": True, "augment.workers": 1,
+    "model.name": "cnn", "train.epochs": 20, "augment.enabled": True,
+    "augment.backend": "host", "augment.workers": 1,
 }  # fmt: skip
 
 

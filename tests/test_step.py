@@ -13,6 +13,7 @@ import pytest
 
 from ser_jax.batching import PADDING, Batch, Dataset, take
 from ser_jax.config import ModelConfig, TrainConfig, override
+from ser_jax.features import Normaliser
 from ser_jax.models import make_model
 from ser_jax.state import init_state, make_optimizer
 from ser_jax.step import compute_losses, eval_step, predict_step, train_step
@@ -41,8 +42,9 @@ def make_dataset(n_clips=5):
     x_BTF = rng.standard_normal((n_clips, T, F)) * mask_BT[..., None]
     label_B = np.array([0, 2, 1, 1, 0, 2])[:n_clips]
     return Dataset(
-        jnp.asarray(x_BTF, jnp.float32), jnp.asarray(frames_B), jnp.asarray(label_B, jnp.int32)
-    )
+        jnp.asarray(x_BTF, jnp.float32), jnp.asarray(frames_B), jnp.asarray(label_B, jnp.int32),
+        Normaliser(jnp.zeros(F), jnp.ones(F)), jnp.ones((), jnp.int32),
+    )  # fmt: skip
 
 
 def make_batch(*index):

@@ -12,7 +12,7 @@ import numpy as np
 from ser_jax.audio import load_int16
 from ser_jax.batching import Dataset, compute_features
 from ser_jax.errors import check
-from ser_jax.features import count_frames, normalise
+from ser_jax.features import count_frames
 from ser_jax.inference.loading import LoadedRun, load_run
 from ser_jax.inputs import make_fast_front_end
 from ser_jax.progress import progress
@@ -120,9 +120,11 @@ def _predict_batch(run: LoadedRun, windows: Sequence[_Window]) -> Iterator[Predi
     front_end = make_fast_front_end(config.features, rate_hz)
     x_BTF = compute_features(front_end, wave_BN, chunk=_BATCH)
     dataset = Dataset(
-        x_BTF=normalise(x_BTF, run.normaliser),
+        x_BTF=x_BTF,
         frames_B=jnp.asarray(count_frames(length_B, config.features.hop_length), jnp.int32),
         label_B=jnp.zeros(_BATCH, jnp.int32),
+        normaliser=run.normaliser,
+        draw=jnp.zeros((), jnp.int32),
     )
     index_SB = np.arange(_BATCH, dtype=np.int32)[None, :]
     logits_BC = run.programs.predict(run.variables, dataset, index_SB)[: len(windows)]

@@ -14,8 +14,8 @@ ROOT = Path(ser_jax.__file__).parent
 # A pattern may name a package: its own modules import each other freely.
 ROWS = [
     ["errors"],
-    ["files", "progress", "config"],
-    ["audio", "features", "metrics", "parser"],
+    ["files", "progress", "config", "watch"],
+    ["audio", "features", "metrics", "parser", "distributed"],
     ["batching"],
     ["corpora", "splits", "models", "augment"],
     ["inputs", "state"],

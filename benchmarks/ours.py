@@ -1,0 +1,147 @@
+"""ser_jax as a contestant: its own programs on its own networks."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from benchmarks.worker import Job
+from ser_jax.config import ModelConfig, TrainConfig, override
+
+N_CLASSES = 8
+
+
+def make_variables(model: dict[str, Any], n_frames: int, n_features: int) -> dict[str, Any]:
+    """The weights that all contestants start from, as NumPy arrays."""
+    import jax
+
+    state = _init(model, n_frames, n_features)[2]
+    return jax.tree.map(np.asarray, state.variables)
+
+
+def _init(
+    model: dict[str, Any], n_frames: int, n_features: int, dtype: str = "float32", **kwargs: Any
+) -> tuple[Any, Any, Any]:
+    from ser_jax.models import make_model
+    from ser_jax.state import init_state, make_optimizer
+
+    config = override(ModelConfig(), model)
+    network = make_model(config, N_CLASSES, dtype=dtype, **kwargs)
+    tx = make_optimizer(TrainConfig())
+    state = init_state(
+        network, tx, seed=0, n_frames=n_frames, n_features=n_features, dropout=config.dropout
+    )
+    return network, tx, state
+
+
+def set_precision(precision: str) -> str:
+    """Set what products of float32 may lose; the type to compute in."""
+    import jax
+
+    if precision == "float32":  # on a GPU JAX's own default is TF32
+        jax.config.update("jax_default_matmul_precision", "highest")
+    return "bfloat16" if precision == "bfloat16" else "float32"
+
+
+def make_step(
+    *,
+    model: dict[str, Any],
+    x_BTF: np.ndarray,
+    label_B: np.ndarray,
+    index_SB: np.ndarray,
+    variables: dict[str, Any],
+    precision: str = "float32",
+    forms: dict[str, str] | None = None,
+    mode: str = "jit",
+    scan: bool = False,
+    cpu_devices: int = 1,
+) -> Job:
+    """Training steps on a corpus on the device, as `loop.fit` takes them.
+
+    Args:
+      model: dotted keys of `ModelConfig`.
+      x_BTF, label_B: the corpus.
+      index_SB: clips of the steps of a turn.
+      variables: see `make_variables`.
+      precision: float32, tf32 or bfloat16.
+      forms: see `models.Forms`; None: the package's own choice.
+      mode, scan: see `parallel.Layout`.
+      cpu_devices: devices that the CPU is made into, for the modes that share out a batch.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from ser_jax.models import Forms
+    from ser_jax.parallel import Layout, make_programs
+
+    if cpu_devices > 1:
+        jax.config.update("jax_num_cpu_devices", cpu_devices)
+    dtype = set_precision(precision)
+    layout = Layout(mode, scan, () if mode == "jit" else tuple(jax.devices()))
+    chosen = None if forms is None else Forms(**forms)
+    network, tx, state = _init(
+        model, *x_BTF.shape[1:], dtype=dtype, forms=chosen, axis_name=layout.axis_name
+    )
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    state = dataclasses.replace(
+        state,
+        params=jax.tree.map(jnp.asarray, variables["params"]),
+        batch_stats=jax.tree.map(jnp.asarray, variables.get("batch_stats", {})),
+    )
+    programs = make_programs(network, tx, n_classes=N_CLASSES, layout=layout)
+    dataset = make_dataset(x_BTF, label_B)
+    return _train_in_turns(programs, state, dataset, index_SB, parameters)
+
+
+def make_dataset(x_BTF: np.ndarray, label_B: np.ndarray) -> Any:
+    """Features that are normalised already, as a corpus on the device; every frame is real."""
+    import jax.numpy as jnp
+
+    from ser_jax.batching import Dataset
+    from ser_jax.features import Normaliser
+
+    n_features = x_BTF.shape[-1]
+    return Dataset(
+        x_BTF=jnp.asarray(x_BTF),
+        frames_B=jnp.full(len(x_BTF), x_BTF.shape[1], jnp.int32),
+        label_B=jnp.asarray(label_B, jnp.int32),
+        normaliser=Normaliser(jnp.zeros(n_features), jnp.ones(n_features)),
+        draw=jnp.zeros((), jnp.int32),
+    )
+
+
+def _train_in_turns(
+    programs: Any, state: Any, dataset: Any, index_SB: np.ndarray, parameters: int
+) -> Job:
+    import jax
+    import jax.numpy as jnp
+
+    rate, dropout = jnp.array(state.opt_state.hyperparams["learning_rate"]), state.hyper["dropout"]
+    dropout = jnp.array(dropout)
+    # The first turn compiles. It learns nothing and drops nothing, on one batch over and over, so
+    # that its loss is the twins' loss, found by the very program that is timed.
+    first_SB = np.broadcast_to(index_SB[:1], index_SB.shape)
+    current = {"state": _with_hyper(state, jnp.zeros_like(rate), jnp.zeros_like(dropout))}
+    facts: dict[str, Any] = {"parameters": parameters}
+
+    def turn() -> None:
+        first = "loss" not in facts
+        state, sums = programs.train_epoch(
+            current["state"], dataset, first_SB if first else index_SB
+        )
+        jax.block_until_ready((state, sums))
+        current["state"] = state
+        if first:
+            facts["loss"] = float(sums.loss) / float(sums.count)
+            current["state"] = _with_hyper(state, rate, dropout)
+
+    return Job(turn, lambda: facts)
+
+
+def _with_hyper(state: Any, rate: Any, dropout: Any) -> Any:
+    opt_state = state.opt_state._replace(
+        hyperparams={**state.opt_state.hyperparams, "learning_rate": rate}
+    )
+    return dataclasses.replace(
+        state, opt_state=opt_state, hyper={**state.hyper, "dropout": dropout}
+    )

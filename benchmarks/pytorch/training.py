@@ -1,0 +1,191 @@
+"""The baseline's training step, in the ways a PyTorch user would try."""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from benchmarks.pytorch.models import copy_variables, count_parameters, make_network
+from benchmarks.worker import Job
+from ser_jax.config import ModelConfig, TrainConfig, override
+
+N_CLASSES = 8
+
+
+def pick_device(kind: str) -> torch.device:
+    """The device that JAX computes on, if this build of PyTorch has it too.
+
+    Raises:
+      RuntimeError: it does not.
+    """
+    if kind == "gpu":
+        if not torch.cuda.is_available():
+            raise RuntimeError(f"torch {torch.__version__} sees no CUDA device")
+        return torch.device("cuda")
+    return torch.device("cpu")
+
+
+def set_precision(precision: str) -> None:
+    """Whether float32 products may use TF32, as JAX's do by default on a GPU."""
+    allowed = precision != "float32"
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
+    torch.backends.cudnn.benchmark = True
+
+
+def make_context(device: torch.device, precision: str) -> Callable[[], Any]:
+    """What the forward pass runs under."""
+    if precision == "bfloat16":
+        return lambda: torch.autocast(device.type, torch.bfloat16)
+    return contextlib.nullcontext
+
+
+def make_adam(
+    network: torch.nn.Module, variant: str, capturable: bool = False
+) -> torch.optim.Optimizer:
+    """Adam with Keras' epsilon; `variant` is default, foreach or fused."""
+    train = TrainConfig()
+    flags: dict[str, Any] = {} if variant == "default" else {variant: True}
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    if capturable and variant != "fused":
+        flags["capturable"] = True
+    return torch.optim.Adam(parameters, lr=train.learning_rate, eps=train.adam_epsilon, **flags)
+
+
+class Trainer:
+    """One network, its optimiser and sums on the device; `step` is a training step."""
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        device: torch.device,
+        *,
+        precision: str = "float32",
+        adam: str = "fused",
+        channels_last: bool = False,
+        compile_mode: str | None = None,
+        graph: bool = False,
+    ):
+        """
+        Args:
+          network: a twin of `models`.
+          device: where to compute.
+          precision: float32, tf32 or bfloat16 (autocast).
+          adam: see `make_adam`.
+          channels_last: lay channels innermost.
+          compile_mode: of `torch.compile`; None: eager.
+          graph: the whole step as one CUDA graph; `step` then wants batches of one size.
+        """
+        self.network, self.device = network.to(device).train(), device
+        if channels_last:
+            self.network = self.network.to(memory_format=torch.channels_last)  # pyright: ignore
+        self.context = make_context(device, precision)
+        self.optimizer = make_adam(self.network, adam, capturable=graph)
+        self.loss_sum = torch.zeros((), device=device)
+        self.correct = torch.zeros((), device=device, dtype=torch.int64)
+        forward = self._forward
+        if compile_mode is not None:
+            forward = torch.compile(forward, mode=compile_mode)
+        self._run_forward = forward
+        self._captured: Any = None
+        self._wants_graph = graph
+
+    def _forward(self, x_BTF: torch.Tensor, label_B: torch.Tensor) -> Any:
+        with self.context():
+            logits_BC = self.network(x_BTF)
+        logits_BC = logits_BC.float()
+        return F.cross_entropy(logits_BC, label_B), (logits_BC.argmax(1) == label_B).sum()
+
+    def _step(self, x_BTF: torch.Tensor, label_B: torch.Tensor) -> None:
+        self.optimizer.zero_grad(set_to_none=not self._wants_graph)
+        loss, correct = self._run_forward(x_BTF, label_B)
+        loss.backward()
+        self.optimizer.step()
+        self.loss_sum += loss.detach() * len(label_B)
+        self.correct += correct
+
+    def step(self, x_BTF: torch.Tensor, label_B: torch.Tensor) -> None:
+        """One optimiser step; sums are kept on the device."""
+        if not self._wants_graph:
+            return self._step(x_BTF, label_B)
+        if self._captured is None:
+            self._capture(x_BTF, label_B)
+        graph, x_static, label_static = self._captured
+        x_static.copy_(x_BTF)
+        label_static.copy_(label_B)
+        graph.replay()
+        return None
+
+    def _capture(self, x_BTF: torch.Tensor, label_B: torch.Tensor) -> None:
+        """Record a step, after three on a side stream, as PyTorch's manual asks."""
+        x_static, label_static = x_BTF.clone(), label_B.clone()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                self._step(x_static, label_static)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._step(x_static, label_static)
+        self._captured = graph, x_static, label_static
+
+    @torch.no_grad()
+    def compute_loss(self, x_BTF: torch.Tensor, label_B: torch.Tensor) -> float:
+        """Training loss of a batch with dropout off; statistics of batch norm stay as they are."""
+        kept = {name: value.clone() for name, value in self.network.state_dict().items()}
+        rates = {m: m.p for m in self.network.modules() if isinstance(m, torch.nn.Dropout)}
+        for module in rates:
+            module.p = 0.0
+        loss, _ = self._forward(x_BTF, label_B)
+        for module, rate in rates.items():
+            module.p = rate
+        self.network.load_state_dict(kept)
+        return float(loss)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def make_step(
+    *,
+    model: dict[str, Any],
+    x_BTF: np.ndarray,
+    label_B: np.ndarray,
+    index_SB: np.ndarray,
+    variables: dict[str, Any],
+    kind: str = "cpu",
+    precision: str = "float32",
+    **ways: Any,
+) -> Job:
+    """Training steps on a corpus on the device; arguments as `ours.make_step` and `Trainer`."""
+    device = pick_device(kind)
+    set_precision(precision)
+    config = override(ModelConfig(), model)
+    network = make_network(config, N_CLASSES, n_frames=x_BTF.shape[1], n_features=x_BTF.shape[2])
+    copy_variables(network, variables)
+    trainer = Trainer(network, device, precision=precision, **ways)
+    x, label = torch.from_numpy(x_BTF).to(device), torch.from_numpy(label_B).long().to(device)
+    indices = [torch.from_numpy(index_B).long().to(device) for index_B in index_SB]
+    facts = {
+        "parameters": count_parameters(network),
+        "loss": trainer.compute_loss(x[indices[0]], label[indices[0]]),
+    }
+
+    def turn() -> None:
+        for index_B in indices:
+            trainer.step(x[index_B], label[index_B])
+        synchronize(device)
+
+    def tell() -> dict[str, Any]:
+        if not np.isfinite(float(trainer.loss_sum)):
+            raise RuntimeError("the loss is no longer a number")
+        return facts
+
+    return Job(turn, tell)

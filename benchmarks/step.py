@@ -1,0 +1,173 @@
+"""A training step of CNN, LSTM and CNN-LSTM: ser_jax against PyTorch.
+
+Command: python benchmarks/step.py [--quick] [--models cnn,lstm] [--frames 83 --features 20]
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+if not __package__:  # run as a script: modules are found from the root
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from benchmarks import harness
+from benchmarks.flops import count_step, list_layers
+from benchmarks.worker import KEEP_FREED_MEMORY, Contestant, Worker
+from ser_jax.config import ModelConfig, override
+
+NAME = "step"
+MODELS = ("cnn", "lstm", "cnn_lstm")
+STANDARD = (165, 40, 32)  # frames, features, batch: the shape that the ratios are of
+SECOND = (83, 20, 32)  # configs/ablation.yaml's
+N_CLIPS = 128
+
+Way = tuple[str, str, dict[str, Any], dict[str, str]]  # words, precision, arguments, environment
+
+
+def list_our_ways(kind: str, threads: int, quick: bool) -> list[Way]:
+    """How ser_jax runs it."""
+    if kind == "cpu":
+        ways: list[Way] = [("jit", "float32", {}, {})]
+        if threads > 1:
+            shared = {"mode": "mesh", "cpu_devices": threads}
+            words = f"mesh of {threads} CPU devices"
+            ways.append((words, "float32", shared, {}))
+            ways.append((f"{words}, freed memory kept", "float32", shared, KEEP_FREED_MEMORY))
+        ways.append(("jit, freed memory kept", "float32", {}, KEEP_FREED_MEMORY))
+        return ways if not quick else ways[-2:]
+    ways = []
+    for precision in ("float32", "tf32", "bfloat16"):
+        ways += [("scan", precision, {"scan": True}, {}), ("jit", precision, {}, {})]
+        for lstm in ("plain", "fast", "cudnn"):
+            forms = {"conv": "fast", "lstm": lstm}
+            ways.append((f"scan, {lstm} LSTM", precision, {"scan": True, "forms": forms}, {}))
+    return ways
+
+
+def list_torch_ways(name: str, kind: str, quick: bool) -> list[Way]:
+    """How PyTorch runs it; the quick list keeps those that won or came near in the full one."""
+    last, compiled = {"channels_last": True}, {"compile_mode": "default"}
+    keep = KEEP_FREED_MEMORY
+    if kind == "cpu":
+        full: list[Way] = [
+            ("eager, default Adam", "float32", {"adam": "default"}, {}),
+            ("eager, foreach Adam", "float32", {"adam": "foreach"}, {}),
+            ("eager", "float32", {}, {}),
+            ("eager, channels_last", "float32", last, {}),
+            ("compile", "float32", compiled, {}),
+            ("compile, channels_last", "float32", last | compiled, {}),
+            ("compile, max-autotune", "float32", {"compile_mode": "max-autotune"}, {}),
+            ("autocast", "bfloat16", {}, {}),
+            ("autocast, compile, channels_last", "bfloat16", last | compiled, {}),
+        ]
+        chosen: list[Way] = [
+            ("eager, freed memory kept", "float32", {}, keep),
+            ("eager, channels_last, freed memory kept", "float32", last, keep),
+            ("compile, freed memory kept", "float32", compiled, keep),
+            ("compile, channels_last, freed memory kept", "float32", last | compiled, keep),
+        ]
+        if name != "lstm" and quick:
+            del chosen[2]
+        ways = chosen if quick else full + chosen
+        return [way for way in ways if name != "lstm" or "channels_last" not in way[2]]
+    ways: list[Way] = [("eager, default Adam", "float32", {"adam": "default"}, {})]
+    for precision in ("float32", "tf32", "bfloat16"):
+        ways += [
+            ("eager", precision, {}, {}),
+            ("eager, channels_last", precision, last, {}),
+            ("compile, channels_last", precision, last | compiled, {}),
+            ("compile, reduce-overhead", precision, {"compile_mode": "reduce-overhead"}, {}),
+            ("compile, max-autotune, channels_last", precision,
+             last | {"compile_mode": "max-autotune"}, {}),
+            ("CUDA graph of the step", precision, {"graph": True}, {}),
+            ("CUDA graph of the step, channels_last", precision, last | {"graph": True}, {}),
+        ]  # fmt: skip
+    return ways if not quick else [w for w in ways if w[1] != "float32"]
+
+
+def list_ratio_keys(key: str, kind: str, precision: str, standard: bool) -> tuple[str, ...]:
+    """Ratios in which a row counts: at equal precision, and at any.
+
+    On CPU the headline is float32 against float32. On a GPU both sides may use TF32 and bfloat16,
+    and the headline is the best of each.
+    """
+    if not standard:
+        return ()
+    headline = (key,) if kind != "cpu" or precision == "float32" else (f"{key}_any_precision",)
+    return (*headline, f"{key}_{precision}") if kind != "cpu" else headline
+
+
+def list_contestants(
+    name: str, shape: tuple[int, int, int], options: argparse.Namespace, steps: int
+) -> list[Contestant]:
+    """Both sides' contestants for one network and shape, with the same weights and clips."""
+    import numpy as np
+
+    n_frames, n_features, batch = shape
+    kind, model = options.device["kind"], {"name": name}
+    worker = Worker(Contestant("ser_jax", "weights", ""), options.threads)
+    try:
+        variables = worker.call(
+            "benchmarks.ours:make_variables", model=model, n_frames=n_frames, n_features=n_features
+        )
+    finally:
+        worker.close()
+    rng = np.random.default_rng(0)
+    arguments = {
+        "model": model,
+        "x_BTF": rng.standard_normal((N_CLIPS, n_frames, n_features), np.float32),
+        "label_B": rng.integers(0, 8, N_CLIPS).astype(np.int32),
+        "index_SB": rng.integers(0, N_CLIPS, (steps, batch)).astype(np.int32),
+        "variables": variables,
+    }
+    layers = list_layers(override(ModelConfig(), model), 8, n_frames, n_features)
+    entries = [("ser_jax", "benchmarks.ours:make_step", {}, way)
+               for way in list_our_ways(kind, options.threads, options.quick)]  # fmt: skip
+    entries += [("pytorch", "benchmarks.pytorch.training:make_step", {"kind": kind}, way)
+                for way in list_torch_ways(name, kind, options.quick)]  # fmt: skip
+    contestants = []
+    for side, builder, more, (words, precision, own, environment) in entries:
+        keys = list_ratio_keys(name, kind, precision, shape == STANDARD)
+        work = count_step(layers, batch, 2 if precision == "bfloat16" else 4)
+        contestants.append(Contestant(
+            side, words, builder, arguments | more | own | {"precision": precision}, precision,
+            environment, steps=steps, clips=batch, work=work, ratio_keys=keys,
+        ))  # fmt: skip
+    return contestants
+
+
+def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows of every network and shape."""
+    on_cpu = options.device["kind"] == "cpu"
+    turns = options.turns or (8 if options.quick else 30)
+    shapes = [STANDARD] if options.quick else [STANDARD, SECOND]
+    asked = getattr(options, "shape", STANDARD)
+    if asked not in shapes:
+        shapes = [asked]
+    rows = []
+    for shape in shapes:
+        for name in getattr(options, "models", MODELS):
+            contestants = list_contestants(name, shape, options, steps=1 if on_cpu else 20)
+            n_frames, n_features, batch = shape
+            place = {"benchmark": NAME, "case": name,
+                     "shape": f"{batch} x {n_frames} x {n_features}"}  # fmt: skip
+            equal = {"parameters": 0.0, "loss": 1e-4}
+            rows += harness.race(place, contestants, options, turns=turns, equal=equal)
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = harness.make_parser(__doc__)
+    parser.add_argument("--models", default=",".join(MODELS), help="networks, parted by commas")
+    for name, number in zip(("frames", "features", "batch"), STANDARD, strict=True):
+        parser.add_argument(f"--{name}", type=int, default=number, help=f"default {number}")
+    options = parser.parse_args(arguments)
+    options.models = tuple(options.models.split(","))
+    options.shape = (options.frames, options.features, options.batch)
+    harness.run(measure, options, NAME)
+
+
+if __name__ == "__main__":
+    main()

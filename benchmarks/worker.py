@@ -1,0 +1,194 @@
+"""A contestant in a process of its own, driven turn by turn over a pipe.
+
+Allocator settings, XLA flags and the number of CPU devices are fixed when a process starts, and its
+peak memory is its own. Nothing here imports numpy, jax or torch before the process is pinned.
+"""
+
+import contextlib
+import importlib
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+from benchmarks import device
+from benchmarks.flops import Work
+
+_SETTINGS = {
+    # Each process traces and compiles anew, on both sides, so that compile times mean something.
+    "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
+    "JAX_ENABLE_COMPILATION_CACHE": "false",
+    "PYTHONWARNINGS": "ignore",  # of settings such as these
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # several processes share the device's memory
+}
+KEEP_FREED_MEMORY = {  # glibc: otherwise every step gets its large arrays from the kernel anew
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "8000000000",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+
+
+class Job(NamedTuple):
+    """What a builder returns.
+
+    Attributes:
+      turn: does the contestant's steps and waits for the device.
+      facts: asked for after the first turn; JSON-able, and go into the contestant's row.
+    """
+
+    turn: Callable[[], None]
+    facts: Callable[[], dict[str, Any]] = dict
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One way to do the work.
+
+    Attributes:
+      side: ser_jax, or the name of what it is compared with (pytorch, librosa, audiomentations).
+      configuration: how, in words, as the row shows it.
+      builder: 'module:function' that makes a `Job` from `arguments`.
+      precision: float32, tf32 or bfloat16.
+      environment: set before the process starts.
+      threads: cores it may use; None: all that the race has.
+      steps: steps (or batches, clips, runs) of one turn.
+      clips: clips of one step.
+      work: counted work of one step; None: no utilisation and no floor.
+      ratio_keys: ratios in which it counts.
+    """
+
+    side: str
+    configuration: str
+    builder: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    precision: str = "float32"
+    environment: dict[str, str] = field(default_factory=dict)
+    threads: int | None = None
+    steps: int = 1
+    clips: int = 1
+    work: Work | None = None
+    ratio_keys: tuple[str, ...] = ()
+
+
+class Failed(Exception):
+    """A contestant cannot take part; the message says why."""
+
+
+class Worker:
+    """The process of one contestant, from the parent's side; starts at once, works when asked."""
+
+    def __init__(self, contestant: Contestant, threads: int):
+        self.contestant = contestant
+        self.threads = contestant.threads or threads
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=serve, args=(theirs, self.threads, contestant.side))
+        omp = {name: str(self.threads) for name in device.THREAD_VARIABLES}
+        with _environment({**_SETTINGS, **omp, **contestant.environment}):
+            self._process.start()
+        theirs.close()
+
+    def build(self) -> None:
+        """Make weights and data, compile nothing. Not timed."""
+        self._ask(("build", self.contestant.builder, self.contestant.arguments))
+
+    def turn(self) -> float:
+        """Seconds of one turn."""
+        return self._ask(("turn",))
+
+    def read_facts(self) -> dict[str, Any]:
+        """What the job says of itself."""
+        return self._ask(("facts",))
+
+    def call(self, function: str, **arguments: Any) -> Any:
+        """The result of 'module:function' in the process."""
+        return self._ask(("call", function, arguments))
+
+    def read_peak_memory(self) -> int:
+        """Bytes since the process began to build."""
+        return self._ask(("memory",))
+
+    def close(self) -> None:
+        """End the process."""
+        self._connection.close()
+        self._process.join(5)
+        if self._process.exitcode is None:
+            self._process.terminate()
+            self._process.join(5)
+        if self._process.exitcode is None:
+            self._process.kill()
+
+    def _ask(self, message: tuple) -> Any:
+        try:
+            self._connection.send(message)
+            fine, answer = self._connection.recv()
+        except (EOFError, OSError):
+            self._process.join(5)
+            raise Failed(f"its process died with status {self._process.exitcode}") from None
+        if not fine:
+            raise Failed(answer)
+        return answer
+
+
+@contextlib.contextmanager
+def _environment(changes: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def look_up(path: str) -> Callable[..., Any]:
+    """The function that 'module:function' names."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def serve(connection: Connection, threads: int, side: str) -> None:
+    """The process: answer requests until the pipe is closed."""
+    device.pin(threads)
+    job: Job | None = None
+    answer: Any
+    while True:
+        try:
+            kind, *rest = connection.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            if kind == "build":
+                _prepare(side, threads)
+                job, answer = look_up(rest[0])(**rest[1]), None
+            elif kind == "facts":
+                assert job is not None
+                answer = job.facts()
+            elif kind == "turn":
+                assert job is not None
+                start_s = time.perf_counter()
+                job.turn()
+                answer = time.perf_counter() - start_s
+            elif kind == "call":
+                answer = look_up(rest[0])(**rest[1])
+            else:
+                answer = device.read_peak_memory(side)
+        except Exception as error:
+            reason = str(error).strip().splitlines() or [""]
+            connection.send((False, f"{type(error).__name__}: {reason[0][:200]}"))
+        else:
+            connection.send((True, answer))
+
+
+def _prepare(side: str, threads: int) -> None:
+    if side == "pytorch":
+        import torch
+
+        torch.set_num_threads(threads)
+    device.reset_peak_memory(side)

@@ -14,6 +14,8 @@ from typing import Any
 from urllib.parse import quote
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from ser_jax.errors import UserError
 from ser_jax.files import saving
@@ -36,9 +38,14 @@ class Checkpoints:
 
         _mute_threads()
         self.folder = Path(folder).absolute()
+        several = jax.process_count() > 1  # orbax would have all of them write and wait
+        alone = ocp.options.MultiprocessingOptions(
+            active_processes={jax.process_index()}, primary_host=jax.process_index()
+        )
         options = ocp.CheckpointManagerOptions(
-            create=not read_only,
+            create=not read_only and not several,
             enable_async_checkpointing=False,
+            multiprocessing_options=alone if several else ocp.options.MultiprocessingOptions(),
         )
         with saving(self.folder):
             if not read_only:
@@ -99,7 +106,8 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        return self._restore(epoch, state=ocp.args.StandardRestore(abstract))["state"]
+        state = self._restore(epoch, state=ocp.args.StandardRestore(abstract))["state"]
+        return jax.tree.map(_restore_key, state, like)
 
     def _restore(self, epoch: int, **items: Any) -> Any:
         import orbax.checkpoint as ocp
@@ -117,6 +125,15 @@ class Checkpoints:
     def close(self) -> None:
         """Let go of orbax' threads."""
         self._manager.close()
+
+
+def _restore_key(leaf: Any, like: Any) -> Any:
+    """A random key again, where several processes have trained and saved it as its numbers."""
+    is_key = jnp.issubdtype(getattr(like, "dtype", np.int32), jax.dtypes.prng_key)
+    if is_key and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        impl = jax.random.key_impl(jnp.empty((), like.dtype))  # `like` may be a shape alone
+        return jax.random.wrap_key_data(leaf, impl=impl)
+    return leaf
 
 
 def _read_through(folder: Path) -> None:

@@ -10,11 +10,12 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ser_jax.config import ParallelConfig
 from ser_jax.errors import UserError, check
@@ -153,13 +154,15 @@ def _find_free_port(host: str) -> int:
 
 
 def _connect_devices() -> None:
-    """A first sum over all devices; gloo says on standard output that it has connected them."""
+    """A first exchange; gloo says on standard output that it has connected what it connects."""
     from jax.experimental import multihost_utils
 
-    with contextlib.ExitStack() as stack:
-        if jax.default_backend() == "cpu":
-            stack.enter_context(_silent_output())
-        multihost_utils.sync_global_devices("ser_jax")
+    sharding = NamedSharding(Mesh(np.asarray(jax.devices()), ("all",)), PartitionSpec("all"))
+    ones = np.ones(jax.device_count(), np.float32)
+    with _silent_output() if jax.default_backend() == "cpu" else contextlib.nullcontext():
+        multihost_utils.broadcast_one_to_all(np.int32(0))
+        x = jax.make_array_from_callback(ones.shape, sharding, lambda index: ones[index])
+        jax.block_until_ready(jax.jit(jnp.sum)(x))
 
 
 @contextlib.contextmanager
@@ -217,26 +220,3 @@ def _exit_at_once(status: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
-
-
-def shard_rows(batch_size: int, processes: Processes) -> slice:
-    """The rows of a global batch that this process' devices hold, by the order of the mesh.
-
-    Raises:
-      UserError: the batch cannot be shared out evenly.
-    """
-    check(
-        batch_size % processes.count == 0,
-        f"train.batch_size={batch_size}: must be a multiple of parallel.num_processes="
-        f"{processes.count}",
-    )
-    rows = batch_size // processes.count
-    return slice(processes.index * rows, (processes.index + 1) * rows)
-
-
-def make_global_batch(local: Any, mesh: jax.sharding.Mesh) -> Any:
-    """Arrays with this process' rows, made into global arrays over the mesh' first axis."""
-    sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
-    return jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), local
-    )

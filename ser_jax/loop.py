@@ -56,8 +56,33 @@ def _score(best_by: str, loss: float, accuracy: float) -> list[float]:
     return [accuracy, -loss] if best_by == "accuracy" else [-loss, accuracy]
 
 
-def _read(sums: Sums) -> tuple[float, float]:
-    return float(compute_loss(sums)), float(compute_accuracy(sums))
+def read_figures(train: Sums, val: Sums, *, epoch: int, learning_rate: float) -> dict[str, float]:
+    """An epoch's train_loss, train_accuracy, val_loss and val_accuracy.
+
+    Raises:
+      Diverged: a loss is NaN or infinite.
+    """
+    figures: dict[str, float] = {}
+    # The last step of an epoch shows in the validation loss alone.
+    for part, kind, sums in (("train", "training", train), ("val", "validation", val)):
+        loss = float(compute_loss(sums))
+        if not math.isfinite(loss):
+            raise Diverged(
+                f"train.learning_rate={learning_rate:g}: the {kind} loss is {loss} in "
+                f"epoch {epoch}; choose a smaller one"
+            )
+        figures |= {f"{part}_loss": loss, f"{part}_accuracy": float(compute_accuracy(sums))}
+    return figures
+
+
+def make_epoch_event(
+    epoch: int, step: int, figures: dict[str, float], best_epoch: int, seconds: float
+) -> dict[str, Any]:
+    """What is told of a finished epoch."""
+    return {
+        "event": "epoch", "epoch": epoch, "step": step, **figures, "best_epoch": best_epoch,
+        "seconds": round(seconds, 3),
+    }  # fmt: skip
 
 
 def fit(
@@ -116,32 +141,16 @@ def fit(
 
         state, train_sums = programs.train_epoch(state, dataset, index_SB, on_step)
         val_sums = programs.evaluate(state.variables, dataset, val_index_SB)
-        (train_loss, train_accuracy), (val_loss, val_accuracy) = _read(train_sums), _read(val_sums)
-        # The last step of an epoch shows in the validation loss alone.
-        for kind, loss in (("training", train_loss), ("validation", val_loss)):
-            if not math.isfinite(loss):
-                raise Diverged(
-                    f"train.learning_rate={_learning_rate(state):g}: the {kind} loss is {loss} in "
-                    f"epoch {epoch}; choose a smaller one"
-                )
-        score = _score(settings.best_by, val_loss, val_accuracy)
+        figures = read_figures(
+            train_sums, val_sums, epoch=epoch, learning_rate=_learning_rate(state)
+        )
+        score = _score(settings.best_by, figures["val_loss"], figures["val_accuracy"])
         if best_epoch == 0 or score > best_score:
             best_score, best_epoch = score, epoch
         # The event first: a kill between the two drops an event that the epoch, run again, brings
         # back. The other way round it would be lost.
-        on_event(
-            {
-                "event": "epoch",
-                "epoch": epoch,
-                "step": int(state.step),
-                "train_loss": train_loss,
-                "train_accuracy": train_accuracy,
-                "val_loss": val_loss,
-                "val_accuracy": val_accuracy,
-                "best_epoch": best_epoch,
-                "seconds": round(time.perf_counter() - start_s, 3),
-            }
-        )
+        seconds = time.perf_counter() - start_s
+        on_event(make_epoch_event(epoch, int(state.step), figures, best_epoch, seconds))
         progress = {"best_score": best_score, "best_epoch": best_epoch}
         checkpoints.save(epoch, state, facts | progress, best_epoch=best_epoch)
     best_state = state if best_epoch == epoch else checkpoints.load_state(best_epoch, state)

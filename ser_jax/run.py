@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import io
 import json
 import time
 from collections.abc import Iterator
@@ -22,20 +21,25 @@ from ser_jax.config import (
     FeaturesConfig,
     ModelConfig,
     TrainConfig,
-    compute_identity,
 )
 from ser_jax.corpora import Corpus
 from ser_jax.errors import check
-from ser_jax.features import Normaliser, compute_log_mel, make_front_end
+from ser_jax.features import make_front_end
 from ser_jax.files import write_atomic
 from ser_jax.inputs import fit_to_training, load_inputs, make_dataset, open_epochs
 from ser_jax.loop import FitSettings, OnEvent, fit
-from ser_jax.metrics import compute_report
 from ser_jax.models import make_model
 from ser_jax.monitor import profiled, watch
 from ser_jax.parallel import Layout, Programs, choose_layout, make_programs
 from ser_jax.report import write_run_report
 from ser_jax.report.events import EventLog
+from ser_jax.results import (
+    check_frames,
+    compute_scores,
+    describe,
+    make_metrics,
+    save_spectrogram,
+)
 from ser_jax.run_dir import (
     METRICS_FILE,
     check_run_dir,
@@ -82,12 +86,12 @@ def train(
     dataset = make_dataset(inputs, normaliser, with_waves=on_device)
     model, tx, programs = build_for(config, len(corpus.labels))
     _, T, F = inputs.x_BTF.shape
-    _check_frames(config, T, F)
+    check_frames(config, T, F)
     state = init_state(
         model, tx, seed=config.seed, n_frames=T, n_features=F, dropout=config.model.dropout,
         augment_p=config.augment.p, learning_rate=config.train.learning_rate,
     )  # fmt: skip
-    facts = _describe(corpus, normaliser, config)
+    facts = describe(corpus, normaliser, config)
     log = EventLog(run_dir)
     start_s = time.perf_counter()
     with (
@@ -110,13 +114,11 @@ def train(
             part: score(programs, fitted.state.variables, dataset, index, corpus)
             for part, index in (("val", split.val), ("test", split.test))
         }
-        metrics = {
-            "protocol": split.protocol, "fold": split.fold, "seed": config.seed,
-            "corpus": corpus.name, "model": config.model.name, "identity": facts["identity"],
-            "checksum": corpus.checksum, "epochs": fitted.epochs, "best_epoch": fitted.best_epoch,
-            "seconds": round(time.perf_counter() - start_s, 1), **scores,
-        }  # fmt: skip
-        _save_spectrogram(run_dir, config.features, corpus, int(split.test[0]))
+        metrics = make_metrics(
+            config, corpus, split, epochs=fitted.epochs, best_epoch=fitted.best_epoch,
+            seconds=time.perf_counter() - start_s, scores=scores,
+        )  # fmt: skip
+        save_spectrogram(run_dir, config.features, corpus, int(split.test[0]))
         on_event({"event": "end", "step": fitted.step, "test_accuracy": scores["test"]["accuracy"]})
     write_atomic(run_dir / METRICS_FILE, json.dumps(metrics, indent=1))
     if observe is None:  # drawing takes seconds, which a grid of many runs would rather not spend
@@ -129,9 +131,7 @@ def score(
 ) -> dict[str, Any]:
     """Metrics of the clips numbered `index`, over all and by group."""
     logits_BC = programs.predict(variables, dataset, cut_batches(index, 32))[: len(index)]
-    attributes = {name: values[index] for name, values in corpus.attributes.items()}
-    predicted_B = logits_BC.argmax(axis=-1)
-    return compute_report(corpus.labels, corpus.emotion_B[index], predicted_B, attributes)
+    return compute_scores(corpus, index, logits_BC.argmax(axis=-1))
 
 
 Built = tuple[nn.Module, optax.GradientTransformation, Programs]
@@ -203,31 +203,6 @@ def _fit_settings(config: Config) -> FitSettings:
     )
 
 
-def _check_frames(config: Config, n_frames: int, n_features: int) -> None:
-    """Each convolution block halves both axes, and something must be left."""
-    if config.model.name == "lstm":
-        return
-    least = 2 ** len(config.model.channels)
-    check(
-        n_frames >= least and n_features >= least,
-        f"model.channels={list(config.model.channels)}: {len(config.model.channels)} poolings need "
-        f"at least {least} frames and features, not {n_frames} and {n_features}; take fewer "
-        "blocks, longer clips (data.clip_s) or a shorter features.hop_length",
-    )
-
-
-def _describe(corpus: Corpus, normaliser: Normaliser, config: Config) -> dict[str, Any]:
-    """What a checkpoint must carry besides the state, so that it can be used alone."""
-    return {
-        "identity": compute_identity(config),
-        "checksum": corpus.checksum,
-        "labels": list(corpus.labels),
-        "n_samples": int(corpus.wave_BN.shape[1]),
-        "mean_F": np.asarray(normaliser.mean_F).tolist(),
-        "std_F": np.asarray(normaliser.std_F).tolist(),
-    }
-
-
 @contextlib.contextmanager
 def _open(run_dir: Path, config: Config, facts: dict[str, Any]) -> Iterator[Checkpoints]:
     """The run's directory, now that nothing is left that could be wrong with its settings."""
@@ -241,20 +216,3 @@ def _open(run_dir: Path, config: Config, facts: dict[str, Any]) -> Iterator[Chec
                 f"{facts['checksum']}); give the same data.root, or another --run_dir",
             )
         yield checkpoints
-
-
-def _save_spectrogram(run_dir: Path, features: FeaturesConfig, corpus: Corpus, clip: int) -> None:
-    """Keep one clip's log-mel spectrogram for the report, whatever features the network takes."""
-    wave_N = corpus.wave_BN[clip].astype(np.float32) / 32768
-    db_TF = compute_log_mel(
-        wave_N, rate_hz=corpus.rate_hz, n_fft=features.n_fft, hop_length=features.hop_length,
-        n_mels=features.n_mels, fmin_hz=features.fmin_hz, fmax_hz=features.fmax_hz,
-        top_db=features.top_db,
-    )  # fmt: skip
-    path = run_dir / "figures" / "spectrogram.npz"
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer, db_TF=np.asarray(db_TF), rate_hz=corpus.rate_hz, hop_length=features.hop_length,
-        file_name=corpus.file_names[clip],
-    )  # fmt: skip
-    write_atomic(path, buffer.getvalue())

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +77,11 @@ def write_clips(folder: Path, examples: Iterable[dict[str, Any]]) -> None:
         ) from error
 
 
-def read_clips(folder: Path) -> list[dict[str, Any]]:
-    """All examples of `folder`: emotion and actor as int, flac as bytes, the rest as str."""
+def read_clips(folder: Path, rows: Sequence[int] | None = None) -> list[dict[str, Any]]:
+    """Examples of `folder`, all or some: emotion and actor as int, flac as bytes, the rest str."""
     builder: Any = Clips(folder)
     source: Any = builder.as_data_source(_SPLIT)
-    examples = source.__getitems__(range(len(source)))
+    examples = source.__getitems__(range(len(source)) if rows is None else rows)
     for example in examples:
         example["file_name"] = example["file_name"].decode()
         for key in ATTRIBUTES:

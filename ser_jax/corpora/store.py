@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -65,10 +65,10 @@ def load_corpus(data: DataConfig) -> Corpus:
     """See `ser_jax.corpora.load_corpus`; does not heed `data.clip_s`."""
     report = prepare(data)
     try:
-        examples, waves = _read(report.folder, data.workers)
+        examples, waves = read(report.folder, data.workers)
         check(len(waves) == report.clips, f"{len(waves)} of {report.clips} clips")
     except Exception as error:  # three libraries read it, each with errors of its own
-        raise _damaged(report.folder, error) from error
+        raise damaged(report.folder, error) from error
     length_B = np.array([len(wave_N) for wave_N in waves], np.int32)
     wave_BN = np.zeros((len(waves), length_B.max()), np.int16)
     for row_N, wave_N in zip(wave_BN, waves, strict=True):
@@ -91,11 +91,19 @@ def load_corpus(data: DataConfig) -> Corpus:
     )
 
 
-def _read(folder: Path, workers: int | None) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
-    """Examples sorted by file name, and their samples, decoded in threads."""
+def read(
+    folder: Path, workers: int | None, rows: Sequence[int] | None = None
+) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
+    """Examples sorted by file name, as they lie in the store, and their samples.
+
+    Args:
+      folder: the store.
+      workers: threads that decode.
+      rows: which ones, sorted; None: all.
+    """
     from ser_jax.corpora.builder import read_clips
 
-    examples = sorted(read_clips(folder), key=lambda example: example["file_name"])
+    examples = sorted(read_clips(folder, rows), key=lambda example: example["file_name"])
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         return examples, list(pool.map(decode_flac, [example["flac"] for example in examples]))
 
@@ -166,10 +174,11 @@ def _read_report(folder: Path) -> dict[str, Any]:
     try:
         return json.loads((folder / _REPORT).read_text())
     except (OSError, ValueError) as error:
-        raise _damaged(folder, error) from error
+        raise damaged(folder, error) from error
 
 
-def _damaged(folder: Path, error: Exception) -> UserError:
+def damaged(folder: Path, error: Exception) -> UserError:
+    """What to raise where a store cannot be read."""
     reason = " ".join(str(error).split())[:200]
     return UserError(f"{folder}: damaged store: {reason}; delete this folder, it is built again")
 

@@ -1,0 +1,97 @@
+"""The clips of one of several processes, read from the store without the others."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ser_jax.config import DataConfig
+from ser_jax.corpora import Corpus, with_clip_length
+from ser_jax.corpora.store import damaged, load_corpus, prepare, read
+from ser_jax.errors import check
+from ser_jax.files import locked, write_atomic
+
+_INDEX = "index.json"
+
+
+def load_shard(data: DataConfig, find_rows: Callable[[int], np.ndarray]) -> Corpus:
+    """The corpus with the samples of some clips; all else is known of every clip.
+
+    What is known of the clips lies beside the store in an index, which the first that asks for it
+    makes by reading the corpus once.
+
+    Args:
+      data: as for `load_corpus`.
+      find_rows: from the number of clips to the numbers of those to read.
+
+    Returns:
+      A corpus whose `wave_BN` is zeros, and takes no memory, in all other rows.
+
+    Raises:
+      UserError: as `load_corpus`.
+    """
+    folder = prepare(data).folder
+    index = _load_index(folder, data)
+    rows = find_rows(len(index["file_names"])).tolist()
+    try:
+        examples, waves = read(folder, data.workers, rows)
+        names = [example["file_name"] for example in examples]
+        check(names == [index["file_names"][row] for row in rows], "not the clips of its index")
+    except Exception as error:  # three libraries read it, each with errors of its own
+        raise damaged(folder, error) from error
+    corpus = _make_silent(data, index)
+    n_samples = corpus.wave_BN.shape[1]
+    for row, wave_N in zip(rows, waves, strict=True):
+        kept_N = wave_N[:n_samples]
+        corpus.wave_BN[row, : len(kept_N)] = kept_N
+    return corpus
+
+
+def _make_silent(data: DataConfig, index: dict[str, Any]) -> Corpus:
+    """The corpus with zeros for samples, which take no memory until they are written."""
+    length_B = np.array(index["length_B"], np.int32)
+    corpus = Corpus(
+        name=data.corpus,
+        rate_hz=data.rate_hz,
+        labels=tuple(index["labels"]),
+        wave_BN=np.zeros((len(length_B), length_B.max()), np.int16),
+        length_B=length_B,
+        emotion_B=np.array(index["emotion_B"], np.int32),
+        actor_B=np.array(index["actor_B"], np.int32),
+        attributes={key: np.array(values) for key, values in index["attributes"].items()},
+        file_names=tuple(index["file_names"]),
+        checksum=index["checksum"],
+    )
+    if data.clip_s is None:
+        return corpus
+    no_samples = dataclasses.replace(corpus, wave_BN=corpus.wave_BN[:, :0])
+    return with_clip_length(no_samples, data.clip_s)
+
+
+def _load_index(folder: Path, data: DataConfig) -> dict[str, Any]:
+    """What is known of every clip: a corpus without its samples."""
+    path = folder / _INDEX
+    if not path.exists():
+        with locked(folder):
+            if not path.exists():
+                _write_index(path, load_corpus(data))
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise damaged(folder, error) from error
+
+
+def _write_index(path: Path, corpus: Corpus) -> None:
+    index = {
+        "labels": corpus.labels,
+        "length_B": corpus.length_B.tolist(),
+        "emotion_B": corpus.emotion_B.tolist(),
+        "actor_B": corpus.actor_B.tolist(),
+        "attributes": {key: values.tolist() for key, values in corpus.attributes.items()},
+        "file_names": corpus.file_names,
+        "checksum": corpus.checksum,
+    }
+    write_atomic(path, json.dumps(index))

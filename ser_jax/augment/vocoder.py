@@ -1,0 +1,181 @@
+"""Time stretch and pitch shift in one pass: a phase-locked vocoder and a resampler, pure JAX."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_OVERLAP = 4
+"""Frames over each sample: the least at which squared Hann windows add up to a constant."""
+_TAPS = 16
+_PHASES = 4096
+"""Places between two samples at which the resampler's kernel is tabulated; a pitch ratio is rounded
+to a multiple of 1 / _PHASES, hence by 0.2 cents at most."""
+
+
+def choose_n_fft(rate_hz: int) -> int:
+    """Window in samples, a power of two of 65 to 130 ms, near what audiomentations uses."""
+    return 2 ** int(np.log2(rate_hz * 0.13))
+
+
+def warp(
+    x_N: jax.Array,
+    length: jax.Array | int,
+    rate: jax.Array | float,
+    ratio: jax.Array | float,
+    *,
+    n_fft: int,
+    max_ratio: float,
+    sequential: bool = False,
+) -> jax.Array:
+    """A clip played `rate` times as fast and, apart from that, at `ratio` times its pitch.
+
+    The vocoder stretches by rate / ratio, then every `ratio`-th of its samples is taken, between
+    samples by a windowed sinc.
+
+    Args:
+      x_N: samples, float32; zeros from `length` on.
+      length: samples of the clip, int32.
+      rate: above 1 is faster.
+      ratio: above 1 is higher, at most `max_ratio`.
+      n_fft: window in samples, a multiple of 4.
+      max_ratio: bound of `ratio`, which sets the shapes.
+      sequential: go from frame to frame, not by halves; the result is the same.
+
+    Returns:
+      float32 [N]: the clip from its start, cut at `length` or followed by zeros.
+    """
+    x_N = jnp.asarray(x_N, jnp.float32)
+    n_samples, hop = x_N.shape[0], n_fft // _OVERLAP
+    step = jnp.round(jnp.asarray(ratio, jnp.float32) * _PHASES).astype(jnp.int32)
+    ratio = step.astype(jnp.float32) / _PHASES
+    n_frames = int(np.ceil(n_samples * max_ratio + _TAPS) / hop) + 2
+    place_T = jnp.round(jnp.arange(n_frames, dtype=jnp.float32) * (hop * rate / ratio))
+    # Beyond the end all is silence, wherever it is read.
+    place_T = jnp.minimum(place_T, n_samples + n_fft).astype(jnp.int32)
+    now_TK, before_TK = _analyse(x_N, place_T, n_fft)
+    out_TK = now_TK * _lock_phases(now_TK, before_TK, sequential)
+    y_M = _overlap_add(out_TK * _make_lowpass(ratio, out_TK.shape[1]), n_fft)
+    y_N = _resample(y_M, step, n_samples, offset=n_fft // 2)
+    end = jnp.minimum(jnp.round(length / rate), length).astype(jnp.int32)
+    return jnp.where(jnp.arange(n_samples) < end, y_N, 0)
+
+
+@functools.lru_cache(maxsize=8)
+def _make_window(n_fft: int) -> np.ndarray:
+    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)).astype(np.float32)
+
+
+def _analyse(x_N: jax.Array, place_T: jax.Array, n_fft: int) -> tuple[jax.Array, jax.Array]:
+    """Spectra [T, K] of the windows centred at `place_T`, and of those one hop before each."""
+    hop = n_fft // _OVERLAP
+    padded = jnp.pad(x_N, (n_fft // 2 + hop, 2 * n_fft))
+    start_2T = jnp.concatenate([place_T + hop, place_T])
+    frame_2TN = jax.vmap(lambda i: jax.lax.dynamic_slice(padded, (i,), (n_fft,)))(start_2T)
+    spectrum_2TK = jnp.fft.rfft(frame_2TN * _make_window(n_fft)[None, :])
+    now_TK, before_TK = jnp.split(spectrum_2TK, 2)
+    return now_TK, before_TK
+
+
+def _lock_phases(now_TK: jax.Array, before_TK: jax.Array, sequential: bool) -> jax.Array:
+    """The unit numbers that turn each frame so that it goes on where the one before it left off.
+
+    A partial's phase one hop before frame m is known from `before_TK[m]`, and what it was given is
+    frame m - 1; their difference, added to the turn of frame m - 1, is the turn of frame m. All
+    bins around a peak of the spectrum take the peak's turn, and with it what the peak's own place
+    had in the frame before, so that a partial stays whole while it glides from bin to bin.
+
+    Source: J. Laroche and M. Dolson, "Improved phase vocoder time-scale modification of audio",
+    1999 (identity phase locking).
+    """
+    difference_TK = now_TK[:-1] * before_TK[1:].conj()
+    power_TK = _compute_power(difference_TK)
+    loud_TK = power_TK > 1e-30
+    turn_TK = jnp.where(loud_TK, difference_TK * jax.lax.rsqrt(jnp.maximum(power_TK, 1e-30)), 1)
+    peak_TK = _find_peaks(_compute_power(now_TK[1:]))
+    first_K = jnp.ones_like(turn_TK[0])
+
+    def step(total_K, frame):
+        peak_K, turn_K = frame
+        total_K = (total_K * turn_K)[peak_K]
+        return total_K, total_K
+
+    def join(early, late):  # of several frames each: late reads early's turns at its own peaks
+        (peak_a, turn_a), (peak_b, turn_b) = early, late
+        return _pick(peak_a, peak_b), _pick(turn_a, peak_b) * turn_b
+
+    if sequential:
+        _, total_TK = jax.lax.scan(step, first_K, (peak_TK, turn_TK))
+    else:
+        _, total_TK = jax.lax.associative_scan(join, (peak_TK, _pick(turn_TK, peak_TK)))
+    return jnp.concatenate([first_K[None], total_TK])
+
+
+def _pick(value_TK: jax.Array, index_TK: jax.Array) -> jax.Array:
+    return jnp.take_along_axis(value_TK, index_TK, axis=-1, mode="promise_in_bounds")
+
+
+def _compute_power(x_TK: jax.Array) -> jax.Array:
+    return jnp.square(x_TK.real) + jnp.square(x_TK.imag)
+
+
+def _find_peaks(power_TK: jax.Array) -> jax.Array:
+    """For each bin the number of the peak that is reached by climbing, int32 [T, K]."""
+    n_bins = power_TK.shape[-1]
+    bin_TK = jnp.broadcast_to(jnp.arange(n_bins, dtype=jnp.int32), power_TK.shape)
+    padded_TK = jnp.pad(power_TK, ((0, 0), (2, 2)), constant_values=-1.0)
+    best_TK, peak_TK = power_TK, bin_TK
+    for away in (-1, 1, -2, 2):  # a window's main lobe reaches two bins to either side
+        there_TK = padded_TK[:, 2 + away : 2 + away + n_bins]
+        higher_TK = there_TK > best_TK
+        best_TK = jnp.where(higher_TK, there_TK, best_TK)
+        peak_TK = jnp.where(higher_TK, bin_TK + away, peak_TK)
+    for _ in range(3):  # 2, 4, 8, 16 bins
+        peak_TK = _pick(peak_TK, peak_TK)
+    return peak_TK
+
+
+def _make_lowpass(ratio: jax.Array, n_bins: int) -> jax.Array:
+    """Gain of each bin, [1, K]: what would lie above half the rate once sped up by `ratio` goes."""
+    edge = (n_bins - 1) / jnp.maximum(ratio, 1)
+    return jnp.where(ratio > 1, jnp.clip((edge - jnp.arange(n_bins)) / 4, 0, 1), 1)[None, :]
+
+
+def _overlap_add(spectrum_TK: jax.Array, n_fft: int) -> jax.Array:
+    """Frames a hop apart back to samples, [T, K] -> [(T + 3) * hop]; frame 0 is centred n_fft / 2
+    after the first sample."""
+    n_frames, hop, window = spectrum_TK.shape[0], n_fft // _OVERLAP, _make_window(n_fft)
+    frame_TN = jnp.fft.irfft(spectrum_TK, n=n_fft) * window[None, :]
+
+    def add(block_TJH):
+        return sum(
+            jnp.pad(block_TJH[:, j], ((j, _OVERLAP - 1 - j), (0, 0))) for j in range(_OVERLAP)
+        )
+
+    weight_TJH = np.broadcast_to(window**2, (n_frames, n_fft)).reshape(-1, _OVERLAP, hop)
+    weight = sum(np.pad(weight_TJH[:, j], ((j, _OVERLAP - 1 - j), (0, 0))) for j in range(_OVERLAP))
+    return (add(frame_TN.reshape(-1, _OVERLAP, hop)) / np.maximum(weight, 1e-2)).reshape(-1)
+
+
+@functools.lru_cache(maxsize=1)
+def _make_kernel() -> np.ndarray:
+    """Windowed sinc, float32 [_TAPS, _PHASES]: weight of each sample around a place."""
+    away = np.arange(_PHASES)[None, :] / _PHASES + _TAPS // 2 - 1 - np.arange(_TAPS)[:, None]
+    window = np.i0(5 * np.sqrt(np.maximum(0, 1 - (2 * away / _TAPS) ** 2))) / np.i0(5)
+    kernel = np.sinc(away) * window
+    return (kernel / kernel.sum(axis=0)).astype(np.float32)
+
+
+def _resample(y_M: jax.Array, step: jax.Array, n_samples: int, offset: int) -> jax.Array:
+    """y at the places offset + n * step / _PHASES, n from 0 to n_samples - 1."""
+    n = np.arange(n_samples, dtype=np.int32)
+    fine_N = (n % _PHASES) * step
+    whole_N = (n // _PHASES) * step + fine_N // _PHASES + (offset - _TAPS // 2 + 1)
+    phase_N, kernel = fine_N % _PHASES, jnp.asarray(_make_kernel())
+    whole_N = jnp.minimum(whole_N, y_M.shape[0] - _TAPS)
+    y_N = jnp.zeros(n_samples, jnp.float32)
+    for tap in range(_TAPS):
+        weight_N = kernel[tap].at[phase_N].get(mode="promise_in_bounds")
+        y_N += weight_N * y_M.at[whole_N + tap].get(mode="promise_in_bounds")
+    return y_N

@@ -1,4 +1,4 @@
-"""The LSTM: one step of it, and the scan over frames."""
+"""The LSTM and its forms: the scan over a cell, and faster ones with the same parameters."""
 
 from typing import Any
 
@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ser_jax.models.cudnn_lstm import run_cudnn_lstm
+from ser_jax.models.fast_lstm import run_lstm
 from ser_jax.models.layers import Initializer
 
 
@@ -34,7 +36,17 @@ class LSTMCell(nn.Module):
 
 
 class LSTM(nn.Module):
-    """LSTM that returns its last state; the input projection is one product ahead of the scan."""
+    """LSTM that returns its last state; the input projection is one product ahead of the scan.
+
+    Attributes:
+      hidden: units.
+      kernel_init: initial values of the kernel from the input.
+      recurrent_init: initial values of the kernel from the last state.
+      forget_bias: initial bias of the forget gate.
+      dtype: type of the products; gates and cell are float32.
+      form: 'plain' (nn.scan over the cell, automatic differentiation: the reference), 'fast' or
+        'cudnn' (NVIDIA GPUs); the numbers and the parameters are the same.
+    """
 
     hidden: int
     kernel_init: Initializer
@@ -46,6 +58,22 @@ class LSTM(nn.Module):
     @nn.compact
     def __call__(self, x_BTF: jax.Array, mask_BT: jax.Array) -> jax.Array:
         """[B, T, F] to the state [B, H] after the last real frame."""
+        x_BTF = x_BTF.astype(self.dtype)
+        if self.form == "plain" or self.is_initializing():
+            return self._scan(x_BTF, mask_BT)
+        # The other forms read the parameters that the plain one makes.
+        params = self.variables["params"]
+        weights = (
+            params["input"]["kernel"],
+            params["input"]["bias"],
+            params["cell"]["recurrent"]["kernel"],
+        )
+        if self.form == "cudnn":
+            return run_cudnn_lstm(x_BTF, *weights, mask_BT)
+        cast = (weight.astype(self.dtype) for weight in weights)
+        return run_lstm(x_BTF.swapaxes(0, 1), *cast, mask_BT.T)
+
+    def _scan(self, x_BTF: jax.Array, mask_BT: jax.Array) -> jax.Array:
         B, H = x_BTF.shape[0], self.hidden
 
         def init_bias(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
@@ -53,7 +81,7 @@ class LSTM(nn.Module):
 
         z_BT4H = nn.Dense(
             4 * H, kernel_init=self.kernel_init, bias_init=init_bias, dtype=self.dtype, name="input"
-        )(x_BTF.astype(self.dtype))
+        )(x_BTF)
         scan = nn.scan(LSTMCell, variable_broadcast="params", split_rngs={"params": False})
         cell = scan(self.recurrent_init, self.dtype, name="cell")
         carry = (jnp.zeros((B, H), jnp.float32), jnp.zeros((B, H), self.dtype))

@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ser_jax.batching import Batch, Dataset, TakeTrain, take, take_plain
 from ser_jax.config import ParallelConfig
 from ser_jax.errors import check
 from ser_jax.metrics import Sums
+from ser_jax.sharing import spread
 from ser_jax.state import TrainState
 from ser_jax.step import eval_step, predict_step, train_step
 
@@ -155,18 +156,34 @@ def _scan(step: Callable[..., Any]) -> Callable[..., Any]:
 
 def replicated(layout: Layout) -> NamedSharding:
     """The whole of an array on every device of a mesh."""
-    mesh = jax.make_mesh((len(layout.devices),), (AXIS,), devices=layout.devices)
-    return NamedSharding(mesh, PartitionSpec())
+    return NamedSharding(Mesh(np.asarray(layout.devices), (AXIS,)), PartitionSpec())
 
 
-def _compile(function: Callable[..., Any], layout: Layout) -> Callable[..., Any]:
-    """`function(carry, dataset, index [..., B], *rest)` on the devices of a layout.
+def compile_step(step: Callable[..., Any], layout: Layout) -> Callable[..., Any]:
+    """A program (carry, dataset, index, *rest) -> carry on the devices of a layout.
 
     The last axis of the clip numbers is shared out, all else is on every device.
+
+    Args:
+      step: (carry, dataset, index_B, *rest) -> carry, pure.
+      layout: `layout.scan` makes the program take index_SB, else index_B.
     """
+    function = _scan(step) if layout.scan else step
     if layout.mode == "jit":
         return jax.jit(function, donate_argnums=0)
     return (_compile_mesh if layout.mode == "mesh" else _compile_pmap)(function, layout)
+
+
+def share_out_clips(layout: Layout) -> NamedSharding | None:
+    """How several processes share the clips of a corpus out; None: there is one process."""
+    if jax.process_count() == 1:
+        return None
+    return NamedSharding(replicated(layout).mesh, PartitionSpec(AXIS))
+
+
+def _lay_out(arguments: Any, whole: NamedSharding) -> Any:
+    put = jax.device_put if whole.is_fully_addressable else spread
+    return put(arguments, whole)
 
 
 def _compile_mesh(function: Callable[..., Any], layout: Layout) -> Callable[..., Any]:
@@ -178,7 +195,7 @@ def _compile_mesh(function: Callable[..., Any], layout: Layout) -> Callable[...,
         return function(carry, dataset, index, *rest)
 
     program = jax.jit(constrained, donate_argnums=0, out_shardings=whole)
-    return lambda *arguments: program(*jax.device_put(arguments, whole))
+    return lambda *arguments: program(*_lay_out(arguments, whole))
 
 
 def _compile_pmap(function: Callable[..., Any], layout: Layout) -> Callable[..., Any]:
@@ -201,8 +218,17 @@ def _compile_batch(function: Callable[..., Any], layout: Layout) -> Callable[...
     whole = replicated(layout)
     program = jax.jit(function, donate_argnums=0, out_shardings=whole)
     return lambda carry, batch, *rest: program(
-        jax.device_put(carry, whole), batch, *jax.device_put(rest, whole)
+        _lay_out(carry, whole), batch, *_lay_out(rest, whole)
     )
+
+
+def _compile_predict(function: Callable[..., Any], layout: Layout) -> Callable[..., Any]:
+    """`function(dataset, index_B, variables)`, its result on every device."""
+    if share_out_clips(layout) is None:  # every device has all of the parameters and clips
+        return jax.jit(function)
+    whole = replicated(layout)
+    program = jax.jit(function, out_shardings=whole)
+    return lambda *arguments: program(*_lay_out(arguments, whole))
 
 
 def make_programs(
@@ -225,8 +251,7 @@ def make_programs(
     steps = make_steps(model, tx, take_train, layout.axis_name)
     run_train = _make_fold(steps.train, steps.train_batch, layout)
     run_evaluate = _make_fold(steps.evaluate, steps.evaluate_batch, layout)
-    # Every device has all of the parameters, so a prediction needs no laying out.
-    run_predict = jax.jit(steps.predict)
+    run_predict = _compile_predict(steps.predict, layout)
 
     def train_epoch(
         state: TrainState,
@@ -256,7 +281,7 @@ def _make_fold(
       step_batch: (carry, batch, *rest) -> carry, for a corpus that is streamed.
       layout: see `Layout`.
     """
-    run = _compile(_scan(step) if layout.scan else step, layout)
+    run = compile_step(step, layout)
     run_batch = _compile_batch(step_batch, layout)
 
     def fold(

@@ -1,6 +1,12 @@
 """The compiled programs do what their steps do, batch by batch."""
 
 import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -111,3 +117,40 @@ def test_evaluation_and_prediction_agree_whatever_the_batch_size(programs, datas
         np.testing.assert_allclose(sums.loss, loss, rtol=1e-5)
         assert sums.count == 7
         np.testing.assert_array_equal(sums.confusion_CC, confusion_CC)
+
+
+# Eight devices, in a process of their own.
+
+NETWORKS = ["cnn plain", "lstm masked", "cnn_lstm masked"]
+
+
+@functools.cache
+def compare_layouts(network: str) -> dict[str, Any]:
+    """What tests/layouts.py finds."""
+    root = Path(__file__).parents[1]
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.layouts", *network.split()],
+        env=os.environ | flags, cwd=root, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_layout_gives_the_parameters_statistics_and_sums_of_one_device(network):
+    gaps = compare_layouts(network)["gaps"]
+    moved = [gap for name, gap in gaps.items() if name.startswith("moved")]
+    assert min(moved) > 1e-3  # there was something to differ in
+    others = {name: gap for name, gap in gaps.items() if not name.startswith("moved")}
+    assert len(others) == 5 * 3
+    assert max(others.values()) < 1e-5, others
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_training_step_lowers_for_tpu_and_cuda(network):
+    lowered = compare_layouts(network)["lowered"]
+    assert len(lowered) == 6
+    assert all(platforms == ["tpu", "cuda"] for platforms in lowered.values())

@@ -1,0 +1,122 @@
+"""Every layout of the training step on eight simulated devices; run as a program by its tests."""
+
+import json
+import sys
+from typing import Any
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+
+from ser_jax.batching import PADDING, Dataset
+from ser_jax.config import ModelConfig, TrainConfig, override
+from ser_jax.features import Normaliser
+from ser_jax.metrics import Sums
+from ser_jax.models import make_model
+from ser_jax.parallel import AXIS, Layout, Programs, compile_step, make_programs, make_steps
+from ser_jax.state import TrainState, init_state, make_optimizer
+
+N_CLASSES, T, F, N_CLIPS, N_STEPS = 4, 16, 8, 24, 3
+TX = make_optimizer(TrainConfig(optimizer="sgd", learning_rate=0.01))
+
+CASES = {
+    "full": [16, 16, 16],
+    "ragged": [16, 16, 11],
+    "one shard all padding": [14, 9, 13],
+}
+"""Real clips in each of three batches of 16 rows: eight shards of two."""
+
+
+def make_dataset() -> Dataset:
+    rng = np.random.default_rng(0)
+    frames_B = rng.integers(T // 2, T + 1, N_CLIPS)
+    mask_BT = np.arange(T)[None, :] < frames_B[:, None]
+    x_BTF = (rng.standard_normal((N_CLIPS, T, F)) * mask_BT[..., None]).astype(np.float32)
+    label_B = rng.integers(0, N_CLASSES, N_CLIPS).astype(np.int32)
+    return Dataset(
+        jnp.asarray(x_BTF), jnp.asarray(frames_B, jnp.int32), jnp.asarray(label_B),
+        Normaliser(jnp.full(F, 0.1), jnp.full(F, 1.5)), jnp.ones((), jnp.int32),
+    )  # fmt: skip
+
+
+def make_index(counts: list[int]) -> np.ndarray:
+    rng = np.random.default_rng(1)
+    index_SB = np.full((N_STEPS, 16), PADDING, np.int32)
+    for row_B, count in zip(index_SB, counts, strict=True):
+        row_B[:count] = rng.permutation(N_CLIPS)[:count]
+    return index_SB
+
+
+def init() -> TrainState:
+    return init_state(MODELS[None], TX, seed=0, n_frames=T, n_features=F, dropout=0.0)
+
+
+def train(programs: Programs, index_SB: np.ndarray) -> Any:
+    """The state after three steps and the sums of training and evaluation."""
+    dataset = make_dataset()
+    state, sums = programs.train_epoch(init(), dataset, index_SB)
+    scores = programs.evaluate(state.variables, dataset, index_SB)
+    return jax.device_get((state.variables, (sums, scores)))
+
+
+def find_gap(a: Any, b: Any, *, relative: bool = False) -> float:
+    """Greatest difference between two trees."""
+    gaps = jax.tree.map(
+        lambda x, y: np.max(np.abs(x - y) / (np.maximum(np.abs(y), 1) if relative else 1)), a, b
+    )
+    return float(max(jax.tree.leaves(gaps)))
+
+
+def compare() -> dict[str, Any]:
+    """How far each layout is from one device, by case; how far training moved the parameters."""
+    devices = tuple(jax.devices())
+    assert len(devices) == 8
+    layouts = [
+        Layout(mode, scan, devices if mode != "jit" else ())
+        for mode in ("jit", "mesh", "pmap")
+        for scan in (False, True)
+    ]
+    found, expected = {}, {}
+    for layout in layouts:
+        model = MODELS[layout.axis_name]
+        programs = make_programs(model, TX, n_classes=N_CLASSES, layout=layout)
+        for case, counts in CASES.items():
+            variables, sums = train(programs, make_index(counts))
+            if layout == Layout():
+                expected[case] = variables, sums
+                found[f"moved, {case}"] = find_gap(variables["params"], init().params)
+                continue
+            name = f"{layout.mode}{', scanned' if layout.scan else ''}, {case}"
+            found[name] = max(
+                find_gap(variables, expected[case][0]),
+                find_gap(sums, expected[case][1], relative=True),
+            )
+    return found
+
+
+def lower() -> dict[str, list[str]]:
+    """The platforms that the training step was lowered for, by layout."""
+    devices = tuple(jax.devices())
+    found = {}
+    for mode in ("jit", "mesh", "pmap"):
+        layout = Layout(mode, devices=devices if mode != "jit" else ())
+        steps = make_steps(MODELS[layout.axis_name], TX, axis_name=layout.axis_name)
+        for scan in (False, True):
+            index = make_index(CASES["ragged"])
+            program = compile_step(steps.train, layout._replace(scan=scan))
+            carry = init(), Sums.zeros(N_CLASSES)
+            exported = jax.export.export(jax.jit(program), platforms=("tpu", "cuda"))(
+                carry, make_dataset(), index if scan else index[0]
+            )
+            found[f"{mode}{', scanned' if scan else ''}"] = list(exported.platforms)
+    return found
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_disable_most_optimizations", True)
+    name, masked = sys.argv[1], sys.argv[2] == "masked"
+    changes = {"name": name, "mask_padding": masked, "channels": (4, 6), "hidden": 8, "dense": (5,)}
+    config = override(ModelConfig(), changes)
+    MODELS = {axis: make_model(config, N_CLASSES, axis_name=axis) for axis in (None, AXIS)}
+    json.dump({"gaps": compare(), "lowered": lower()}, sys.stdout)

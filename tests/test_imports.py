@@ -20,8 +20,8 @@ ROWS = [
     ["corpora", "splits", "models", "augment"],
     ["inputs", "state"],
     ["step"],
-    ["parallel"],
-    ["checkpoint", "pretrained", "report"],
+    ["parallel", "probe"],
+    ["checkpoint", "pretrained", "report", "grid"],
     ["loop"],
     ["monitor", "run_dir", "results"],
     ["run"],
@@ -32,7 +32,7 @@ ROWS = [
 ]
 ROW = {name: number for number, row in enumerate(ROWS) for name in row}
 
-PURE = ["features", "augment.*", "models.*", "metrics", "state", "step", "parallel"]
+PURE = ["features", "augment.*", "models.*", "metrics", "state", "step", "parallel", "grid"]
 # What only these modules may import (patterns).
 RESERVED = {
     "transformers": ["models.wav2vec2", "pretrained", "export"],

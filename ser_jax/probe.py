@@ -1,0 +1,92 @@
+"""Which of several equal forms of a network is fastest on this device: a short timed race."""
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+
+from ser_jax.batching import Batch
+from ser_jax.config import ModelConfig, TrainConfig
+from ser_jax.models import Forms, make_model
+from ser_jax.state import init_state, make_optimizer
+from ser_jax.step import train_step
+
+_REPEATS = 5
+
+
+def choose_forms(
+    model: ModelConfig, dtype: str, *, batch_size: int, n_frames: int, n_features: int
+) -> Forms:
+    """The forms to train a network with.
+
+    On CPU and TPU they are known. On NVIDIA, cuDNN's LSTM and the scan win by turns, with the sizes
+    and the card, so both take a few steps; what is compiled for it stays in the compilation cache.
+
+    Args:
+      model: the network.
+      dtype: type of the computation.
+      batch_size, n_frames, n_features: B, T and F of a batch.
+    """
+    if not _has_cudnn() or model.name == "cnn":
+        return Forms()
+    # Neither dropout nor masks move the race.
+    return _race_lstm(model.name, model.hidden, dtype, batch_size, n_frames, n_features)
+
+
+def _has_cudnn() -> bool:
+    device = jax.devices()[0]
+    return device.platform == "gpu" and "cuda" in device.client.platform_version.lower()
+
+
+@functools.cache
+def _race_lstm(
+    name: str, hidden: int, dtype: str, batch_size: int, n_frames: int, n_features: int
+) -> Forms:
+    config = ModelConfig(name=name, hidden=hidden)  # pyright: ignore[reportArgumentType]
+    contestants = {
+        Forms(lstm=form): _make_step(config, Forms(lstm=form), dtype, batch_size, n_frames,
+                                     n_features)
+        for form in ("fast", "cudnn")
+    }  # fmt: skip
+    return pick_fastest(contestants)
+
+
+def _make_step(
+    config: ModelConfig, forms: Forms, dtype: str, batch_size: int, n_frames: int, n_features: int
+) -> Callable[[], object]:
+    """A training step on made-up features, to be called again and again."""
+    model, tx = make_model(config, 8, dtype=dtype, forms=forms), make_optimizer(TrainConfig())
+    sizes = {"n_frames": n_frames, "n_features": n_features}
+    state = init_state(model, tx, seed=0, dropout=0.1, **sizes)
+    x_BTF = jax.random.normal(jax.random.key(0), (batch_size, n_frames, n_features))
+    weight_B = jnp.ones(batch_size)
+    batch = Batch(x_BTF, jnp.ones(x_BTF.shape[:2], bool), weight_B.astype(jnp.int32), weight_B)
+    step = jax.jit(functools.partial(train_step, model=model, tx=tx))
+    return lambda: step(state, batch)
+
+
+def pick_fastest(
+    contestants: Mapping[Forms, Callable[[], object]],
+    clock: Callable[[], float] = time.perf_counter,
+) -> Forms:
+    """The contestant with the least time; they take turns, so that a slow moment hits all.
+
+    One that the device refuses is passed over; the first one must run.
+    """
+    best_s: dict[Forms, float] = {}
+    for number, (forms, step) in enumerate(contestants.items()):
+        try:
+            jax.block_until_ready(step())  # compiles
+        except jax.errors.JaxRuntimeError:
+            if number == 0:
+                raise
+            continue
+        best_s[forms] = float("inf")
+    for _ in range(_REPEATS):
+        for forms in best_s:
+            start_s = clock()
+            jax.block_until_ready(contestants[forms]())
+            best_s[forms] = min(best_s[forms], clock() - start_s)
+    return min(best_s, key=lambda forms: best_s[forms])

@@ -77,14 +77,17 @@ def _prepare(command: Command) -> None:
 
 
 def _train(command: Command) -> None:
+    from ser_jax.distributed import is_writer, taking_part
     from ser_jax.printing import print_metrics
     from ser_jax.run import train
     from ser_jax.run_dir import default_run_dir
 
-    metrics = train(command.config)
-    run_dir = command.config.run_dir or default_run_dir(command.config)
-    print_metrics(metrics["test"], f"Test, best epoch {metrics['best_epoch']}")
-    print(f"{run_dir}: metrics.json, figures, checkpoints")
+    with taking_part(command.config.parallel):
+        metrics = train(command.config)
+        if is_writer():
+            run_dir = command.config.run_dir or default_run_dir(command.config)
+            print_metrics(metrics["test"], f"Test, best epoch {metrics['best_epoch']}")
+            print(f"{run_dir}: metrics.json, figures, checkpoints")
 
 
 def _evaluate(command: Command) -> None:

@@ -19,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ser_jax.config import ParallelConfig
 from ser_jax.errors import UserError, check
+from ser_jax.progress import be_silent
 from ser_jax.watch import GRACE_S, Peer, Watch, gather, join, start_relay
 
 START_S = 120.0
@@ -86,6 +87,8 @@ def initialize(parallel: ParallelConfig, *, start_s: float = START_S) -> Process
         cluster_detection_method="deactivate", heartbeat_timeout_seconds=JAX_HEARTBEAT_S,
     )  # fmt: skip
     _connect_devices()
+    if me.process != 0:
+        be_silent()
     _processes = Processes(me.process, me.count)
     return _processes
 

@@ -169,6 +169,8 @@ def fit_normaliser(
     x_BTF: Any,
     mask_BT: Any | None = None,
     kind: Literal["coefficient", "global", "none"] = "coefficient",
+    *,
+    total: Callable[[np.ndarray], np.ndarray] = lambda part: part,
 ) -> Normaliser:
     """Mean and standard deviation of the training clips' features, on the host in float64.
 
@@ -176,6 +178,7 @@ def fit_normaliser(
       x_BTF: features of the training clips, and of no others.
       mask_BT: True for frames that count; None: all do.
       kind: 'coefficient' (per feature), 'global' (one pair for all), 'none' (0 and 1: no change).
+      total: from a sum over these clips to that over all, where each process has some of them.
 
     Returns:
       A `Normaliser`; a feature that never varies gets deviation 1, so that it becomes 0, not NaN.
@@ -186,10 +189,11 @@ def fit_normaliser(
         row_RF = np.asarray(x_BTF).reshape(-1, n_features)
         if mask_BT is not None:
             row_RF = row_RF[np.asarray(mask_BT, bool).reshape(-1)]
-        check(len(row_RF) > 0, "normalisation: there is no frame to take statistics from")
         axis = 0 if kind == "coefficient" else None
-        mean = row_RF.mean(axis=axis, dtype=np.float64, keepdims=True)
-        std = np.sqrt(np.square(row_RF - mean).mean(axis=axis, keepdims=True))
+        count = total(np.array(float(len(row_RF) if axis == 0 else row_RF.size)))
+        check(count > 0, "normalisation: there is no frame to take statistics from")
+        mean = total(row_RF.sum(axis=axis, dtype=np.float64, keepdims=True)) / count
+        std = np.sqrt(total(np.square(row_RF - mean).sum(axis=axis, keepdims=True)) / count)
         mean, std = mean[0], np.where(std > 1e-5, std, 1.0)[0]
     return Normaliser(
         mean_F=jnp.asarray(np.broadcast_to(mean, n_features), jnp.float32),

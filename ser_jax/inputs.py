@@ -9,13 +9,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from ser_jax.augment import HostAugmenter, Pending
 from ser_jax.batching import Dataset, compute_features
 from ser_jax.config import AugmentConfig, DataConfig, FeaturesConfig
 from ser_jax.corpora import Corpus, load_corpus
+from ser_jax.corpora.shard import load_shard
+from ser_jax.errors import check
 from ser_jax.features import Normaliser, count_frames, fit_normaliser, make_front_end
 from ser_jax.progress import progress
+from ser_jax.sharing import add_up, find_rows, shard
 
 FrontEnd = Callable[[jax.Array], jax.Array]
 
@@ -28,12 +32,21 @@ class Inputs(NamedTuple):
       front_end: compiled function from waves [B, N] to features [B, T, F].
       x_BTF: features of every clip, float32, on the host.
       frames_B: real frames of every clip.
+      clips: how several processes share the clips out; each has the features and samples of its
+        own, and zeros for the others'. None: one process has all.
     """
 
     corpus: Corpus
     front_end: FrontEnd
     x_BTF: np.ndarray
     frames_B: np.ndarray
+    clips: NamedSharding | None = None
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Numbers of the clips that this process has, sorted."""
+        n_clips = len(self.frames_B)
+        return np.arange(n_clips) if self.clips is None else find_rows(n_clips, self.clips)
 
 
 @functools.cache
@@ -42,45 +55,68 @@ def make_fast_front_end(features: FeaturesConfig, rate_hz: int) -> FrontEnd:
     return jax.jit(make_front_end(features, rate_hz))
 
 
-def load_inputs(data: DataConfig, features: FeaturesConfig) -> Inputs:
-    """The corpus that `data` names and its features; the last one asked for is kept in memory."""
+def load_inputs(
+    data: DataConfig, features: FeaturesConfig, clips: NamedSharding | None = None
+) -> Inputs:
+    """The corpus that `data` names and its features; the last one asked for is kept in memory.
+
+    Args:
+      data, features: settings.
+      clips: how several processes share the clips out; None: one process loads all.
+    """
     # The split plays no part here, so the cells of a grid share one computation.
     return _load_inputs(
-        dataclasses.replace(data, protocol="study", fold=1, split_seed=None), features
+        dataclasses.replace(data, protocol="study", fold=1, split_seed=None), features, clips
     )
 
 
 @functools.lru_cache(maxsize=1)
-def _load_inputs(data: DataConfig, features: FeaturesConfig) -> Inputs:
-    return compute_inputs(load_corpus(data), features)
+def _load_inputs(data: DataConfig, features: FeaturesConfig, clips: NamedSharding | None) -> Inputs:
+    if clips is None:
+        return compute_inputs(load_corpus(data), features)
+    corpus = load_shard(data, functools.partial(find_rows, sharding=clips))
+    return compute_inputs(corpus, features, clips)
 
 
-def compute_inputs(corpus: Corpus, features: FeaturesConfig) -> Inputs:
-    """The features of every clip of a corpus in memory, with a progress bar."""
+def compute_inputs(
+    corpus: Corpus, features: FeaturesConfig, clips: NamedSharding | None = None
+) -> Inputs:
+    """The features of a corpus in memory, with a progress bar; `clips` as in `load_inputs`."""
     front_end = make_fast_front_end(features, corpus.rate_hz)
-    with progress("features", len(corpus.file_names), "clips") as advance:
-        x_BTF = compute_features(front_end, corpus.wave_BN, on_chunk=advance)
     frames_B = count_frames(corpus.length_B, features.hop_length).astype(np.int32)
-    return Inputs(corpus, front_end, np.asarray(x_BTF), frames_B)
+    rows = slice(None) if clips is None else find_rows(len(frames_B), clips)
+    wave_BN = corpus.wave_BN[rows]
+    with progress("features", len(wave_BN), "clips") as advance:
+        x_BTF = np.asarray(compute_features(front_end, wave_BN, on_chunk=advance))
+    if clips is not None:
+        own_BTF, x_BTF = x_BTF, np.zeros((len(frames_B), *x_BTF.shape[1:]), np.float32)
+        x_BTF[rows] = own_BTF
+    return Inputs(corpus, front_end, x_BTF, frames_B, clips)
 
 
 def fit_to_training(inputs: Inputs, train_index: np.ndarray, kind: str, masked: bool) -> Normaliser:
     """Statistics of the training clips, over real frames alone if `masked`."""
+    total = add_up if inputs.clips is not None else lambda part: part
+    if inputs.clips is not None:
+        train_index = train_index[np.isin(train_index, inputs.rows)]
     x_BTF = inputs.x_BTF[train_index]
     mask_BT = np.arange(x_BTF.shape[1])[None, :] < inputs.frames_B[train_index][:, None]
-    return fit_normaliser(x_BTF, mask_BT if masked else None, kind)  # pyright: ignore[reportArgumentType]
+    mask = mask_BT if masked else None
+    return fit_normaliser(x_BTF, mask, kind, total=total)  # pyright: ignore[reportArgumentType]
 
 
 def make_dataset(inputs: Inputs, normaliser: Normaliser, *, with_waves: bool = False) -> Dataset:
     """The corpus on the device, its samples too if they are to be augmented there."""
     corpus = inputs.corpus
+    # What every clip has a row of, samples or features, is shared out; the rest is small.
+    place = jnp.asarray if inputs.clips is None else functools.partial(shard, sharding=inputs.clips)
     return Dataset(
-        x_BTF=jnp.asarray(inputs.x_BTF),
+        x_BTF=place(inputs.x_BTF),
         frames_B=jnp.asarray(inputs.frames_B),
         label_B=jnp.asarray(corpus.emotion_B),
         normaliser=normaliser,
         draw=jnp.asarray(1, jnp.int32),
-        wave_BN=jnp.asarray(corpus.wave_BN) if with_waves else None,
+        wave_BN=place(corpus.wave_BN) if with_waves else None,
         length_B=jnp.asarray(corpus.length_B, jnp.int32) if with_waves else None,
     )
 
@@ -170,6 +206,10 @@ def open_epochs(
             dataset, draw=np.asarray(1 if once else epoch, np.int32)
         )
         return
+    check(
+        inputs.clips is None,
+        "augment.backend=host: several processes augment on the device alone; leave the key out",
+    )
     with HostAugmenter(augment, inputs.corpus.rate_hz, seed) as augmenter:
         yield AugmentedEpochs(
             inputs, dataset, train_index, augmenter,

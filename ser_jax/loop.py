@@ -14,6 +14,7 @@ from ser_jax.checkpoint import Checkpoints
 from ser_jax.errors import UserError
 from ser_jax.metrics import Sums, compute_accuracy, compute_loss
 from ser_jax.parallel import Programs, Stream
+from ser_jax.sharing import SharedCheckpoints
 from ser_jax.state import TrainState
 
 OnEvent = Callable[[dict[str, Any]], None]
@@ -93,7 +94,7 @@ def fit(
     train_index: np.ndarray,
     val_index: np.ndarray,
     settings: FitSettings,
-    checkpoints: Checkpoints,
+    checkpoints: Checkpoints | SharedCheckpoints,
     on_event: OnEvent,
     facts: dict[str, Any],
 ) -> FitResult:

@@ -6,6 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 
 _PLAIN_INTERVAL_S = 10.0
+_silent = False
+
+
+def be_silent() -> None:
+    """Show nothing from now on, where another process of the same run does."""
+    global _silent
+    _silent = True
 
 
 @contextlib.contextmanager
@@ -15,6 +22,9 @@ def progress(description: str, total: int, unit: str = "") -> Iterator[Callable[
     On a terminal this is a bar. Elsewhere (a log file, CI) it is a line every ten seconds, so that
     short jobs stay silent.
     """
+    if _silent:
+        yield lambda n=1: None
+        return
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import (

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
+import jax
 import numpy as np
 import optax
 
@@ -20,9 +21,11 @@ from ser_jax.config import (
     Config,
     FeaturesConfig,
     ModelConfig,
+    ParallelConfig,
     TrainConfig,
 )
 from ser_jax.corpora import Corpus
+from ser_jax.distributed import is_writer
 from ser_jax.errors import check
 from ser_jax.features import make_front_end
 from ser_jax.files import write_atomic
@@ -30,7 +33,14 @@ from ser_jax.inputs import fit_to_training, load_inputs, make_dataset, open_epoc
 from ser_jax.loop import FitSettings, OnEvent, fit
 from ser_jax.models import make_model
 from ser_jax.monitor import profiled, watch
-from ser_jax.parallel import Layout, Programs, choose_layout, make_programs
+from ser_jax.parallel import (
+    Layout,
+    Programs,
+    choose_layout,
+    make_programs,
+    replicated,
+    share_out_clips,
+)
 from ser_jax.report import write_run_report
 from ser_jax.report.events import EventLog
 from ser_jax.results import (
@@ -47,6 +57,7 @@ from ser_jax.run_dir import (
     open_run_dir,
     read_finished,
 )
+from ser_jax.sharing import SharedCheckpoints, share
 from ser_jax.splits import Split, make_split
 from ser_jax.state import init_state, make_optimizer
 
@@ -73,11 +84,13 @@ def train(
       UserError: bad input, a directory of another run, a write that failed, a loss that is no
         number.
     """
+    _check_processes(config.parallel)
     run_dir = Path(config.run_dir or default_run_dir(config))
     config = dataclasses.replace(config, run_dir=str(run_dir))
-    if check_run_dir(run_dir, config):
-        return read_finished(run_dir, draw=observe is None)
-    inputs = load_inputs(config.data, config.features)
+    if finished := share(lambda: _read_if_finished(run_dir, config, draw=observe is None)):
+        return finished
+    layout = choose_layout(config.parallel)
+    inputs = load_inputs(config.data, config.features, share_out_clips(layout))
     corpus = inputs.corpus
     split = split_corpus(config, corpus)
     masked = config.model.mask_padding
@@ -99,11 +112,10 @@ def train(
             inputs, dataset, split.train, config.augment,
             seed=config.seed, epochs=config.train.epochs, memo=memo,
         ) as load_epoch,
-        _open(run_dir, config, facts) as checkpoints,
-        watch(log, config, observe) as on_event,
-        profiled(on_event, config.train.profile, run_dir) as on_event,
+        _open(run_dir, config, facts, layout) as checkpoints,
+        _tell(log, run_dir, config, observe) as on_event,
     ):  # fmt: skip
-        if checkpoints.latest_epoch() is None:
+        if checkpoints.latest_epoch() is None and is_writer():
             log.cut_back(-1)
         on_event({"event": "start", "identity": facts["identity"], "checksum": corpus.checksum})
         fitted = fit(
@@ -118,11 +130,14 @@ def train(
             config, corpus, split, epochs=fitted.epochs, best_epoch=fitted.best_epoch,
             seconds=time.perf_counter() - start_s, scores=scores,
         )  # fmt: skip
-        save_spectrogram(run_dir, config.features, corpus, int(split.test[0]))
         on_event({"event": "end", "step": fitted.step, "test_accuracy": scores["test"]["accuracy"]})
-    write_atomic(run_dir / METRICS_FILE, json.dumps(metrics, indent=1))
-    if observe is None:  # drawing takes seconds, which a grid of many runs would rather not spend
-        write_run_report(run_dir)
+        if is_writer():
+            held = split.test[np.isin(split.test, inputs.rows)]  # all, where one process trains
+            save_spectrogram(run_dir, config.features, corpus, int([*held, split.test[0]][0]))
+    if is_writer():
+        write_atomic(run_dir / METRICS_FILE, json.dumps(metrics, indent=1))
+        if observe is None:  # drawing takes seconds, which a grid of many runs would rather save
+            write_run_report(run_dir)
     return metrics
 
 
@@ -130,7 +145,8 @@ def score(
     programs: Programs, variables: Any, dataset: Dataset, index: np.ndarray, corpus: Corpus
 ) -> dict[str, Any]:
     """Metrics of the clips numbered `index`, over all and by group."""
-    logits_BC = programs.predict(variables, dataset, cut_batches(index, 32))[: len(index)]
+    batch_size = 32 + -32 % programs.layout.n_shards
+    logits_BC = programs.predict(variables, dataset, cut_batches(index, batch_size))[: len(index)]
     return compute_scores(corpus, index, logits_BC.argmax(axis=-1))
 
 
@@ -203,9 +219,50 @@ def _fit_settings(config: Config) -> FitSettings:
     )
 
 
+def _check_processes(parallel: ParallelConfig) -> None:
+    count = parallel.num_processes or 1
+    check(
+        count == 1 or jax.process_count() == count,
+        f"parallel.num_processes={count}: they have not met; several processes train one run by "
+        "ser-jax train, or inside ser_jax.distributed.taking_part; a grid is shared out by shard",
+    )
+
+
+def _read_if_finished(run_dir: Path, config: Config, *, draw: bool) -> dict[str, Any] | None:
+    return read_finished(run_dir, draw=draw) if check_run_dir(run_dir, config) else None
+
+
 @contextlib.contextmanager
-def _open(run_dir: Path, config: Config, facts: dict[str, Any]) -> Iterator[Checkpoints]:
+def _tell(
+    log: EventLog, run_dir: Path, config: Config, observe: OnEvent | None
+) -> Iterator[OnEvent]:
+    """Log, terminal and profiler; nothing on the processes that do not write."""
+    if not is_writer():
+        yield lambda event: None
+        return
+    with (
+        watch(log, config, observe) as on_event,
+        profiled(on_event, config.train.profile, run_dir) as on_event,
+    ):
+        yield on_event
+
+
+@contextlib.contextmanager
+def _open(
+    run_dir: Path, config: Config, facts: dict[str, Any], layout: Layout
+) -> Iterator[Checkpoints | SharedCheckpoints]:
     """The run's directory, now that nothing is left that could be wrong with its settings."""
+    own = _open_own(run_dir, config, facts) if is_writer() else contextlib.nullcontext()
+    with own as checkpoints:
+        if share_out_clips(layout) is not None:
+            yield SharedCheckpoints(checkpoints, replicated(layout))
+        else:
+            assert checkpoints is not None
+            yield checkpoints
+
+
+@contextlib.contextmanager
+def _open_own(run_dir: Path, config: Config, facts: dict[str, Any]) -> Iterator[Checkpoints]:
     open_run_dir(run_dir, config)
     with contextlib.closing(Checkpoints(run_dir / "checkpoints")) as checkpoints:
         if (latest := checkpoints.latest_epoch()) is not None:

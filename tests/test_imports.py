@@ -16,7 +16,7 @@ ROWS = [
     ["errors"],
     ["files", "progress", "config", "watch"],
     ["audio", "features", "metrics", "parser", "distributed"],
-    ["batching", "sharing"],
+    ["batching", "sharing", "runtime"],
     ["corpora", "splits", "models", "augment"],
     ["inputs", "state"],
     ["step"],

@@ -1,0 +1,205 @@
+"""What a process settles before JAX computes: its memory allocator, kept programs, counted work."""
+
+import contextlib
+import ctypes
+import hashlib
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+
+from ser_jax.config import ParallelConfig
+
+# Numbers of glibc's malloc.h and of Linux' mman.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
+_MADV_HUGEPAGE = 14
+_HUGE_PAGE = 2 << 20
+_USERS_OWN = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
+
+CACHE_BYTES = 1 << 30
+"""Size to which the kept programs of one kind of machine are cut back, the oldest first."""
+
+
+def settle(parallel: ParallelConfig) -> None:
+    """Tune the allocator and keep compiled programs; call it before the first computation.
+
+    What was settled once in a process stays.
+    """
+    tune_allocator()
+    use_compile_cache(parallel.cache_dir)
+
+
+# The allocator.
+
+_tuned: bool | None = None
+
+
+def tune_allocator() -> bool:
+    """Keep freed memory in the process, in huge pages, instead of giving it back at each step.
+
+    XLA frees and asks for its buffers anew at each step on CPU; glibc gives blocks of that size
+    back to the system, and the system clears every page again.
+
+    Returns:
+      Whether the allocator is glibc's and was tuned; not where the user has tuned it by
+      environment variables.
+    """
+    global _tuned
+    if _tuned is None:
+        _tuned = _tune()
+    return _tuned
+
+
+def _tune() -> bool:
+    if platform.libc_ver()[0] != "glibc" or any(key.startswith(_USERS_OWN) for key in os.environ):
+        return False
+    libc = ctypes.CDLL(None)
+    # One arena: those of other threads live in maps of 64 MB that glibc gives back in any case.
+    settings = {_M_ARENA_MAX: 1, _M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: -1}
+    done = [libc.mallopt(key, value) for key, value in settings.items()]
+    _reserve(libc, _choose_reserve())
+    return all(done)
+
+
+def _choose_reserve() -> int:
+    """Bytes of address space that the heap takes in advance; memory only as they are used."""
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(8 << 30, physical // 2)
+
+
+def _reserve(libc: ctypes.CDLL, size: int) -> None:
+    """Lengthen the heap by `size` bytes of huge pages, where the system gives them on request."""
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    libc.free.argtypes = [ctypes.c_void_p]
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    block = libc.malloc(size)
+    if not block:  # a limit on address space: the heap grows as it must
+        return
+    start = block + -block % _HUGE_PAGE
+    libc.madvise(start, (block + size - start) // _HUGE_PAGE * _HUGE_PAGE, _MADV_HUGEPAGE)
+    libc.free(block)
+
+
+# Kept programs.
+
+
+def use_compile_cache(cache_dir: str | None) -> Path | None:
+    """Keep compiled programs between processes, however short their compilation.
+
+    Args:
+      cache_dir: folder shared by machines, each kind with a folder of its own in it; None: nothing
+        is kept.
+
+    Returns:
+      The folder in use; None for none, as where it cannot be written. A folder set before, by
+      JAX_COMPILATION_CACHE_DIR say, stays.
+    """
+    if (before := jax.config.jax_compilation_cache_dir) is not None:
+        return Path(before)
+    if cache_dir is None:
+        return None
+    folder = Path(cache_dir).expanduser() / name_machine()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _cut_back(folder, CACHE_BYTES)
+    except OSError:  # a cache is no reason to stop
+        return None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return None
+    from jax.experimental.compilation_cache import compilation_cache
+
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    compilation_cache.reset_cache()  # JAX looks at the settings once only
+    return folder
+
+
+def name_machine() -> str:
+    """The kind of this machine's processor: XLA compiles for the very features that it finds."""
+    facts = [platform.machine(), platform.processor()]
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+        facts += sorted(line for line in lines if line.startswith(("flags", "Features", "model")))
+    digest = hashlib.sha256("\n".join(facts).encode()).hexdigest()[:8]
+    return f"{platform.machine()}-{digest}"
+
+
+def _cut_back(folder: Path, n_bytes: int) -> None:
+    """Delete the oldest files of `folder` until the others have at most `n_bytes`.
+
+    JAX' own limit takes a lock for each program, and fails where a file system has none.
+    """
+    found = []
+    for path in folder.glob("*-cache"):
+        with contextlib.suppress(FileNotFoundError):  # another process cuts back as well
+            stat = path.stat()
+            found.append((stat.st_mtime, stat.st_size, path))
+    total = 0
+    for _, size, path in sorted(found, reverse=True):
+        total += size
+        if total > n_bytes or size == 0:  # nothing in it: its writer was killed
+            path.unlink(missing_ok=True)
+
+
+# Counted work.
+
+
+@dataclass
+class Work:
+    """What JAX did that a process with everything at hand need not do.
+
+    Attributes:
+      traces: functions traced to programs.
+      compilations: programs compiled, or read from the kept ones.
+      hits, misses: programs that were among the kept ones, and that were not.
+    """
+
+    traces: int = 0
+    compilations: int = 0
+    hits: int = 0
+    misses: int = 0
+
+
+_DURATIONS = {
+    "/jax/core/compile/jaxpr_trace_duration": "traces",
+    "/jax/core/compile/backend_compile_duration": "compilations",
+}
+_EVENTS = {
+    "/jax/compilation_cache/cache_hits": "hits",
+    "/jax/compilation_cache/cache_misses": "misses",
+}
+_counting: list[Work] = []
+_listening = False
+
+
+@contextlib.contextmanager
+def count_work() -> Iterator[Work]:
+    """Count what is traced and compiled inside the block."""
+    global _listening
+    if not _listening:  # JAX has no public way to take a listener back
+        jax.monitoring.register_event_duration_secs_listener(_on_duration)
+        jax.monitoring.register_event_listener(_on_event)
+        _listening = True
+    work = Work()
+    _counting.append(work)
+    try:
+        yield work
+    finally:
+        _counting.remove(work)
+
+
+def _on_duration(name: str, seconds: float, **_: object) -> None:
+    _add(_DURATIONS.get(name))
+
+
+def _on_event(name: str, **_: object) -> None:
+    _add(_EVENTS.get(name))
+
+
+def _add(kind: str | None) -> None:
+    if kind is not None:
+        for work in _counting:
+            setattr(work, kind, getattr(work, kind) + 1)

@@ -418,13 +418,18 @@ def compute_identity(config: Any) -> str:
       config: a configuration, or the dictionary that `to_dict` made of one. A config.yaml written
         before a setting existed keeps its hash as a dictionary.
     """
+    flat = list_settings(config)
+    return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def list_settings(config: Any) -> dict[str, Any]:
+    """All that decides a result, as dotted keys and their values; see `compute_identity`."""
     tree = config if isinstance(config, dict) else to_dict(config)
-    flat = {
+    return {
         key: value
         for key, value in flatten(tree).items()
         if key not in _WHEREABOUTS and key.partition(".")[0] not in _WHEREABOUTS
     }
-    return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -52,8 +52,9 @@ class FitResult:
     state: TrainState
 
 
-def _score(best_by: str, loss: float, accuracy: float) -> list[float]:
+def compute_score(best_by: str, figures: dict[str, float]) -> list[float]:
     """Greater is better; equal accuracies are parted by the loss, equal losses by the accuracy."""
+    loss, accuracy = figures["val_loss"], figures["val_accuracy"]
     return [accuracy, -loss] if best_by == "accuracy" else [-loss, accuracy]
 
 
@@ -145,7 +146,7 @@ def fit(
         figures = read_figures(
             train_sums, val_sums, epoch=epoch, learning_rate=_learning_rate(state)
         )
-        score = _score(settings.best_by, figures["val_loss"], figures["val_accuracy"])
+        score = compute_score(settings.best_by, figures)
         if best_epoch == 0 or score > best_score:
             best_score, best_epoch = score, epoch
         # The event first: a kill between the two drops an event that the epoch, run again, brings

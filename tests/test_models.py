@@ -3,7 +3,6 @@
 import functools
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +13,6 @@ from hypothesis import strategies as st
 
 from ser_jax.config import ModelConfig, override
 from ser_jax.models import MODELS, make_model
-from ser_jax.models.conv import MaskedBatchNorm, convolve_one_channel, pool_by_two
 from ser_jax.models.layers import drop, halve_mask, keep_rows
 
 N_CLASSES, N_FEATURES = 4, 8
@@ -126,37 +124,6 @@ def test_initial_values_follow_their_settings():
 # Batch norm
 
 
-def apply_norm(variables, x, mask_BT, **options) -> Any:
-    return MaskedBatchNorm().apply(variables, jnp.asarray(x), mask_BT, **options)
-
-
-@pytest.mark.parametrize("lengths", [(5, 5, 5), (5, 2, 0)])
-def test_batch_norm_normalises_by_the_moments_of_real_frames(lengths):
-    x, mask_BT = 3 * draw(3, 5, 4, 2) + 1, make_mask(lengths, 5)
-    scale, bias, mean, var = np.array([[1.5, 0.5], [0.25, -1], [2, 3], [4, 5]], np.float32)
-    variables = {
-        "params": {"scale": scale, "bias": bias},
-        "batch_stats": {"mean": mean, "var": var},
-    }
-    y, updated = apply_norm(variables, x, mask_BT, train=True, mutable=["batch_stats"])
-    real = x[np.asarray(mask_BT)].reshape(-1, 2)
-    expected = (x - real.mean(0)) / np.sqrt(real.var(0) + 1e-3) * scale + bias
-    np.testing.assert_allclose(y, expected, atol=1e-5)
-    new = updated["batch_stats"]
-    np.testing.assert_allclose(new["mean"], 0.99 * mean + 0.01 * real.mean(0), atol=1e-6)
-    np.testing.assert_allclose(new["var"], 0.99 * var + 0.01 * real.var(0), atol=1e-5)
-
-    expected = (x - mean) / np.sqrt(var + 1e-3) * scale + bias
-    np.testing.assert_allclose(apply_norm(variables, x, mask_BT, train=False), expected, atol=1e-5)
-
-
-def test_batch_norm_of_nothing_but_padding_is_finite():
-    x, mask_BT = jnp.asarray(draw(2, 3, 4, 2)), make_mask((0, 0), 3)
-    variables = MaskedBatchNorm().init(KEY, x, mask_BT, train=False)
-    found = apply_norm(variables, x, mask_BT, train=True, mutable=["batch_stats"])
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
-
-
 def test_momentum_and_epsilon_of_batch_norm_are_settings():
     x, mask_BT = draw(2, 8, N_FEATURES), make_mask((8, 8), 8)
     kept = {}
@@ -185,7 +152,6 @@ def test_dropout_drops_its_share_and_scales_the_rest():
     n = x.size
     assert abs(kept.mean() - 0.8) < 5 * np.sqrt(0.2 * 0.8 / n)
     np.testing.assert_allclose(y[kept], x[kept] / 0.8, rtol=1e-6)
-    # Two elements share a word of random bits: they must still fall independently.
     first, second = kept.ravel()[: n // 2], kept.ravel()[n // 2 :][: n // 2]
     assert abs(np.corrcoef(first, second)[0, 1]) < 5 / np.sqrt(n // 2)
     assert abs(np.corrcoef(first[1:], first[:-1])[0, 1]) < 5 / np.sqrt(n // 2)
@@ -233,21 +199,7 @@ def test_dropout_acts_in_training_alone(name, has_dropout):
     np.testing.assert_array_equal(apply(0.5, KEY, False), apply(0.0, other, False))
 
 
-# Convolution and pooling
-
-
-def test_convolution_of_one_channel_equals_xlas():
-    x, kernel = jnp.asarray(draw(2, 7, 6, 1)), jnp.asarray(draw(3, 3, 1, 5, seed=1))
-    expected = jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-    np.testing.assert_allclose(convolve_one_channel(x, kernel), expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("shape", [(2, 6, 8, 3), (1, 7, 5, 2)])
-def test_pool_by_two_equals_max_pooling_that_drops_the_odd(shape):
-    x = jnp.asarray(draw(*shape))
-    np.testing.assert_array_equal(pool_by_two(x), nn.max_pool(x, (2, 2), (2, 2)))
+# Masks
 
 
 @settings(max_examples=30, deadline=None)

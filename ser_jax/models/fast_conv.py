@@ -1,0 +1,234 @@
+"""Convolution and pooling in one piece, for speed: what normalising needs of it, and its gradient.
+
+Batch norm is affine per channel and its gain has a sign. So pooling may come before it: a maximum
+where the gain is positive, a minimum where it is negative. Everything after it works on a quarter
+of the numbers, and automatic differentiation of it too.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Cells = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+"""The four members of each 2 x 2 cell, row by row."""
+
+
+def compute_apart(compute: Callable[..., jax.Array], pivot: jax.Array, *args: Any) -> jax.Array:
+    """`compute(*args)`, which XLA on CPU may not merge into, and so repeat in, what uses it.
+
+    XLA on CPU drops optimisation barriers; it keeps a conditional whose outcome it cannot know.
+
+    Args:
+      compute: gives one array of the shape of `jax.eval_shape(compute, *args)`.
+      pivot: any finite scalar that is not constant; an infinite one gives zeros.
+      *args: of `compute`.
+    """
+    shape = jax.eval_shape(compute, *args)
+
+    def compute_in_branch(*args: Any) -> jax.Array:
+        return jax.lax.cond(
+            jnp.isinf(pivot), lambda *_: jnp.zeros(shape.shape, shape.dtype), compute, *args
+        )
+
+    return jax.lax.platform_dependent(*args, cpu=compute_in_branch, default=compute)
+
+
+@jax.custom_jvp
+def elu(x: jax.Array) -> jax.Array:
+    """`nn.elu`, whose derivative needs `x` alone and so no further array to be kept."""
+    return jnp.where(x > 0, x, jnp.expm1(jnp.minimum(x, 0)))
+
+
+elu.defjvps(lambda tangent, _, x: tangent * jnp.exp(jnp.minimum(x, 0)))
+
+
+@jax.custom_vjp
+def store(x: jax.Array, pivot: jax.Array) -> jax.Array:
+    """`x` itself, computed once: XLA on CPU would compute it anew for each use, element by element.
+
+    Its uses are a convolution and, transposed, the gradient of that one's kernel.
+    """
+    return compute_apart(lambda x: x, pivot, x)
+
+
+def _store_backward(pivot: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return g, jnp.zeros_like(pivot)
+
+
+store.defvjp(lambda x, pivot: (store(x, pivot), pivot), _store_backward)
+
+
+def along_last(c_C: jax.Array) -> jax.Array:
+    """One number per channel, as [1, 1, 1, C]."""
+    return c_C[None, None, None]
+
+
+def choose(cells: Cells) -> jax.Array:
+    """Number of the largest member of each cell, int8; the first one of equals."""
+    best, index = cells[0], jnp.zeros(cells[0].shape, jnp.int8)
+    for number, member in enumerate(cells[1:], start=1):
+        index = jnp.where(member > best, jnp.int8(number), index)
+        best = jnp.maximum(best, member)
+    return index
+
+
+def maximise(cells: Cells) -> jax.Array:
+    """The largest member of each cell."""
+    return jnp.maximum(jnp.maximum(cells[0], cells[1]), jnp.maximum(cells[2], cells[3]))
+
+
+# Pooling of what a convolution gave
+
+
+def cut_cells(y_BTFC: jax.Array, sign_C: jax.Array) -> Cells:
+    """Cells of `sign * y`; an odd last row or column is dropped."""
+    B, T, F, C = y_BTFC.shape
+    y = y_BTFC[:, : T // 2 * 2, : F // 2 * 2].reshape(B, T // 2, 2, F // 2, 2, C)
+    a, b, c, d = (y[:, :, i, :, j] * along_last(sign_C) for i in range(2) for j in range(2))
+    return a, b, c, d
+
+
+@jax.custom_vjp
+def pool_by_sign(y_BTFC: jax.Array, sign_C: jax.Array) -> jax.Array:
+    """Over 2 x 2 cells the maximum where `sign` is 1, the minimum where it is -1.
+
+    Args:
+      y_BTFC: [B, T, F, C].
+      sign_C: 1 or -1, of the type of `y_BTFC`; its gradient is 0.
+
+    Returns:
+      [B, T // 2, F // 2, C].
+    """
+    return maximise(cut_cells(y_BTFC, sign_C)) * along_last(sign_C)
+
+
+def _pool_forward(y_BTFC: jax.Array, sign_C: jax.Array) -> tuple[jax.Array, Any]:
+    return pool_by_sign(y_BTFC, sign_C), (y_BTFC, sign_C)
+
+
+def _pool_backward(residuals: Any, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    y_BTFC, sign_C = residuals
+    B, T, F, C = y_BTFC.shape
+    index = compute_apart(lambda y, s: choose(cut_cells(y, s)), y_BTFC[0, 0, 0, 0], y_BTFC, sign_C)
+    number = jnp.arange(4, dtype=jnp.int8).reshape(1, 1, 2, 1, 2, 1)
+    spread = jnp.where(index[:, :, None, :, None] == number, g[:, :, None, :, None], 0)
+    spread = spread.reshape(B, T // 2 * 2, F // 2 * 2, C)
+    return jnp.pad(spread, ((0, 0), (0, T % 2), (0, F % 2), (0, 0))), jnp.zeros_like(sign_C)
+
+
+pool_by_sign.defvjp(_pool_forward, _pool_backward)
+
+
+# The first convolution: one input channel, so its output is never worth keeping
+
+
+def cut_windows(x_BTF: jax.Array) -> list[list[jax.Array]]:
+    """The 4 x 4 inputs under each 2 x 2 cell of outputs: 16 arrays [B, T // 2, F // 2]."""
+    T, F = (size // 2 * 2 for size in x_BTF.shape[1:])
+    padded = jnp.pad(x_BTF, ((0, 0), (1, 1), (1, 1)))
+    return [[padded[:, i : i + T : 2, j : j + F : 2] for j in range(4)] for i in range(4)]
+
+
+def convolve_cells(x_BTF: jax.Array, kernel_33C: jax.Array) -> Cells:
+    """Cells of the 'same' convolution: sums of products that XLA merges into what uses them."""
+    window = cut_windows(x_BTF)
+
+    def convolve(row: int, column: int) -> jax.Array:
+        return sum(
+            window[row + i][column + j][..., None] * along_last(kernel_33C[i, j])
+            for i in range(3)
+            for j in range(3)
+        )  # pyright: ignore[reportReturnType]
+
+    return convolve(0, 0), convolve(0, 1), convolve(1, 0), convolve(1, 1)
+
+
+@jax.custom_vjp
+def convolve_and_pool(x_BTF: jax.Array, kernel_33C: jax.Array, sign_C: jax.Array) -> jax.Array:
+    """`pool_by_sign` of the 'same' convolution of one input channel, which is never stored.
+
+    Args:
+      x_BTF: [B, T, F].
+      kernel_33C: [3, 3, C].
+      sign_C: 1 or -1; its gradient is 0.
+
+    Returns:
+      [B, T // 2, F // 2, C].
+    """
+    kernel_33C = kernel_33C * sign_C[None, None]
+    pivot = kernel_33C[0, 0, 0]
+    best = compute_apart(lambda x, k: maximise(convolve_cells(x, k)), pivot, x_BTF, kernel_33C)
+    return best * along_last(sign_C)
+
+
+def _convolve_forward(
+    x_BTF: jax.Array, kernel_33C: jax.Array, sign_C: jax.Array
+) -> tuple[jax.Array, Any]:
+    return convolve_and_pool(x_BTF, kernel_33C, sign_C), (x_BTF, kernel_33C, sign_C)
+
+
+def _convolve_backward(residuals: Any, g: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    x_BTF, kernel_33C, sign_C = residuals
+    C = kernel_33C.shape[-1]
+    index = compute_apart(
+        lambda x, k: choose(convolve_cells(x, k)),
+        kernel_33C[0, 0, 0], x_BTF, kernel_33C * sign_C[None, None],
+    )  # fmt: skip
+    spread = [jnp.where(index == number, g, 0) for number in range(4)]
+    window = cut_windows(x_BTF)
+    kernel_gradient = jnp.zeros((9, C), g.dtype)
+    for number in range(4):
+        row, column = divmod(number, 2)
+        patches = [window[row + i][column + j].ravel() for i in range(3) for j in range(3)]
+        kernel_gradient += jnp.stack(patches) @ spread[number].reshape(-1, C)
+    # Features need no gradient, so XLA drops this; it is here to be right for whoever asks.
+    _, pull_back = jax.vjp(lambda x: convolve_cells(x, kernel_33C), x_BTF)
+    (x_gradient,) = pull_back(tuple(spread))
+    return x_gradient, kernel_gradient.reshape(kernel_33C.shape), jnp.zeros_like(sign_C)
+
+
+convolve_and_pool.defvjp(_convolve_forward, _convolve_backward)
+
+
+def compute_convolution_moments(
+    x_BTF: jax.Array, kernel_33C: jax.Array, mask_BT: jax.Array, axis_name: str | None
+) -> tuple[jax.Array, jax.Array]:
+    """Mean and variance of the convolution's output over real frames, without that output.
+
+    An output is a product of nine inputs with a kernel, so its moments follow from those of the
+    nine: the mean is `mean_9 @ kernel`, the variance `kernel' @ covariance_99 @ kernel`. The
+    inputs' own mean is taken off first, since raw features may lie far from zero.
+
+    Args:
+      x_BTF: [B, T, F], zero outside of `mask_BT`.
+      kernel_33C: [3, 3, C].
+      mask_BT: True for real frames.
+      axis_name: mapped axis over devices to add over; None: one program.
+
+    Returns:
+      float32 [C] and [C].
+    """
+
+    def add_up(*sums: jax.Array) -> Any:
+        return sums if axis_name is None else jax.lax.psum(sums, axis_name)
+
+    T, F = x_BTF.shape[1:]
+    weight_BT = mask_BT.astype(jnp.float32)
+    total, count = add_up(x_BTF.sum(), weight_BT.sum() * F)
+    count = jnp.maximum(count, 1.0)
+    centre = total / count
+    padded = jnp.pad(x_BTF, ((0, 0), (1, 1), (1, 1))) - centre
+    shifted = [padded[:, i : i + T, j : j + F] for i in range(3) for j in range(3)]
+    patch_9N = jnp.stack(shifted).reshape(9, -1)
+    weight_N = jnp.broadcast_to(weight_BT[..., None], x_BTF.shape).ravel()
+    weighted_9N = patch_9N * weight_N[None]
+    gram_99 = jnp.matmul(weighted_9N, patch_9N.T, precision="highest")
+    sum_9, gram_99 = add_up(weighted_9N.sum(axis=1), gram_99)
+    mean_9 = sum_9 / count
+    covariance_99 = gram_99 / count - mean_9[:, None] * mean_9[None]
+    kernel_9C = kernel_33C.reshape(9, -1)
+    mean_C = jnp.matmul(mean_9 + centre, kernel_9C, precision="highest")
+    spread_9C = jnp.matmul(covariance_99, kernel_9C, precision="highest")
+    return mean_C, jnp.maximum((spread_9C * kernel_9C).sum(axis=0), 0.0)

@@ -1,12 +1,24 @@
 """ser_jax as a contestant: its own programs on its own networks."""
 
+import contextlib
 import dataclasses
+import itertools
+import os
+import tempfile
 from typing import Any
 
 import numpy as np
 
 from benchmarks.worker import Job
-from ser_jax.config import ModelConfig, TrainConfig, override
+from ser_jax.config import (
+    AblationConfig,
+    AugmentConfig,
+    Config,
+    FeaturesConfig,
+    ModelConfig,
+    TrainConfig,
+    override,
+)
 
 N_CLASSES = 8
 
@@ -145,3 +157,149 @@ def _with_hyper(state: Any, rate: Any, dropout: Any) -> Any:
     return dataclasses.replace(
         state, opt_state=opt_state, hyper={**state.hyper, "dropout": dropout}
     )
+
+
+def prepare_data(keys: dict[str, Any]) -> int:
+    """Build the store of the corpus that dotted keys of `Config` name; its number of clips."""
+    from ser_jax.corpora import prepare
+
+    return prepare(override(Config(), keys).data).clips
+
+
+def make_run(*, keys: dict[str, Any], precision: str = "float32") -> Job:
+    """A turn is `ser_jax.run.train` into a new directory: the corpus read, training, test, reports.
+
+    Args:
+      keys: dotted keys of `Config`.
+      precision: float32, tf32 or bfloat16.
+    """
+    from ser_jax.run import train
+
+    facts: dict[str, Any] = {}
+    keys = keys | {"train.dtype": set_precision(precision)}
+
+    def turn() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            config = override(Config(), keys | {"run_dir": f"{folder}/run"})
+            metrics = train(config, observe=lambda event: None)
+        facts["best_epoch"] = metrics["best_epoch"]
+        facts["test_accuracy"] = metrics["test"]["accuracy"]
+
+    return Job(turn, lambda: facts)
+
+
+def make_grid(
+    *, keys: dict[str, Any], systems: dict[str, dict[str, Any]], seeds: tuple[int, ...],
+    batching: str = "auto", precision: str = "float32",
+) -> Job:  # fmt: skip
+    """A turn is `ser_jax.ablation.ablate` into a new folder: all runs, tables and figures.
+
+    Args:
+      keys: dotted keys of what the runs share.
+      systems, seeds, batching: see `AblationConfig`.
+      precision: float32, tf32 or bfloat16.
+    """
+    from ser_jax.ablation import ablate
+
+    facts: dict[str, Any] = {}
+    keys = keys | {"train.dtype": set_precision(precision), "batching": batching, "seeds": seeds}
+
+    def turn() -> None:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            open(os.devnull, "w") as nowhere,
+            contextlib.redirect_stdout(nowhere),
+            contextlib.redirect_stderr(nowhere),
+        ):
+            config = override(AblationConfig(systems=systems), keys | {"out": f"{folder}/grid"})
+            cells = ablate(config)["cells"]
+        facts["test_accuracies"] = [cell["accuracy"] for cell in cells]
+
+    return Job(turn, lambda: facts)
+
+
+def make_features(
+    *, wave_BN: np.ndarray, length_B: np.ndarray, rate_hz: int, features: dict[str, Any]
+) -> Job:
+    """A turn is the features of all clips, int16 [B, N] on the device."""
+    import jax
+    import jax.numpy as jnp
+
+    from ser_jax.features import make_front_end
+
+    del length_B
+    front_end = make_front_end(override(FeaturesConfig(), features), rate_hz)
+    program = jax.jit(lambda wave_BN: front_end(wave_BN.astype(jnp.float32) / 32768))
+    on_device_BN = jnp.asarray(wave_BN)
+    return Job(lambda: jax.block_until_ready(program(on_device_BN)))
+
+
+def make_augment(
+    *, wave_BN: np.ndarray, length_B: np.ndarray, rate_hz: int, augment: dict[str, Any], way: str
+) -> Job:
+    """A turn is all clips augmented, with new draws; clips lie on the device.
+
+    Args:
+      wave_BN, length_B, rate_hz: int16 clips.
+      augment: dotted keys of `AugmentConfig`.
+      way: vmap (clips side by side) or map (one after another).
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from ser_jax.augment.device import make_augmenter
+
+    config = override(AugmentConfig(), augment)
+    augmenter = make_augmenter(config, rate_hz)
+
+    def one(inputs: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        key, wave_N, length = inputs
+        wave_N = wave_N.astype(jnp.float32) / 32768
+        return augmenter(key, wave_N, length, jnp.float32(config.p))
+
+    @jax.jit
+    def program(draw: jax.Array, wave_BN: jax.Array, length_B: jax.Array) -> jax.Array:
+        key_B = jax.random.split(jax.random.fold_in(jax.random.key(0), draw), len(wave_BN))
+        inputs = (key_B, wave_BN, length_B)
+        return jax.vmap(one)(inputs) if way == "vmap" else jax.lax.map(one, inputs)
+
+    wave, length, draw = jnp.asarray(wave_BN), jnp.asarray(length_B, jnp.int32), itertools.count()
+    return Job(lambda: jax.block_until_ready(program(np.int32(next(draw)), wave, length)))
+
+
+def make_inference(
+    *, wave_BN: np.ndarray, length_B: np.ndarray, rate_hz: int, model: dict[str, Any],
+    features: dict[str, Any], variables: dict[str, Any], precision: str = "float32",
+) -> Job:  # fmt: skip
+    """A turn is one batch: int16 waves on the host to probabilities on the host, one program.
+
+    Args:
+      wave_BN, length_B, rate_hz: the batch.
+      model, features: dotted keys of `ModelConfig` and `FeaturesConfig`.
+      variables: see `make_variables`.
+      precision: float32, tf32 or bfloat16.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from ser_jax.features import make_front_end
+    from ser_jax.models import make_model
+
+    del length_B
+    network = make_model(override(ModelConfig(), model), N_CLASSES, dtype=set_precision(precision))
+    front_end = make_front_end(override(FeaturesConfig(), features), rate_hz)
+
+    @jax.jit
+    def program(variables: Any, wave_BN: jax.Array) -> jax.Array:
+        # Scaled to the size of normalised MFCC.
+        x_BTF = front_end(wave_BN.astype(jnp.float32) / 32768) / 100
+        logits_BC = network.apply(variables, x_BTF, jnp.ones(x_BTF.shape[:2], bool), train=False)
+        return jax.nn.softmax(logits_BC)
+
+    on_device, facts = jax.device_put(variables), {}
+
+    def turn() -> None:
+        probability_BC = np.asarray(program(on_device, wave_BN))
+        facts["confidence"] = float(probability_BC.max(axis=1).mean())
+
+    return Job(turn, lambda: facts)

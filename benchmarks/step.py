@@ -13,7 +13,7 @@ if not __package__:  # run as a script: modules are found from the root
 
 from benchmarks import harness
 from benchmarks.flops import count_step, list_layers
-from benchmarks.worker import KEEP_FREED_MEMORY, Contestant, Worker
+from benchmarks.worker import KEEP_FREED_MEMORY, Contestant
 from ser_jax.config import ModelConfig, override
 
 NAME = "step"
@@ -83,7 +83,8 @@ def list_torch_ways(name: str, kind: str, quick: bool) -> list[Way]:
             ("CUDA graph of the step", precision, {"graph": True}, {}),
             ("CUDA graph of the step, channels_last", precision, last | {"graph": True}, {}),
         ]  # fmt: skip
-    return ways if not quick else [w for w in ways if w[1] != "float32"]
+    ways = [way for way in ways if name != "lstm" or "channels_last" not in way[2]]
+    return [way for way in ways if way[1] != "float32"] if quick else ways
 
 
 def list_ratio_keys(key: str, kind: str, precision: str, standard: bool) -> tuple[str, ...]:
@@ -94,8 +95,9 @@ def list_ratio_keys(key: str, kind: str, precision: str, standard: bool) -> tupl
     """
     if not standard:
         return ()
-    headline = (key,) if kind != "cpu" or precision == "float32" else (f"{key}_any_precision",)
-    return (*headline, f"{key}_{precision}") if kind != "cpu" else headline
+    if kind == "cpu":
+        return (key, f"{key}_any_precision")[precision != "float32" :]
+    return (key, f"{key}_{precision}")
 
 
 def list_contestants(
@@ -106,13 +108,10 @@ def list_contestants(
 
     n_frames, n_features, batch = shape
     kind, model = options.device["kind"], {"name": name}
-    worker = Worker(Contestant("ser_jax", "weights", ""), options.threads)
-    try:
-        variables = worker.call(
-            "benchmarks.ours:make_variables", model=model, n_frames=n_frames, n_features=n_features
-        )
-    finally:
-        worker.close()
+    variables = harness.call(
+        options, "benchmarks.ours:make_variables", model=model, n_frames=n_frames,
+        n_features=n_features,
+    )  # fmt: skip
     rng = np.random.default_rng(0)
     arguments = {
         "model": model,

@@ -39,7 +39,7 @@ class Job(NamedTuple):
       facts: asked for after the first turn; JSON-able, and go into the contestant's row.
     """
 
-    turn: Callable[[], None]
+    turn: Callable[[], Any]
     facts: Callable[[], dict[str, Any]] = dict
 
 

@@ -88,7 +88,7 @@ class Trainer:
         self.correct = torch.zeros((), device=device, dtype=torch.int64)
         forward = self._forward
         if compile_mode is not None:
-            forward = torch.compile(forward, mode=compile_mode)
+            forward = torch.compile(forward, mode=compile_mode, dynamic=False)
         self._run_forward = forward
         self._captured: Any = None
         self._wants_graph = graph

@@ -1,0 +1,44 @@
+"""Every benchmark, one after another, into one file of results; its table and plot beside it.
+
+Commands:
+  python benchmarks/all.py --quick                      under five minutes on two cores
+  python benchmarks/all.py [--data.root DIR] [--only step,features]
+  python benchmarks/all.py --render benchmarks/results/DEVICE.json
+"""
+
+import importlib
+import sys
+from pathlib import Path
+
+if not __package__:  # run as a script: modules are found from the root
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from benchmarks import harness, results
+
+BENCHMARKS = ("step", "features", "augment", "inference", "epoch", "grid", "scaling")
+SLOW = ("scaling",)  # left out by --quick, unless named
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = harness.make_parser(__doc__)
+    parser.add_argument("--only", help=f"some of {', '.join(BENCHMARKS)}, parted by commas")
+    parser.add_argument(
+        "--render", type=Path, help="draw table and plot of a file; measure nothing"
+    )
+    options = parser.parse_args(arguments)
+    if options.render is not None:
+        results.render(options.render)
+        return
+    default = [name for name in BENCHMARKS if not (options.quick and name in SLOW)]
+    chosen = options.only.split(",") if options.only else default
+    if unknown := set(chosen) - set(BENCHMARKS):
+        parser.error(f"--only {','.join(unknown)}: known are {', '.join(BENCHMARKS)}")
+    for name in chosen:
+        module = importlib.import_module(f"benchmarks.{name}")
+        harness.run(module.measure, options, module.NAME)
+    results.render(options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""The study's four augmentations: ser_jax on the device against audiomentations and PyTorch.
+
+Command: python benchmarks/augment.py [--quick] [--data.root DIR]
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+if not __package__:  # run as a script: modules are found from the root
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from benchmarks import harness
+from benchmarks.worker import Contestant
+
+NAME = "augment"
+
+
+def list_our_contestants(
+    arguments: dict[str, Any], options: argparse.Namespace
+) -> list[Contestant]:
+    """ser_jax's augmenter, clips side by side and one after another."""
+    clips, keys = len(arguments["wave_BN"]), (NAME, f"{NAME}_all_cores", f"{NAME}_torch")
+    builder = "benchmarks.ours:make_augment"
+    ways = ["map", "vmap"] if options.device["kind"] == "cpu" else ["vmap"]
+    return [
+        Contestant("ser_jax", way, builder, arguments | {"way": way}, clips=clips, ratio_keys=keys)
+        for way in ways
+    ]
+
+
+def list_contestants(arguments: dict[str, Any], options: argparse.Namespace) -> list[Contestant]:
+    """audiomentations on one core (the headline) and on all, PyTorch on the device, ser_jax."""
+    clips, threads = len(arguments["wave_BN"]), options.threads
+    host, theirs = (
+        "benchmarks.clips:make_audiomentations",
+        "benchmarks.pytorch.augment:make_augment",
+    )
+    contestants = []
+    for method in ("signalsmith_stretch", "librosa_phase_vocoder")[: 1 if options.quick else 2]:
+        own = arguments | {"augment": {"method": method}}
+        contestants += [
+            Contestant("audiomentations", f"one core, {method}", host, own, threads=1, clips=clips,
+                       ratio_keys=(NAME,) if method == "signalsmith_stretch" else ()),
+            Contestant("audiomentations", f"{threads} processes, {method}", host,
+                       own | {"processes": threads}, clips=clips,
+                       ratio_keys=(f"{NAME}_all_cores",)),
+        ]  # fmt: skip
+    on_device = arguments | {"kind": options.device["kind"]}
+    contestants.append(Contestant(
+        "pytorch", "torchaudio's functions, batched", theirs, on_device, clips=clips,
+        ratio_keys=(f"{NAME}_torch",),
+    ))  # fmt: skip
+    return contestants + list_our_contestants(arguments, options)
+
+
+def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows of the augmentation."""
+    data = harness.choose_data(options, 4, 32)
+    n_clips = 32 if options.device["kind"] == "cpu" else 128
+    arguments = harness.call(options, "benchmarks.clips:load_clips", keys=data, n_clips=n_clips)
+    n_samples, rate_hz = arguments["wave_BN"].shape[1], arguments["rate_hz"]
+    place = {
+        "benchmark": NAME, "case": "all four, p = 0.5",
+        "shape": f"{n_clips} x {n_samples / rate_hz:.2f} s, {data['data.corpus']}",
+    }  # fmt: skip
+    turns = options.turns or (4 if options.quick else 20)
+    contestants = list_contestants(arguments | {"augment": {}}, options)
+    return harness.race(place, contestants, options, turns=turns)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    harness.run(measure, harness.make_parser(__doc__).parse_args(arguments), NAME)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Clips of a corpus for the contestants, and the contestants that are neither library."""
+
+import functools
+import multiprocessing
+import threading
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from benchmarks.worker import Job
+from ser_jax.augment import exit_with_parent
+from ser_jax.config import AugmentConfig, Config, FeaturesConfig, override
+
+
+def load_clips(keys: dict[str, Any], n_clips: int) -> dict[str, Any]:
+    """Clips spread over the corpus that dotted keys of `Config` name.
+
+    Returns:
+      'wave_BN' int16 and zero padded, 'length_B' int32, 'rate_hz'.
+    """
+    from ser_jax.corpora import load_corpus
+
+    corpus = load_corpus(override(Config(), keys).data)
+    rows = np.linspace(0, len(corpus.wave_BN) - 1, n_clips).astype(int)
+    return {
+        "wave_BN": corpus.wave_BN[rows],
+        "length_B": corpus.length_B[rows],
+        "rate_hz": corpus.rate_hz,
+    }
+
+
+def compute_librosa(wave_N: np.ndarray, features: FeaturesConfig, rate_hz: int) -> np.ndarray:
+    """The features of one clip by librosa, [T, F]."""
+    import librosa
+
+    mel_FT = librosa.feature.melspectrogram(
+        y=wave_N, sr=rate_hz, n_fft=features.n_fft, hop_length=features.hop_length,
+        n_mels=features.n_mels, fmin=features.fmin_hz, fmax=features.fmax_hz,
+    )  # fmt: skip
+    db_FT = librosa.power_to_db(mel_FT, top_db=features.top_db)
+    if features.kind == "mfcc":
+        db_FT = librosa.feature.mfcc(S=db_FT, n_mfcc=features.n_mfcc)
+    return db_FT.T
+
+
+def make_librosa(
+    *, wave_BN: np.ndarray, length_B: np.ndarray, rate_hz: int, features: dict[str, Any],
+    processes: int = 1,
+) -> Job:  # fmt: skip
+    """A turn is the features of all clips by librosa, one clip after another in each process."""
+    del length_B
+    config = override(FeaturesConfig(), features)
+    wave_BN = wave_BN.astype(np.float32) / 32768
+    function = functools.partial(compute_librosa, features=config, rate_hz=rate_hz)
+    return _map_clips(function, list(wave_BN), processes)
+
+
+def apply_audiomentations(wave_N: np.ndarray, config: AugmentConfig, rate_hz: int) -> np.ndarray:
+    """One clip through the four."""
+    return _make_chain(config)(wave_N, rate_hz)
+
+
+@functools.cache
+def _make_chain(config: AugmentConfig) -> Callable[..., np.ndarray]:
+    import audiomentations as a
+
+    p, method = config.p, config.method
+    return a.Compose([
+        a.AddGaussianNoise(config.noise_min, config.noise_max, p=p),
+        a.TimeStretch(config.stretch_min, config.stretch_max, method=method, p=p),
+        a.PitchShift(config.pitch_min, config.pitch_max, method=method, p=p),
+        a.Shift(config.shift_min_s, config.shift_max_s, shift_unit="seconds",
+                rollover=config.rollover, p=p),
+    ])  # fmt: skip
+
+
+def make_audiomentations(
+    *, wave_BN: np.ndarray, length_B: np.ndarray, rate_hz: int, augment: dict[str, Any],
+    processes: int = 1,
+) -> Job:  # fmt: skip
+    """A turn is all clips through audiomentations, each at its own length."""
+    config = override(AugmentConfig(), augment)
+    waves = [w[:n].astype(np.float32) / 32768 for w, n in zip(wave_BN, length_B, strict=True)]
+    function = functools.partial(apply_audiomentations, config=config, rate_hz=rate_hz)
+    return _map_clips(function, waves, processes)
+
+
+def _start_process() -> None:
+    warnings.simplefilter("ignore")
+    threading.Thread(target=exit_with_parent, daemon=True).start()
+
+
+def _map_clips(function: Callable[..., Any], clips: list[np.ndarray], processes: int) -> Job:
+    warnings.simplefilter("ignore")
+    if processes == 1:
+        return Job(lambda: [function(clip) for clip in clips])
+    context = multiprocessing.get_context("spawn")  # forked, they would share this one's locks
+    pool = ProcessPoolExecutor(processes, context, initializer=_start_process)
+    chunk = -(-len(clips) // (2 * processes))
+    return Job(lambda: list(pool.map(function, clips, chunksize=chunk)))

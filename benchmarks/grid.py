@@ -1,0 +1,98 @@
+"""A grid of 32 runs, four systems x eight seeds: ser_jax.ablation against PyTorch.
+
+PyTorch trains one run per core in processes on CPU, and one run after another on a GPU.
+Command: python benchmarks/grid.py [--quick] [--data.root DIR] [--epochs 10] [--seeds 8]
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+if not __package__:  # run as a script: modules are found from the root
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from benchmarks import harness
+from benchmarks.worker import KEEP_FREED_MEMORY, Contestant
+
+NAME = "grid"
+KEYS: dict[str, Any] = {"features.hop_length": 1024, "model.norm_momentum": 0.9}
+SYSTEMS: dict[str, dict[str, Any]] = {  # those of configs/ablation.yaml
+    "cnn": {"model.name": "cnn"},
+    "lstm": {"model.name": "lstm", "features.normalise": "none"},
+    "cnn_lstm": {"model.name": "cnn_lstm"},
+    "cnn_lstm_augmented": {"model.name": "cnn_lstm", "augment.enabled": True},
+}
+
+
+def list_contestants(
+    keys: dict[str, Any], seeds: tuple[int, ...], options: argparse.Namespace
+) -> list[Contestant]:
+    """Both sides' ways to train all runs; a step is a run, a turn the grid."""
+    on_cpu = options.device["kind"] == "cpu"
+    precision = "float32" if on_cpu else "bfloat16"
+    runs = [keys | own | {"seed": seed} for own in SYSTEMS.values() for seed in seeds]
+    shared: dict[str, Any] = {
+        "precision": precision, "steps": len(runs), "ratio_keys": (NAME,),
+        "environment": KEEP_FREED_MEMORY if on_cpu else {},
+    }  # fmt: skip
+    contestants = []
+    for batching in ("auto",) if options.quick else ("auto", "vmap", "map", "one"):
+        arguments = {
+            "keys": keys, "systems": SYSTEMS, "seeds": seeds, "batching": batching,
+            "precision": precision,
+        }  # fmt: skip
+        contestants.append(Contestant(
+            "ser_jax", f"batching {batching}", "benchmarks.ours:make_grid", arguments, **shared
+        ))  # fmt: skip
+    processes = options.threads if on_cpu else 1
+    words = f"{processes} processes" if on_cpu else "one run after another"
+    ways = [("eager", {}), ("eager, channels_last", {"channels_last": True})]
+    places = ["workers", "device"] if on_cpu else ["device"]
+    if options.quick:
+        ways, places = ways[1:], places[-1:]
+    for way, flags in ways:
+        for place in places:
+            where = "audiomentations in the run's process" if place == "workers" else "the device"
+            arguments = {
+                "runs": runs, "kind": options.device["kind"], "processes": processes,
+                "precision": precision, "augment_in": place, **flags,
+            }  # fmt: skip
+            contestants.append(Contestant(
+                "pytorch", f"{words}, {way}, augmented by {where}",
+                "benchmarks.pytorch.grid:make_grid", arguments, **shared,
+            ))  # fmt: skip
+    return contestants
+
+
+def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows of the grid, with runs per hour."""
+    epochs = getattr(options, "epochs", None) or (1 if options.quick else 10)
+    n_seeds = getattr(options, "seeds", None) or (1 if options.quick else 8)
+    keys = KEYS | {"train.epochs": epochs}
+    keys |= harness.choose_data(options, *((4, 32) if options.quick else (24, 60)))
+    clips = harness.call(options, "benchmarks.ours:prepare_data", keys=keys)
+    contestants = list_contestants(keys, tuple(range(n_seeds)), options)
+    n_runs = n_seeds * len(SYSTEMS)
+    place = {
+        "benchmark": NAME, "case": f"{n_runs} runs",
+        "shape": f"{clips} clips, {epochs} epochs, {keys['data.corpus']}",
+    }  # fmt: skip
+    rows = harness.race_cold(place, contestants, options, turns=options.turns or 1)
+    for row in rows:
+        if row["status"] == "ok":
+            row["runs_per_hour"] = 3600 / row["median_s"]
+            row["grid_s"] = row["median_s"] * n_runs
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = harness.make_parser(__doc__)
+    parser.add_argument("--epochs", type=int, help="default 10; quick: 1")
+    parser.add_argument("--seeds", type=int, help="default 8, which makes 32 runs; quick: 1")
+    harness.run(measure, parser.parse_args(arguments), NAME)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,7 @@
 """The LSTM's forms: one parameter tree, the same numbers, on every platform and under every map."""
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -9,12 +10,15 @@ import numpy as np
 import pytest
 from jax import export
 from jax.experimental import rnn
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.interpreters import mlir
+from jax.sharding import PartitionSpec
 
 from ser_jax.errors import UserError
 from ser_jax.models import cudnn_lstm
 from ser_jax.models.recurrent import LSTM
 
+gpu_rnn: Any = vars(rnn)["gpu_rnn"]
+SIZES = "compute_rnn_workspace_reserve_space_sizes"
 B, T, F, H = 4, 7, 3, 5
 KEY = jax.random.key(0)
 FORMS = ("plain", "fast", "cudnn")
@@ -45,9 +49,7 @@ def cudnn_by_reference(monkeypatch):
         )
 
     monkeypatch.setattr(cudnn_lstm.rnn, "lstm", run)
-    monkeypatch.setattr(
-        rnn.gpu_rnn, "compute_rnn_workspace_reserve_space_sizes", lambda *args: (1, 1), False
-    )
+    monkeypatch.setattr(gpu_rnn, SIZES, lambda *args: (1, 1), raising=False)
 
 
 def make_lstm(form, dtype="float32"):
@@ -59,11 +61,13 @@ def draw(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
 
 
-@functools.cache
 def make_params():
     shapes = jax.eval_shape(make_lstm("plain").init, KEY, draw(B, T, F), MASKS["whole"])
     leaves, tree = jax.tree.flatten(shapes)
     return jax.tree.unflatten(tree, [draw(*leaf.shape, seed=i) for i, leaf in enumerate(leaves)])
+
+
+MADE = make_params()
 
 
 def make_compute(form, dtype="float32"):
@@ -72,7 +76,7 @@ def make_compute(form, dtype="float32"):
 
     def compute(params, x_BTF, mask_BT):
         def compute_loss(params, x_BTF):
-            h_BH = lstm.apply(params, x_BTF, mask_BT)
+            h_BH: Any = lstm.apply(params, x_BTF, mask_BT)
             assert h_BH.dtype == jnp.dtype(dtype)
             return (h_BH * weight_BH[: h_BH.shape[0]]).sum(), h_BH
 
@@ -94,19 +98,134 @@ def assert_close(found, expected, atol=1e-5):
 def test_every_form_starts_from_the_same_parameters(form):
     init = jax.jit(make_lstm(form).init)
     expected = jax.jit(make_lstm("plain").init)(KEY, draw(B, T, F), MASKS["whole"])
-    jax.tree.map(
-        np.testing.assert_array_equal, init(KEY, draw(B, T, F), MASKS["whole"]), expected
-    )
+    jax.tree.map(np.testing.assert_array_equal, init(KEY, draw(B, T, F), MASKS["whole"]), expected)
 
 
 @pytest.mark.parametrize("mask", MASKS)
 def test_fast_form_equals_the_scan_and_so_do_its_gradients(mask):
-    arguments = make_params(), draw(B, T, F), MASKS[mask]
+    arguments = MADE, draw(B, T, F), MASKS[mask]
     assert_close(jit_compute("fast")(*arguments), jit_compute("plain")(*arguments))
 
 
 @pytest.mark.parametrize("mask", MASKS)
 def test_cudnn_form_equals_the_scan_and_so_do_its_gradients(mask, cudnn_by_reference):
-    arguments = make_params(), draw(B, T, F), MASKS[mask]
+    arguments = MADE, draw(B, T, F), MASKS[mask]
     found = jax.jit(make_compute("cudnn"))(*arguments)
     assert_close(found, jit_compute("plain")(*arguments))
+
+
+def test_cudnn_form_says_in_one_line_where_cudnn_is_missing(monkeypatch):
+    monkeypatch.delattr(gpu_rnn, SIZES, raising=False)
+    with pytest.raises(UserError, match=r"LSTM form 'cudnn': .*use the form 'fast'"):
+        make_lstm("cudnn").apply(MADE, draw(B, T, F), MASKS["whole"])
+
+
+def test_fast_form_at_bfloat16_keeps_its_types_and_is_as_near_float32_as_the_scan():
+    arguments = MADE, draw(B, T, F), MASKS["ragged"]
+    exact, plain, fast = (
+        jit_compute(form, dtype)(*arguments)
+        for form, dtype in (("plain", "float32"), ("plain", "bfloat16"), ("fast", "bfloat16"))
+    )
+    assert jax.tree.map(lambda leaf: leaf.dtype, fast) == jax.tree.map(
+        lambda leaf: leaf.dtype, plain
+    )
+
+    def measure(found):
+        errors = jax.tree.map(
+            lambda a, b: np.abs(np.float32(a) - np.float32(b)).max(), found, exact
+        )
+        return np.asarray(jax.tree.leaves(errors))
+
+    assert np.all(measure(fast) > 0)
+    assert measure(fast).sum() < 1.2 * measure(plain).sum()
+
+
+def stack_runs(n_runs):
+    """Parameters, features and masks of several runs, on a leading axis."""
+    params = jax.tree.map(lambda p: jnp.stack([p * (r + 1) / 2 for r in range(n_runs)]), MADE)
+    x_RBTF = jnp.stack([draw(B, T, F, seed=r) for r in range(n_runs)])
+    return params, x_RBTF, jnp.stack([MASKS["ragged"], MASKS["holes"]][:n_runs])
+
+
+@pytest.mark.parametrize("over", ["vmap", "map"])
+@pytest.mark.parametrize("form", ["plain", "fast"])
+def test_runs_mapped_in_one_program_equal_runs_alone(form, over):
+    compute, runs = make_compute(form), stack_runs(2)
+    mapped = (
+        jax.vmap(compute) if over == "vmap" else lambda *a: jax.lax.map(lambda r: compute(*r), a)
+    )
+    found = jax.jit(mapped)(*runs)
+    for number in range(2):
+        alone = jax.tree.map(lambda leaf, n=number: leaf[n], runs)
+        expected = jit_compute("plain")(*alone)
+        assert_close(jax.tree.map(lambda leaf, n=number: leaf[n], found), expected)
+
+
+def shard(compute, layout):
+    """`compute` with the batch laid on one device of a mesh, gradients added over devices."""
+
+    def summed(params, x_BTF, mask_BT):
+        (d_params, dx_BTF), h_BH = compute(params, x_BTF, mask_BT)
+        return (jax.lax.psum(d_params, "data"), dx_BTF), h_BH
+
+    P, mesh = PartitionSpec, jax.make_mesh((1,), ("data",), (jax.sharding.AxisType.Auto,))
+    if layout == "shard_map":
+        rows = P("data")
+        specs = {"in_specs": (P(), rows, rows), "out_specs": ((P(), rows), rows)}
+        return jax.jit(jax.shard_map(summed, mesh=mesh, check_vma=False, **specs))
+    if layout == "pmap":
+        mapped = jax.pmap(summed, "data", in_axes=(None, 0, 0))
+        return lambda params, *rows: jax.tree.map(
+            lambda leaf: leaf[0], mapped(params, *(row[None] for row in rows))
+        )
+    shardings = [jax.NamedSharding(mesh, spec) for spec in (P(), P("data"), P("data"))]
+    return jax.jit(compute, in_shardings=tuple(shardings))
+
+
+@pytest.mark.parametrize("layout", ["mesh", "shard_map", "pmap"])
+def test_fast_form_runs_under_every_layout_of_the_batch(layout):
+    arguments = MADE, draw(B, T, F), jnp.asarray(MASKS["ragged"])
+    found = shard(make_compute("fast"), layout)(*arguments)
+    assert_close(found, jit_compute("plain")(*arguments))
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+@pytest.mark.parametrize("form", ["plain", "fast"])
+def test_lstm_and_its_gradient_lower_for_accelerators(form, platform):
+    lowered = export.export(jax.jit(make_compute(form)), platforms=[platform])
+    assert lowered(MADE, draw(B, T, F), MASKS["whole"]).platforms == (platform,)
+
+
+class Descriptor:
+    """Stands in for the part of the CUDA plugin that describes a network to cuDNN."""
+
+    @staticmethod
+    def build_rnn_descriptor(*args):
+        return b""
+
+
+@pytest.fixture
+def lowering_without_plugin(monkeypatch):
+    """JAX's own lowering of cuDNN's LSTM, with the descriptor stood in for."""
+    monkeypatch.setattr(gpu_rnn, SIZES, lambda *args: (1, 1), raising=False)
+    rules = {
+        rnn.rnn_fwd_p: gpu_rnn.cudnn_rnn_lowering,
+        rnn.rnn_bwd_p: gpu_rnn.cudnn_rnn_bwd_lowering,
+    }
+    for primitive, rule in rules.items():
+        described = functools.partial(rule.func, Descriptor, "cu")
+        mlir.register_lowering(primitive, described, platform="cuda")
+    yield
+    for primitive, rule in rules.items():
+        mlir.register_lowering(primitive, rule, platform="cuda")
+
+
+@pytest.mark.usefixtures("lowering_without_plugin")
+def test_cudnn_form_and_its_gradient_lower_to_cudnns_calls():
+    calls = ("cudnn_rnn_ffi", "cudnn_rnn_bwd_ffi")
+    allowed = [export.DisabledSafetyCheck.custom_call(call) for call in calls]
+    lower = export.export(
+        jax.jit(make_compute("cudnn")), platforms=["cuda"], disabled_checks=allowed
+    )
+    module = lower(MADE, draw(B, T, F), MASKS["ragged"]).mlir_module()
+    assert all(f"@{call}" in module for call in calls)

@@ -1,5 +1,7 @@
 """The LSTM by cuDNN, on NVIDIA GPUs: weights and masks in cuDNN's layout."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.experimental import rnn
@@ -36,7 +38,7 @@ def run_cudnn_lstm(
       UserError: this JAX has no cuDNN.
     """
     check(
-        hasattr(rnn.gpu_rnn, "compute_rnn_workspace_reserve_space_sizes"),
+        hasattr(vars(rnn)["gpu_rnn"], "compute_rnn_workspace_reserve_space_sizes"),
         "LSTM form 'cudnn': this JAX has no cuDNN; install jax[cuda12], or use the form 'fast'",
     )
     # cuDNN reads the first n frames of a row, at least one: real frames are moved to the front,
@@ -45,8 +47,8 @@ def run_cudnn_lstm(
     front_BTF = jnp.take_along_axis(x_BTF, order_BT[..., None], axis=1)
     frames_B = mask_BT.sum(axis=1, dtype=jnp.int32)
     zeros_1BH = jnp.zeros((1, x_BTF.shape[0], recurrent.shape[0]), jnp.float32)
-    _, h_1BH, _ = rnn.lstm(
+    states: Any = rnn.lstm(
         front_BTF.astype(jnp.float32), zeros_1BH, zeros_1BH, pack_weights(kernel, bias, recurrent),
         jnp.maximum(frames_B, 1), x_BTF.shape[-1], recurrent.shape[0], 1, 0.0, False,
     )  # fmt: skip
-    return jnp.where(frames_B[:, None] > 0, h_1BH[0], 0).astype(x_BTF.dtype)
+    return jnp.where(frames_B[:, None] > 0, states[1][0], 0).astype(x_BTF.dtype)

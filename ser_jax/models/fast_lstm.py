@@ -108,9 +108,7 @@ def _backward(residuals, dh_BH):  # type: ignore[no-untyped-def]
             axis=-1,
         )
         dz_B4H = jnp.where(keep_B1, dz_B4H, 0)
-        new_dh_BH = jnp.matmul(
-            dz_B4H.astype(dtype), transposed, preferred_element_type=jnp.float32
-        )
+        new_dh_BH = jnp.matmul(dz_B4H.astype(dtype), transposed, preferred_element_type=jnp.float32)
         dz_TB4H = _put(dz_TB4H, dz_B4H, t)
         return (
             jnp.where(keep_B1, new_dc_BH * f, dc_BH),

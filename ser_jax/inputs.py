@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -109,7 +109,9 @@ def make_dataset(inputs: Inputs, normaliser: Normaliser, *, with_waves: bool = F
     """The corpus on the device, its samples too if they are to be augmented there."""
     corpus = inputs.corpus
     # What every clip has a row of, samples or features, is shared out; the rest is small.
-    place = jnp.asarray if inputs.clips is None else functools.partial(shard, sharding=inputs.clips)
+    place: Callable[..., Any] = jnp.asarray
+    if inputs.clips is not None:
+        place = functools.partial(shard, sharding=inputs.clips)
     return Dataset(
         x_BTF=place(inputs.x_BTF),
         frames_B=jnp.asarray(inputs.frames_B),

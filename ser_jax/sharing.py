@@ -127,7 +127,7 @@ def shard(x: np.ndarray, sharding: NamedSharding) -> ShardedRows:
     """An array [B, ...] of which this process has filled in the rows of `find_rows`."""
     padded = _round_up(len(x), sharding)
 
-    def read(index: tuple[slice, ...]) -> np.ndarray:
+    def read(index: Any) -> np.ndarray:
         start, stop, _ = index[0].indices(padded)
         part = x[start:stop]
         return np.pad(part, ((0, stop - start - len(part)), *((0, 0),) * (x.ndim - 1)))

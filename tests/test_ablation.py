@@ -16,6 +16,7 @@ import yaml
 from ser_jax import ablation
 from ser_jax import run as run_module
 from ser_jax.ablation import ablate, list_cells, with_shared
+from ser_jax.ablation.processes import naming_dead_workers
 from ser_jax.config import AblationConfig, override
 from ser_jax.errors import UserError
 from ser_jax.run import train
@@ -112,7 +113,9 @@ def test_a_grid_writes_its_results_tables_and_figures(finished):
     out, results = finished
     assert json.loads((out / "results.json").read_text()) == results
     names = {path.name for path in out.iterdir()}
-    assert names == {"cells", "figures", "results.json", "results.csv", "results.md"}
+    assert names == {
+        "cells", "figures", "manifest.json", "results.json", "results.csv", "results.md",
+    }  # fmt: skip
     assert len(results["labels"]) == 8
     assert "study" not in results  # the published figures are of other recordings
     assert (out / "figures" / "comparison-luna5.png").exists()
@@ -132,7 +135,7 @@ def test_finished_cells_are_not_run_again(copy, finished, monkeypatch):
     monkeypatch.setattr(run_module, "fit", counting_fit)
     shutil.rmtree(copy / "cells" / "plain-luna5-5-3")
     results = ablate(make_grid(copy))
-    assert len(fitted) == 3  # the one deleted, and the two that diverged
+    assert len(fitted) == 1
     assert drop_times(results) == drop_times(finished[1])
 
 
@@ -176,7 +179,7 @@ def test_a_grid_of_processes_can_be_stopped_and_ends_as_one_in_this_process(fini
 
 def test_a_worker_that_dies_is_said_in_one_line():
     with pytest.raises(UserError, match="run the same command again") as caught:  # noqa: SIM117
-        with ablation._naming_dead_workers():
+        with naming_dead_workers():
             raise BrokenProcessPool("died")
     assert "\n" not in str(caught.value)
 

@@ -12,8 +12,7 @@ import pytest
 from ser_jax.batching import Dataset, cut_batches, shuffle
 from ser_jax.config import ModelConfig, TrainConfig, override
 from ser_jax.features import Normaliser
-from ser_jax.grid import Layout, Progress, init_progress, keep_best, make_grid_programs
-from ser_jax.metrics import Sums
+from ser_jax.grid import Layout, Progress, init_progress, make_grid_programs
 from ser_jax.models import make_model
 from ser_jax.parallel import make_programs
 from ser_jax.state import init_state, make_optimizer

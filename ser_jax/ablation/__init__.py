@@ -1,0 +1,151 @@
+"""ablate(): a grid of runs, together in one program or one by one, resumable cell by cell."""
+
+import contextlib
+import json
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ser_jax.ablation.cells import Cell, list_cells, read_outcome, with_shared
+from ser_jax.ablation.groups import can_share, choose_cells, choose_how, group_cells
+from ser_jax.ablation.launcher import launch
+from ser_jax.ablation.manifest import Manifest
+from ser_jax.ablation.processes import run_one_by_one
+from ser_jax.ablation.together import run_together
+from ser_jax.config import AblationConfig, compute_identity, to_dict
+from ser_jax.corpora import load_corpus, prepare
+from ser_jax.errors import check
+from ser_jax.files import write_atomic
+from ser_jax.progress import progress
+from ser_jax.report import write_ablation_report
+from ser_jax.run_dir import CONFIG_FILE, load_config
+
+__all__ = ["STUDY", "Cell", "ablate", "launch", "list_cells", "with_shared"]
+
+STUDY = {
+    "cnn": {"accuracy": 0.3519, "weighted_f1": 0.3014},
+    "lstm": {"accuracy": 0.4352, "weighted_f1": 0.4044},
+    "cnn_lstm": {"accuracy": 0.4630, "weighted_f1": 0.4463},
+    "cnn_lstm_augmented": {"accuracy": 0.3889, "weighted_f1": 0.3462},
+}
+"""Table 1 of the study, by the names that the configurations give the systems."""
+
+
+def ablate(config: AblationConfig) -> dict[str, Any]:
+    """Run every cell of the grid that has not been run, and write the tables and figures.
+
+    Killed or interrupted, the same call goes on: finished cells are read, a cell that ran alone
+    goes on from its last checkpoint, and those that ran together begin anew. A cell that diverges
+    is recorded and harms no other. With `config.shard` the other shards' cells are only read.
+
+    Returns:
+      What results.json holds: {"cells": [...], "labels": [...], "config": {...}, "study": {...}}.
+
+    Raises:
+      UserError: bad input; the folder holds a grid or a cell with other settings or recordings; a
+        write failed.
+    """
+    cells = list_cells(config)
+    _check_folders(config, cells)
+    prepare(config.data)
+    manifest = Manifest(config, load_corpus(config.data).checksum)
+    results = _Results(config, cells)
+    waiting = [cell for cell in choose_cells(cells, config.shard) if results.is_missing(cell)]
+    with contextlib.closing(_run_cells(config, waiting, manifest)) as finished:
+        for cell in finished:
+            _print_outcome(cell, results.update([cell]))
+            results.write()
+    results.write_all()
+    write_ablation_report(config.out)
+    return results.tree
+
+
+class _Results:
+    """results.json: every cell and how it ended, by the cells' own folders."""
+
+    def __init__(self, config: AblationConfig, cells: Sequence[Cell]):
+        self._path, self._cells = Path(config.out) / "results.json", cells
+        self._number = {cell.run_dir: number for number, cell in enumerate(cells)}
+        self.tree: dict[str, Any] = {
+            "cells": [{} for _ in cells], "labels": [], "config": to_dict(config),
+        }  # fmt: skip
+        if config.data.corpus == "ravdess":
+            self.tree["study"] = STUDY
+        self.update(cells)
+
+    def is_missing(self, cell: Cell) -> bool:
+        """Whether a cell has not been run to its end."""
+        return self.tree["cells"][self._number[cell.run_dir]]["status"] == "missing"
+
+    def update(self, cells: Sequence[Cell]) -> dict[str, Any]:
+        """Read how `cells` ended; the outcome of the last."""
+        outcome: dict[str, Any] = {}
+        for cell in cells:
+            outcome = read_outcome(cell)
+            self.tree["labels"] = outcome.pop("labels", None) or self.tree["labels"]
+            self.tree["cells"][self._number[cell.run_dir]] = cell.describe() | outcome
+        return outcome
+
+    def write(self) -> None:
+        """Write the file."""
+        write_atomic(self._path, json.dumps(self.tree, indent=1))
+
+    def write_all(self) -> None:
+        """Write the file with what other shards have done meanwhile. Of two that end at the same
+        time the last to write must have seen all: so look again after writing."""
+        before = None
+        while before != self.tree["cells"]:
+            before = list(self.tree["cells"])
+            self.write()
+            self.update([cell for cell in self._cells if self.is_missing(cell)])
+
+
+def _check_folders(config: AblationConfig, cells: list[Cell]) -> None:
+    """No cell may meet a run with other settings in its folder."""
+    for cell in cells:
+        if (cell.run_dir / CONFIG_FILE).exists():
+            check(
+                compute_identity(load_config(cell.run_dir)) == compute_identity(cell.config),
+                f"out={config.out}: {cell.run_dir.name} was run with other settings; "
+                "choose another --out, or delete it",
+            )
+
+
+def _run_cells(config: AblationConfig, cells: list[Cell], manifest: Manifest) -> Generator[Cell]:
+    """Each cell when its folder is complete."""
+    together = group_cells([cell for cell in cells if can_share(cell)])
+    together = {
+        k: group for k, group in together.items() if choose_how(config, len(group)) != "one"
+    }
+    shared = {cell.run_dir for group in together.values() for cell in group}
+    alone = [cell for cell in cells if cell.run_dir not in shared]
+    epochs = sum(cell.config.train.epochs for cell in cells)
+    with progress(f"{len(cells)} runs", epochs, "epochs") as advance:
+        for run in _list_runs(config, together, alone, manifest, advance):
+            with contextlib.closing(run):
+                yield from run
+
+
+def _list_runs(
+    config: AblationConfig,
+    together: dict[str, list[Cell]],
+    alone: list[Cell],
+    manifest: Manifest,
+    advance: Callable[[float], None],
+) -> Generator[Generator[Cell]]:
+    for key, group in together.items():
+        yield run_together(config, key, group, manifest, advance)
+    if alone:
+        yield run_one_by_one(config, alone, advance)
+
+
+def _print_outcome(cell: Cell, outcome: dict[str, Any]) -> None:
+    place = f"{cell.system}  {cell.protocol} fold {cell.fold}  seed {cell.seed}"
+    if outcome["status"] != "done":
+        print(f"{place}  {outcome['status']}: {outcome['reason']}", flush=True)
+        return
+    print(
+        f"{place}  test accuracy {outcome['accuracy']:.3f}  weighted F1 "
+        f"{outcome['weighted_f1']:.3f}  {outcome['seconds']:.0f} s",
+        flush=True,
+    )

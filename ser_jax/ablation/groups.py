@@ -1,0 +1,74 @@
+"""Cells to groups that one program can run, to shards, and to the way that each is run."""
+
+from collections.abc import Sequence
+
+import jax
+
+from ser_jax.ablation.cells import Cell
+from ser_jax.config import AblationConfig, AugmentConfig, Config, compute_identity, override
+
+_ANY = {
+    "seed": 0, "data.protocol": "study", "data.fold": 1, "data.split_seed": None,
+    "features.normalise": "none", "model.dropout": 0.0, "train.learning_rate": 1.0,
+    "augment.p": 0.5,
+}  # fmt: skip
+"""What runs of one program may differ in: numbers of their state, and their clips."""
+
+
+def compute_program_key(config: Config) -> str:
+    """Equal for runs that one program could train, but for their numbers of batches."""
+    if not config.augment.enabled:
+        config = override(config, {f"augment.{k}": v for k, v in vars(AugmentConfig()).items()})
+    return compute_identity(override(config, _ANY))
+
+
+def can_share(cell: Cell) -> bool:
+    """Whether a cell may run in one program with others."""
+    config = cell.config
+    return not (
+        (config.augment.enabled and config.augment.backend == "host")
+        or config.train.early_stop_epochs  # its cells end at different times
+        or config.train.profile
+        or config.parallel.placement == "stream"
+        or (cell.run_dir / "checkpoints").exists()  # begun alone: it goes on from there
+    )
+
+
+def group_cells(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+    """Cells by program, in order of first appearance."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(compute_program_key(cell.config), []).append(cell)
+    return groups
+
+
+def choose_cells(cells: Sequence[Cell], shard: str | None) -> list[Cell]:
+    """The cells of shard I/N, the same on every machine.
+
+    A group stays in one shard, where it compiles once, unless it is larger than a shard's share.
+    """
+    if shard is None:
+        return list(cells)
+    index, count = map(int, shard.split("/"))
+    share = -(-sum(cell.config.train.epochs for cell in cells) // count)
+    pieces: list[list[Cell]] = []
+    for group in group_cells(cells).values():
+        size = max(1, share // group[0].config.train.epochs)
+        pieces += [group[start : start + size] for start in range(0, len(group), size)]
+    loads, shares = [0] * count, [[] for _ in range(count)]
+    for piece in sorted(pieces, key=lambda p: -sum(cell.config.train.epochs for cell in p)):
+        least = loads.index(min(loads))
+        loads[least] += sum(cell.config.train.epochs for cell in piece)
+        shares[least] += piece
+    return shares[index]
+
+
+def choose_how(config: AblationConfig, n_runs: int) -> str:
+    """How runs of one program are trained: 'vmap', 'map', 'one', or 'probe' of the first two."""
+    if config.batching != "auto":
+        return config.batching
+    # On CPU one core per run is by far the fastest for networks that convolve (a convolution of
+    # many runs at once is one with groups, and slow), and no slower for the LSTM.
+    if jax.default_backend() == "cpu" or n_runs == 1:
+        return "one"
+    return "probe"

@@ -1,0 +1,165 @@
+"""Cells one by one: in this process, or in worker processes of one core each."""
+
+import contextlib
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import resource_tracker
+from typing import Any
+
+from ser_jax.ablation.cells import Cell, write_diverged
+from ser_jax.augment import count_cores, exit_with_parent, sigint_held_back
+from ser_jax.config import AblationConfig
+from ser_jax.errors import UserError
+from ser_jax.loop import Diverged
+from ser_jax.run import Memo, train
+from ser_jax.runtime import settle
+
+Advance = Callable[[float], None]
+"""Told of epochs as they are done."""
+
+
+def run_one_by_one(config: AblationConfig, cells: list[Cell], advance: Advance) -> Generator[Cell]:
+    """Train each cell by a program of its own; gives each as it ends."""
+    groups: dict[tuple[str, str, int], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.system, cell.protocol, cell.seed), []).append(cell)
+    # Seed by seed, so that a grid cut short has every system's row.
+    order = sorted(groups, key=lambda group: config.seeds.index(group[2]))
+    ordered = [groups[group] for group in order]
+    workers = min(_choose_workers(config), len(groups))
+    run = _run_in_processes if workers > 1 else _run_here
+    return run(ordered, workers, advance)
+
+
+def _choose_workers(config: AblationConfig) -> int:
+    """One process per core on CPU, where two runs on a core each beat one run on two cores."""
+    if config.workers is not None:
+        return config.workers
+    import jax
+
+    return count_cores() if jax.default_backend() == "cpu" else 1
+
+
+def _run_here(groups: list[list[Cell]], workers: int, advance: Advance) -> Generator[Cell]:
+    del workers
+    for group in groups:
+        memo: Memo = {}
+        for cell in group:
+            run_cell(cell, memo, advance)
+            yield cell
+
+
+def run_cell(cell: Cell, memo: Memo | None, advance: Advance) -> None:
+    """Train one cell, or go on with it; a divergence is recorded in its folder."""
+    epochs, reached = cell.config.train.epochs, 0.0
+
+    def observe(event: dict[str, Any]) -> None:
+        nonlocal reached
+        if event["event"] in ("epoch", "restored"):
+            advance(event["epoch"] - reached)
+            reached = event["epoch"]
+
+    try:
+        train(cell.config, memo=memo, observe=observe)
+    except Diverged as error:
+        write_diverged(cell, error)
+    advance(epochs - reached)  # after an early stop
+
+
+def _run_in_processes(groups: list[list[Cell]], workers: int, advance: Advance) -> Generator[Cell]:
+    """A group's cells, the folds of one system and seed, stay in one process, which keeps their
+    augmented clips."""
+    _start_tracker()
+    context = multiprocessing.get_context("spawn")
+    # A simple queue's `put` returns when the message is in the pipe, so that what a group has sent
+    # is there when its future is done.
+    channel = context.SimpleQueue()
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    numbers = context.SimpleQueue()
+    for number in range(workers):
+        numbers.put([cores[number % len(cores)]] if cores else [])
+    pool = ProcessPoolExecutor(
+        workers, context, initializer=_start_worker, initargs=(channel, numbers)
+    )
+    try:
+        with sigint_held_back():
+            waiting = {pool.submit(_run_group, group) for group in groups}
+        while waiting:
+            done, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+            yield from _drain(channel, advance)
+            for future in done:
+                waiting.remove(future)
+                with naming_dead_workers():
+                    future.result()
+        yield from _drain(channel, advance)
+    except BaseException:
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_tracker() -> None:
+    """Start the process that deletes what stopped workers leave, and keep it from saying so."""
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = "ignore"
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        del os.environ["PYTHONWARNINGS"]
+        if before is not None:
+            os.environ["PYTHONWARNINGS"] = before
+
+
+@contextlib.contextmanager
+def naming_dead_workers() -> Iterator[None]:
+    """Say in one line that a worker has died."""
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a process of the grid died, perhaps for want of memory; "
+            "run the same command again, with --workers 1 if it happens twice"
+        ) from error
+
+
+def _drain(channel: Any, advance: Advance) -> Generator[Cell]:
+    """What the workers have reported so far."""
+    while not channel.empty():
+        message = channel.get()
+        if isinstance(message, float):
+            advance(message)
+        else:
+            yield message
+
+
+_channel: Any = None
+"""In a worker: where it reports epochs (a float) and finished cells."""
+
+
+def _start_worker(channel: Any, numbers: Any) -> None:
+    global _channel
+    import logging
+    import signal
+    import warnings
+
+    _channel = channel
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops the workers
+    threading.Thread(target=exit_with_parent, daemon=True).start()
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    if core := numbers.get():
+        os.sched_setaffinity(0, core)
+
+
+def _run_group(group: list[Cell]) -> None:
+    settle(group[0].config.parallel)
+    memo: Memo = {}
+    for cell in group:
+        run_cell(cell, memo, lambda amount: _channel.put(float(amount)))
+        _channel.put(cell)

@@ -1,0 +1,295 @@
+"""Cells of one program trained together, as many at a time as the device's memory holds."""
+
+import dataclasses
+import functools
+import os
+import time
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ser_jax.ablation.cells import Cell
+from ser_jax.ablation.groups import choose_how
+from ser_jax.ablation.manifest import Manifest
+from ser_jax.ablation.writing import Plan, Trained, make_plan, write_cell
+from ser_jax.batching import PADDING, TakeTrain, cut_batches
+from ser_jax.config import AblationConfig, ModelConfig, TrainConfig
+from ser_jax.errors import UserError
+from ser_jax.grid import GridPrograms, Layout, init_progress, make_grid_programs
+from ser_jax.inputs import Inputs, load_inputs, make_dataset
+from ser_jax.models import make_model
+from ser_jax.results import check_frames
+from ser_jax.run import choose_take
+from ser_jax.run_dir import check_run_dir
+from ser_jax.state import make_optimizer
+
+Advance = Callable[[float], None]
+
+MOST_RUNS = 64
+"""Runs of a program on one device, so that a kill loses no more than these."""
+_DEVICE_SHARE, _CPU_SHARE = 0.8, 0.5
+"""Of the memory that is free on a device; of the machine's, which others use, too."""
+_PROBE_WORTH = 4
+"""A second way is compiled and timed where the first would take this many times its compilation."""
+_WORDS = {"vmap": "side by side", "map": "one after another"}
+
+
+def run_together(
+    config: AblationConfig, key: str, cells: Sequence[Cell], manifest: Manifest, advance: Advance
+) -> Generator[Cell]:
+    """Train cells of one program; gives each once its folder is written.
+
+    Args:
+      config: of the grid.
+      key: of the cells' program, see `groups.compute_program_key`.
+      cells: what the program trains.
+      manifest: keeps the way that was found fastest.
+      advance: told of epochs of runs as they are done.
+
+    Raises:
+      UserError: a folder holds another run; a write failed; the device's memory is too small.
+    """
+    first = cells[0].config
+    inputs = load_inputs(first.data, first.features)
+    check_frames(first, *inputs.x_BTF.shape[1:])
+    groups: dict[int, list[Plan]] = {}
+    for cell in cells:
+        check_run_dir(cell.run_dir, cell.config)
+        plan = make_plan(cell, inputs)
+        groups.setdefault(len(plan.cut_epoch(1)), []).append(plan)
+    for n_steps, plans in groups.items():
+        yield from _Group(f"{key}/{n_steps}", plans, inputs).run(config, manifest, advance)
+
+
+class _Ways(NamedTuple):
+    """Network, optimiser, and programs by the way in which they treat many runs."""
+
+    model: nn.Module
+    tx: optax.GradientTransformation
+    programs: dict[str, GridPrograms]
+
+
+@functools.lru_cache(maxsize=8)
+def _build_cached(
+    model_config: ModelConfig,
+    train: TrainConfig,
+    n_classes: int,
+    take_train: TakeTrain,
+    layout: Layout,
+) -> _Ways:
+    model = make_model(model_config, n_classes, dtype=train.dtype)
+    tx = make_optimizer(train)
+    programs = {
+        how: make_grid_programs(
+            model, tx, n_classes=n_classes, best_by=train.best_by, take_train=take_train,
+            layout=layout._replace(how=how),
+        )
+        for how in _WORDS
+    }  # fmt: skip
+    return _Ways(model, tx, programs)
+
+
+class _Group:
+    """Cells of one program and equal numbers of steps."""
+
+    def __init__(self, key: str, plans: list[Plan], inputs: Inputs):
+        self.key, self.plans, self.inputs = key, plans, inputs
+        config = plans[0].cell.config
+        self.train, n_classes = config.train, len(inputs.corpus.labels)
+        devices = tuple(jax.local_devices())
+        # A program per step on CPU, where a convolution inside a loop is ten times slower.
+        on_cpu, wish = jax.default_backend() == "cpu", config.parallel.scan
+        self.layout = Layout(
+            scan=wish == "on" or (wish == "auto" and not on_cpu),
+            devices=devices if len(devices) > 1 else (),
+        )
+        self.ways = _build_cached(
+            dataclasses.replace(config.model, dropout=0.0),
+            dataclasses.replace(config.train, learning_rate=1.0),
+            n_classes,
+            choose_take(config.augment, config.features, config.data.rate_hz),
+            self.layout,
+        )
+        dataset = make_dataset(inputs, plans[0].normaliser, with_waves=config.augment.enabled)
+        self.dataset = self.layout.share(dataset)
+        self.draws_anew = config.augment.when == "epoch"
+
+    def run(self, config: AblationConfig, manifest: Manifest, advance: Advance) -> Generator[Cell]:
+        """Train and write all cells; see `run_together`."""
+        way, most = choose_how(config, len(self.plans)), config.runs_at_a_time
+        most = most or MOST_RUNS * self.n_devices
+        known = manifest.find_decision(self.key) if way == "probe" else None
+        if known:
+            way, most = known["batching"], min(most, known["runs_at_a_time"])
+        left = self.plans
+        while left:
+            size = self._round(-(-len(left) // -(-len(left) // most)))  # parts of equal size
+            start_s = time.perf_counter()
+            try:
+                stack = _Stack(self, left[:size], size)
+                fitting = self._fit(stack, "vmap" if way == "probe" else way)
+                if fitting < size:
+                    most = fitting
+                    continue
+                if way == "probe":
+                    way = self._probe(stack, len(left), manifest, advance)
+                stack.train(way, advance)
+                results = stack.finish(way, start_s)
+            except jax.errors.JaxRuntimeError as error:
+                most = self._halve(size, error)
+                continue
+            for plan, trained in zip(left, results, strict=False):
+                write_cell(plan, self.inputs, trained)
+                yield plan.cell
+            left = left[size:]
+
+    @property
+    def n_devices(self) -> int:
+        return max(1, len(self.layout.devices))
+
+    def _round(self, size: int) -> int:
+        """`size` made a multiple of the number of devices."""
+        return -(-size // self.n_devices) * self.n_devices
+
+    def _fit(self, stack: "_Stack", way: str) -> int:
+        """Compile for the runs of `stack`; how many runs the memory holds, at most these."""
+        start_s = time.perf_counter()
+        need = self.ways.programs[way].measure(*stack.make_arguments(1))
+        self.compile_s = time.perf_counter() - start_s
+        free = _count_free_bytes()
+        if need <= free or stack.size <= self.n_devices:
+            return stack.size
+        fitting = int(stack.size * free / need) // self.n_devices * self.n_devices
+        return max(self.n_devices, min(fitting, stack.size - self.n_devices))
+
+    def _halve(self, size: int, error: Exception) -> int:
+        """Fewer runs than those for which memory did not suffice after all."""
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise error
+        if size <= self.n_devices:
+            cell = self.plans[0].cell
+            raise UserError(
+                f"{cell.run_dir}: the device's memory holds not one run; "
+                "set a smaller train.batch_size, or batching=one"
+            ) from error
+        return self._round(size // 2)
+
+    def _probe(self, stack: "_Stack", n_left: int, manifest: Manifest, advance: Advance) -> str:
+        """The faster way, found by the first epochs themselves: one side by side and, where so much
+        is left that another compilation is worth its while, one run after another."""
+        timings = {"vmap": stack.time_epoch("vmap", advance)}
+        left_s = timings["vmap"] * (self.train.epochs * -(-n_left // stack.size) - 1)
+        if self.train.epochs > 1 and left_s > _PROBE_WORTH * self.compile_s:
+            self._fit(stack, "map")
+            timings["map"] = stack.time_epoch("map", advance)
+        way = min(timings, key=lambda way: timings[way])
+        if len(timings) > 1:
+            decision = {"batching": way, "runs_at_a_time": stack.size, "seconds": timings}
+            manifest.keep_decision(self.key, decision)
+        told = ", ".join(f"{_WORDS[way]} {s:.2f} s" for way, s in timings.items())
+        print(f"{len(self.plans)} runs, {stack.size} at a time: an epoch {told}", flush=True)
+        return way
+
+
+class _Stack:
+    """Some cells in training together; rows that only fill it up repeat cells."""
+
+    def __init__(self, group: _Group, plans: list[Plan], size: int):
+        self.group, self.plans, self.size = group, plans, size
+        self.rows = [plans[row % len(plans)] for row in range(size)]
+        configs = [plan.cell.config for plan in self.rows]
+        _, T, F = group.inputs.x_BTF.shape
+        layout = group.layout
+        self.progress = layout.place(init_progress(
+            group.ways.model, group.ways.tx, n_frames=T, n_features=F,
+            seed_R=[config.seed for config in configs],
+            dropout_R=[config.model.dropout for config in configs],
+            augment_p_R=[config.augment.p for config in configs],
+            learning_rate_R=[config.train.learning_rate for config in configs],
+        ))  # fmt: skip
+        normalisers = [plan.normaliser for plan in self.rows]
+        self.normaliser = layout.place(jax.tree.map(lambda *x: jnp.stack(x), *normalisers))
+        self.val_index = self._cut("val")
+        self.sums: list[Any] = []
+
+    def _cut(self, part: str) -> np.ndarray:
+        """Clips of a part of the split, [R, S, B]; shorter parts are filled up."""
+        batch_size = self.group.train.batch_size
+        cut = [cut_batches(getattr(plan.split, part), batch_size) for plan in self.rows]
+        S = max(map(len, cut))
+        fill = [((0, S - len(index_SB)), (0, 0)) for index_SB in cut]
+        pairs = zip(cut, fill, strict=True)
+        return np.stack([np.pad(i, width, constant_values=PADDING) for i, width in pairs])
+
+    def make_arguments(self, epoch: int) -> tuple[Any, ...]:
+        """What `GridPrograms.run_epoch` takes for an epoch, counted from 1."""
+        draw = np.asarray(epoch if self.group.draws_anew else 1, np.int32)
+        dataset = dataclasses.replace(self.group.dataset, draw=self.group.layout.share(draw))
+        train_index = np.stack([plan.cut_epoch(epoch) for plan in self.rows])
+        return self.progress, self.normaliser, dataset, train_index, self.val_index
+
+    def run_epoch(self, way: str) -> None:
+        """Begin the next epoch; the device may still be at it when this returns."""
+        arguments = self.make_arguments(len(self.sums) + 1)
+        self.progress, *sums = self.group.ways.programs[way].run_epoch(*arguments)
+        self.sums.append(sums)
+
+    def time_epoch(self, way: str, advance: Advance) -> float:
+        """Seconds of the next epoch."""
+        start_s = time.perf_counter()
+        self.run_epoch(way)
+        jax.block_until_ready(self.progress)
+        advance(len(self.plans))
+        return time.perf_counter() - start_s
+
+    def train(self, way: str, advance: Advance) -> None:
+        """Run the epochs that are left. The device never waits: it is asked how the epoch before
+        went when the next has begun."""
+        first = len(self.sums)
+        for epoch in range(first, self.group.train.epochs):
+            self.run_epoch(way)
+            if epoch > first:
+                jax.block_until_ready(self.sums[-2])
+                advance(len(self.plans))
+        if len(self.sums) > first:
+            jax.block_until_ready(self.sums[-1])
+            advance(len(self.plans))
+
+    def finish(self, way: str, start_s: float) -> list[Trained]:
+        """The cells, each with its share of the seconds since `start_s`."""
+        index = {part: self._cut(part) for part in ("val", "test")}
+        predict = self.group.ways.programs[way].predict
+        variables = self.progress.best.variables
+        both = np.concatenate(list(index.values()), axis=1)
+        classes = np.asarray(predict(variables, self.normaliser, self.group.dataset, both))
+        n_val = index["val"].shape[1]
+        classes = {"val": classes[:, :n_val], "test": classes[:, n_val:]}
+        sums, best = jax.device_get(self.sums), self.progress.best
+        take_row = jax.jit(lambda tree, row: jax.tree.map(lambda x: x[row], tree))
+        seconds = (time.perf_counter() - start_s) / len(self.plans)
+        results = []
+        for row, plan in enumerate(self.plans):
+            predicted = {
+                part: found[row].ravel()[: len(getattr(plan.split, part))]
+                for part, found in classes.items()
+            }
+            own = [jax.tree.map(lambda x: x[row], pair) for pair in sums]  # noqa: B023
+            results.append(Trained(own, take_row(best, row), predicted, seconds))
+        return results
+
+
+def _count_free_bytes() -> float:
+    """Memory for programs on the device that has least."""
+    free = []
+    for device in jax.local_devices():
+        stats = device.memory_stats() or {}
+        if "bytes_limit" in stats:
+            free.append(_DEVICE_SHARE * (stats["bytes_limit"] - stats.get("bytes_in_use", 0)))
+    if free:
+        return min(free)
+    return _CPU_SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

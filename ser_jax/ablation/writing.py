@@ -1,0 +1,115 @@
+"""The folder of a cell that was trained together with others: as if it had been trained alone."""
+
+import contextlib
+import json
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ser_jax.ablation.cells import Cell, write_diverged
+from ser_jax.batching import cut_batches, shuffle
+from ser_jax.checkpoint import Checkpoints
+from ser_jax.features import Normaliser
+from ser_jax.files import write_atomic
+from ser_jax.inputs import Inputs, fit_to_training
+from ser_jax.loop import Diverged, compute_score, make_epoch_event, read_figures
+from ser_jax.metrics import Sums
+from ser_jax.report.events import EventLog
+from ser_jax.results import compute_scores, describe, make_metrics, save_spectrogram
+from ser_jax.run import split_corpus
+from ser_jax.run_dir import METRICS_FILE, open_run_dir
+from ser_jax.splits import Split
+from ser_jax.state import TrainState
+
+
+class Plan(NamedTuple):
+    """A cell and what it is trained on."""
+
+    cell: Cell
+    split: Split
+    normaliser: Normaliser
+
+    def cut_epoch(self, epoch: int) -> np.ndarray:
+        """Training clips [S, B] of an epoch, from 1, in the order in which `loop.fit` has them."""
+        config = self.cell.config
+        order = shuffle(self.split.train, config.seed, epoch)
+        return cut_batches(order, config.train.batch_size)
+
+
+class Trained(NamedTuple):
+    """One cell after training.
+
+    Attributes:
+      sums: training and validation sums of each epoch, on the host.
+      best: state after the epoch best on validation.
+      predicted: class of each clip of 'val' and 'test' by `best`.
+      seconds: its share of the wall time.
+    """
+
+    sums: list[tuple[Sums, Sums]]
+    best: TrainState
+    predicted: dict[str, np.ndarray]
+    seconds: float
+
+
+def make_plan(cell: Cell, inputs: Inputs) -> Plan:
+    """The cell's clips and normaliser."""
+    split = split_corpus(cell.config, inputs.corpus)
+    kind, masked = cell.config.features.normalise, cell.config.model.mask_padding
+    return Plan(cell, split, fit_to_training(inputs, split.train, kind, masked))
+
+
+def write_cell(plan: Plan, inputs: Inputs, trained: Trained) -> None:
+    """Write all that `run.train` would have left, metrics.json last.
+
+    Killed before that, the cell goes on alone from the checkpoint of its best epoch.
+
+    Raises:
+      UserError: a file cannot be written.
+    """
+    (cell, split, normaliser), corpus = plan, inputs.corpus
+    config, run_dir = cell.config, cell.run_dir
+    facts = describe(corpus, normaliser, config)
+    open_run_dir(run_dir, config)
+    log = EventLog(run_dir)
+    log.cut_back(-1)
+    log({"event": "start", "identity": facts["identity"], "checksum": corpus.checksum})
+    try:
+        best_epoch, best_score = _log_epochs(plan, trained, log)
+    except Diverged as error:
+        write_diverged(cell, error)
+        return
+    with contextlib.closing(Checkpoints(run_dir / "checkpoints")) as checkpoints:
+        facts |= {"best_score": best_score, "best_epoch": best_epoch}
+        checkpoints.save(best_epoch, trained.best, facts, best_epoch=best_epoch)
+    scores: dict[str, Any] = {
+        part: compute_scores(corpus, getattr(split, part), predicted_B)
+        for part, predicted_B in trained.predicted.items()
+    }
+    epochs = len(trained.sums)
+    metrics = make_metrics(
+        config, corpus, split, epochs=epochs, best_epoch=best_epoch, seconds=trained.seconds,
+        scores=scores,
+    )  # fmt: skip
+    save_spectrogram(run_dir, config.features, corpus, int(split.test[0]))
+    step, accuracy = epochs * len(plan.cut_epoch(1)), scores["test"]["accuracy"]
+    log({"event": "end", "step": step, "test_accuracy": accuracy})
+    write_atomic(run_dir / METRICS_FILE, json.dumps(metrics, indent=1))
+
+
+def _log_epochs(plan: Plan, trained: Trained, log: EventLog) -> tuple[int, list[float]]:
+    """Log each epoch; the best one and its score.
+
+    Raises:
+      Diverged: in an epoch; those before it are logged.
+    """
+    train, steps = plan.cell.config.train, len(plan.cut_epoch(1))
+    best_epoch, best_score = 0, []
+    for epoch, sums in enumerate(trained.sums, 1):
+        figures = read_figures(*sums, epoch=epoch, learning_rate=train.learning_rate)
+        score = compute_score(train.best_by, figures)
+        if best_epoch == 0 or score > best_score:
+            best_epoch, best_score = epoch, score
+        seconds = trained.seconds / len(trained.sums)
+        log(make_epoch_event(epoch, epoch * steps, figures, best_epoch, seconds))
+    return best_epoch, best_score

@@ -17,7 +17,7 @@ ROWS = [
     ["files", "progress", "config", "watch"],
     ["audio", "features", "metrics", "parser", "distributed"],
     ["batching", "sharing", "runtime"],
-    ["corpora", "splits", "models", "augment"],
+    ["corpora", "splits", "models", "augment", "streaming"],
     ["inputs", "state"],
     ["step"],
     ["parallel", "probe"],
@@ -39,11 +39,21 @@ RESERVED = {
     "soundfile": ["audio"],
     "audioread": ["audio"],
     "jsonargparse": ["parser", "arguments"],
+    "grain": ["streaming"],
     "rich": ["progress", "printing", "report.*"],
 }
 # The builder is a subclass of tensorflow_datasets' own, so the module itself is imported late.
 LATE = "ser_jax.corpora.builder"
-LAZY = [LATE, "transformers", "librosa", "matplotlib", "tensorflow_datasets", "rich", "sklearn"]
+LAZY = [
+    LATE,
+    "grain",
+    "transformers",
+    "librosa",
+    "matplotlib",
+    "tensorflow_datasets",
+    "rich",
+    "sklearn",
+]
 FILES = ["logging", "pathlib", "shutil", "tempfile", "yaml", "io", "ser_jax.files", "soundfile"]
 
 

@@ -34,7 +34,12 @@ def add_noise(key: jax.Array, x_N: jax.Array, amplitude: jax.Array | float) -> j
 
 
 def stretch(
-    x_N: jax.Array, length: jax.Array | int, rate: jax.Array | float, *, rate_hz: int
+    x_N: jax.Array,
+    length: jax.Array | int,
+    rate: jax.Array | float,
+    *,
+    rate_hz: int,
+    sequential: bool = False,
 ) -> jax.Array:
     """A clip played `rate` times as fast at its own pitch, cut or padded to its own length.
 
@@ -43,8 +48,10 @@ def stretch(
       length: samples of the clip.
       rate: above 1 is faster.
       rate_hz: sample rate, which sets the window.
+      sequential: see `make_augmenter`.
     """
-    return warp(x_N, length, rate, 1.0, n_fft=choose_n_fft(rate_hz), max_ratio=1.0)
+    n_fft = choose_n_fft(rate_hz)
+    return warp(x_N, length, rate, 1.0, n_fft=n_fft, max_ratio=1.0, sequential=sequential)
 
 
 def shift_pitch(
@@ -54,11 +61,12 @@ def shift_pitch(
     *,
     rate_hz: int,
     max_semitones: float = 12.0,
+    sequential: bool = False,
 ) -> jax.Array:
     """A clip raised by `semitones`, at most `max_semitones`, at its own pace; see `stretch`."""
     ratio = 2 ** (jnp.asarray(semitones, jnp.float32) / 12)
-    max_ratio = 2 ** (max_semitones / 12)
-    return warp(x_N, length, 1.0, ratio, n_fft=choose_n_fft(rate_hz), max_ratio=max_ratio)
+    n_fft, most = choose_n_fft(rate_hz), 2 ** (max(max_semitones, 0.0) / 12)
+    return warp(x_N, length, 1.0, ratio, n_fft=n_fft, max_ratio=most, sequential=sequential)
 
 
 def shift_time(

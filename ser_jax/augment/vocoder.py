@@ -71,11 +71,12 @@ def _analyse(x_N: jax.Array, place_T: jax.Array, n_fft: int) -> tuple[jax.Array,
     """Spectra [T, K] of the windows centred at `place_T`, and of those one hop before each."""
     hop = n_fft // _OVERLAP
     padded = jnp.pad(x_N, (n_fft // 2 + hop, 2 * n_fft))
-    start_2T = jnp.concatenate([place_T + hop, place_T])
-    frame_2TN = jax.vmap(lambda i: jax.lax.dynamic_slice(padded, (i,), (n_fft,)))(start_2T)
-    spectrum_2TK = jnp.fft.rfft(frame_2TN * _make_window(n_fft)[None, :])
-    now_TK, before_TK = jnp.split(spectrum_2TK, 2)
-    return now_TK, before_TK
+
+    def analyse(start_T):
+        cut = jax.vmap(lambda start: jax.lax.dynamic_slice(padded, (start,), (n_fft,)))
+        return jnp.fft.rfft(cut(start_T) * _make_window(n_fft)[None, :])
+
+    return analyse(place_T + hop), analyse(place_T)
 
 
 def _lock_phases(now_TK: jax.Array, before_TK: jax.Array, sequential: bool) -> jax.Array:
@@ -121,7 +122,7 @@ def _compute_power(x_TK: jax.Array) -> jax.Array:
 
 
 def _find_peaks(power_TK: jax.Array) -> jax.Array:
-    """For each bin the number of the peak that is reached by climbing, int32 [T, K]."""
+    """For each bin the number of the strongest within two of it, int32 [T, K]."""
     n_bins = power_TK.shape[-1]
     bin_TK = jnp.broadcast_to(jnp.arange(n_bins, dtype=jnp.int32), power_TK.shape)
     padded_TK = jnp.pad(power_TK, ((0, 0), (2, 2)), constant_values=-1.0)
@@ -131,8 +132,6 @@ def _find_peaks(power_TK: jax.Array) -> jax.Array:
         higher_TK = there_TK > best_TK
         best_TK = jnp.where(higher_TK, there_TK, best_TK)
         peak_TK = jnp.where(higher_TK, bin_TK + away, peak_TK)
-    for _ in range(3):  # 2, 4, 8, 16 bins
-        peak_TK = _pick(peak_TK, peak_TK)
     return peak_TK
 
 

@@ -107,7 +107,7 @@ class Checkpoints:
 
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         state = self._restore(epoch, state=ocp.args.StandardRestore(abstract))["state"]
-        return jax.tree.map(_restore_key, state, like)
+        return jax.tree.map(_restore_place, jax.tree.map(_restore_key, state, like), like)
 
     def _restore(self, epoch: int, **items: Any) -> Any:
         import orbax.checkpoint as ocp
@@ -134,6 +134,16 @@ def _restore_key(leaf: Any, like: Any) -> Any:
         impl = jax.random.key_impl(jnp.empty((), like.dtype))  # `like` may be a shape alone
         return jax.random.wrap_key_data(leaf, impl=impl)
     return leaf
+
+
+def _restore_place(leaf: Any, like: Any) -> Any:
+    """Bound to its device only if `like` is: JAX would compile programs anew for bound arrays."""
+    if getattr(like, "committed", True):
+        return leaf
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = jax.device_put(np.array(jax.random.key_data(leaf)))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    return jax.device_put(np.array(leaf))
 
 
 def _read_through(folder: Path) -> None:

@@ -97,7 +97,7 @@ def use_compile_cache(cache_dir: str | None) -> Path | None:
       The folder in use; None for none, as where it cannot be written. A folder set before, by
       JAX_COMPILATION_CACHE_DIR say, stays.
     """
-    if (before := jax.config.jax_compilation_cache_dir) is not None:
+    if (before := jax.config.values["jax_compilation_cache_dir"]) is not None:
         return Path(before)
     if cache_dir is None:
         return None
@@ -191,12 +191,12 @@ def count_work() -> Iterator[Work]:
         _counting.remove(work)
 
 
-def _on_duration(name: str, seconds: float, **_: object) -> None:
-    _add(_DURATIONS.get(name))
+def _on_duration(event: str, duration_secs: float, **_: object) -> None:
+    _add(_DURATIONS.get(event))
 
 
-def _on_event(name: str, **_: object) -> None:
-    _add(_EVENTS.get(name))
+def _on_event(event: str, **_: object) -> None:
+    _add(_EVENTS.get(event))
 
 
 def _add(kind: str | None) -> None:

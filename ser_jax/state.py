@@ -1,5 +1,6 @@
 """What training changes: parameters, statistics, optimiser, random key, swept numbers."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -51,6 +52,14 @@ def make_optimizer(train: TrainConfig) -> optax.GradientTransformation:
     return adam(learning_rate=train.learning_rate, eps=train.adam_epsilon)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 2, 3))
+def _init_variables(model: nn.Module, key: jax.Array, n_frames: int, n_features: int) -> Any:
+    """One program for all seeds, without what the network would compute of its zeros."""
+    x_BTF = jnp.zeros((1, n_frames, n_features))
+    mask_BT = jnp.ones((1, n_frames), bool)
+    return model.init(key, x_BTF, mask_BT, train=False)
+
+
 def init_state(
     model: nn.Module,
     tx: optax.GradientTransformation,
@@ -72,9 +81,7 @@ def init_state(
         optimiser's own.
     """
     init_key, run_key = jax.random.split(jax.random.key(seed))
-    x_BTF = jnp.zeros((1, n_frames, n_features))
-    mask_BT = jnp.ones((1, n_frames), bool)
-    variables = model.init(init_key, x_BTF, mask_BT, train=False)
+    variables = _init_variables(model, init_key, n_frames, n_features)
     opt_state = tx.init(variables["params"])
     if learning_rate is not None:
         rate = jnp.asarray(learning_rate, jnp.float32)

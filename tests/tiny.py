@@ -44,7 +44,8 @@ def make_folder(name: str) -> str:
 
 
 def make_keys(changes: dict[str, Any]) -> dict[str, Any]:
-    return KEYS | {"data.store_dir": make_folder("store")} | changes
+    folders = {"data.store_dir": "store", "parallel.cache_dir": "compiled"}
+    return KEYS | {key: make_folder(name) for key, name in folders.items()} | changes
 
 
 def make_config(run_dir: Path | None, changes: dict[str, Any] | None = None) -> Config:

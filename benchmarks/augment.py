@@ -48,10 +48,11 @@ def list_contestants(arguments: dict[str, Any], options: argparse.Namespace) -> 
                        ratio_keys=(f"{NAME}_all_cores",)),
         ]  # fmt: skip
     on_device = arguments | {"kind": options.device["kind"]}
-    contestants.append(Contestant(
-        "pytorch", "torchaudio's functions, batched", theirs, on_device, clips=clips,
-        ratio_keys=(f"{NAME}_torch",),
-    ))  # fmt: skip
+    for words, alone in (("drawn clips alone", True), ("all clips", False)):
+        contestants.append(Contestant(
+            "pytorch", f"torchaudio's functions, batched, {words}", theirs,
+            on_device | {"alone": alone}, clips=clips, ratio_keys=(f"{NAME}_torch",),
+        ))  # fmt: skip
     return contestants + list_our_contestants(arguments, options)
 
 

@@ -4,6 +4,7 @@ import contextlib
 import importlib.metadata
 import os
 import platform
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -140,9 +141,8 @@ def reset_peak_memory(side: str) -> None:
 def read_peak_memory(side: str) -> int:
     """Bytes: on a GPU what the library's allocator held at most, on CPU the process's high-water
     mark of resident memory (interpreter and libraries included, on both sides)."""
-    if side == "ser_jax":
-        import jax
-
+    # What was never imported has no memory of its own.
+    if side == "ser_jax" and (jax := sys.modules.get("jax")):
         stats = jax.devices()[0].memory_stats() or {}
         if "peak_bytes_in_use" in stats:
             return int(stats["peak_bytes_in_use"])

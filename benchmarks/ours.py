@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import os
 import tempfile
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -294,7 +294,7 @@ def make_inference(
         # Scaled to the size of normalised MFCC.
         x_BTF = front_end(wave_BN.astype(jnp.float32) / 32768) / 100
         logits_BC = network.apply(variables, x_BTF, jnp.ones(x_BTF.shape[:2], bool), train=False)
-        return jax.nn.softmax(logits_BC)
+        return jax.nn.softmax(cast(jax.Array, logits_BC))
 
     on_device, facts = jax.device_put(variables), {}
 

@@ -4,7 +4,9 @@ torchaudio has no batch with a rate per clip; the phase vocoder and the windowed
 follow its `phase_vocoder` and `resample` (width 6), with the clips' rates as a vector.
 """
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,12 @@ WIDTH = 6  # zero crossings of the sinc on either side
 
 @torch.no_grad()
 def apply(
-    wave_BN: torch.Tensor, length_B: torch.Tensor, config: AugmentConfig, rate_hz: int
+    wave_BN: torch.Tensor,
+    length_B: torch.Tensor,
+    config: AugmentConfig,
+    rate_hz: int,
+    *,
+    alone: bool | None = None,
 ) -> torch.Tensor:
     """Noise, time stretch, pitch shift and time shift, each clip with draws of its own.
 
@@ -30,25 +37,40 @@ def apply(
       length_B: real samples of each clip.
       config: ranges and probability; the clip alone is augmented, shifts wrap round.
       rate_hz: sample rate.
+      alone: compute only the clips that were drawn, which makes the host wait for the draw; False:
+        compute all and choose; None: the former on CPU, the latter on a GPU.
     """
     B, N = wave_BN.shape
     device = wave_BN.device
+    alone = device.type == "cpu" if alone is None else alone
     real_BN = torch.arange(N, device=device)[None] < length_B[:, None]
 
     def draw(low: float, high: float) -> torch.Tensor:
         return low + (high - low) * torch.rand(B, device=device)
 
-    def choose(new_BN: torch.Tensor, old_BN: torch.Tensor) -> torch.Tensor:
-        chosen_B1 = torch.rand(B, 1, device=device) < config.p
-        return torch.where(chosen_B1 & real_BN, new_BN, old_BN)
+    def change(x_BN: torch.Tensor, function: Callable[..., torch.Tensor], *draws: torch.Tensor):
+        chosen_B = torch.rand(B, device=device) < config.p
+        if not alone:
+            return torch.where(chosen_B[:, None] & real_BN, function(x_BN, *draws), x_BN)
+        rows = chosen_B.nonzero()[:, 0]
+        if len(rows) == 0:  # there is no FFT of nothing
+            return x_BN
+        new = function(x_BN[rows], *(values[rows] for values in draws))
+        return x_BN.index_copy(0, rows, torch.where(real_BN[rows], new, 0))
 
-    amplitude_B = draw(config.noise_min, config.noise_max)
-    x = choose(wave_BN + amplitude_B[:, None] * torch.randn_like(wave_BN), wave_BN)
-    x = choose(stretch(x, draw(config.stretch_min, config.stretch_max)), x)
-    semitones_B = draw(config.pitch_min, config.pitch_max)
-    x = choose(shift_pitch(x, semitones_B, max(config.pitch_max, 0.0)), x)
+    most = max(config.pitch_max, 0.0)
+    x = change(wave_BN, add_noise, draw(config.noise_min, config.noise_max))
+    x = change(x, stretch, draw(config.stretch_min, config.stretch_max))
+    x = change(
+        x, functools.partial(shift_pitch, most=most), draw(config.pitch_min, config.pitch_max)
+    )
     shift_B = (draw(config.shift_min_s, config.shift_max_s) * rate_hz).long()
-    return choose(roll(x, shift_B, length_B), x)
+    return change(x, roll, shift_B, length_B)
+
+
+def add_noise(wave_BN: torch.Tensor, amplitude_B: torch.Tensor) -> torch.Tensor:
+    """White noise of each clip's own standard deviation."""
+    return wave_BN + amplitude_B[:, None] * torch.randn_like(wave_BN)
 
 
 def roll(wave_BN: torch.Tensor, shift_B: torch.Tensor, length_B: torch.Tensor) -> torch.Tensor:
@@ -129,14 +151,15 @@ def resample(wave_BM: torch.Tensor, ratio_B: torch.Tensor, n_out: int, most: flo
 
 
 def make_augment(
-    *, wave_BN: np.ndarray, length_B: np.ndarray, rate_hz: int, augment: dict[str, Any], kind: str
-) -> Job:
-    """A turn is all clips augmented, with new draws; clips lie on the device."""
+    *, wave_BN: np.ndarray, length_B: np.ndarray, rate_hz: int, augment: dict[str, Any], kind: str,
+    alone: bool,
+) -> Job:  # fmt: skip
+    """A turn is all clips augmented, with new draws; clips lie on the device; see `apply`."""
     device, config = pick_device(kind), override(AugmentConfig(), augment)
     wave, length = torch.from_numpy(wave_BN).to(device), torch.from_numpy(length_B).to(device)
 
     def turn() -> None:
-        apply(wave.float() / 32768, length, config, rate_hz)
+        apply(wave.float() / 32768, length, config, rate_hz, alone=alone)
         synchronize(device)
 
     return Job(turn)

@@ -48,8 +48,8 @@ class FrontEnd(torch.nn.Module):
 def _make_dct(n_mels: int, n_mfcc: int) -> torch.Tensor:
     from scipy.fft import dct
 
-    basis = dct(np.eye(n_mels), type=2, norm="ortho", axis=0)[:n_mfcc].T
-    return torch.from_numpy(basis.astype(np.float32).copy())
+    basis_FF = np.asarray(dct(np.eye(n_mels), type=2, norm="ortho", axis=0))
+    return torch.from_numpy(basis_FF[:n_mfcc].T.astype(np.float32).copy())
 
 
 def make_features(

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -101,7 +101,7 @@ class Trainer:
 
     def _step(self, x_BTF: torch.Tensor, label_B: torch.Tensor) -> None:
         self.optimizer.zero_grad(set_to_none=not self._wants_graph)
-        loss, correct = self._run_forward(x_BTF, label_B)
+        loss, correct = cast(Any, self._run_forward)(x_BTF, label_B)
         loss.backward()
         self.optimizer.step()
         self.loss_sum += loss.detach() * len(label_B)

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from ser_jax.models.conv import ConvStack, MaskedBatchNorm
+from ser_jax.models.conv import ConvStack, MaskedBatchNorm, convolve
 from ser_jax.models.fast_conv import (
-    compute_apart,
     compute_convolution_moments,
     convolve_and_pool,
+    convolve_by_product,
     elu,
     pool_by_sign,
+    store,
 )
 
 KEY = jax.random.key(0)
@@ -95,8 +96,9 @@ def make_inputs(shape="even", lengths="ragged", seed=0):
 # The fast form against the plain one
 
 
-def test_both_forms_begin_with_the_same_parameters_and_statistics():
-    jax.tree.map(np.testing.assert_array_equal, init_variables("fast"), init_variables("plain"))
+@pytest.mark.parametrize("form", ["fast", "im2col"])
+def test_all_forms_begin_with_the_same_parameters_and_statistics(form):
+    jax.tree.map(np.testing.assert_array_equal, init_variables(form), init_variables("plain"))
 
 
 @functools.cache
@@ -148,12 +150,13 @@ def test_fast_form_at_bfloat16_is_near_the_plain_one():
     assert np.abs(np.float32(fast) - exact[0]).mean() < 0.02
 
 
-def test_fast_form_under_vmap_over_runs_equals_each_run_alone():
+@pytest.mark.parametrize("form", ["fast", "im2col"])
+def test_fast_forms_under_vmap_over_runs_equal_each_run_alone(form):
     variables, (x_BTF, mask_BT) = make_variables(), make_inputs("odd")
     runs = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.7 * leaf]), variables)
     x_RBTF = jnp.stack([x_BTF, x_BTF[::-1]])
-    fast = functools.partial(differentiate, make_stack("fast"))
-    mapped = jax.jit(jax.vmap(fast, in_axes=(0, 0, 0, None)))
+    run_one = functools.partial(differentiate, make_stack(form))
+    mapped = jax.jit(jax.vmap(run_one, in_axes=(0, 0, 0, None)))
     found = mapped(runs["params"], runs["batch_stats"], x_RBTF, mask_BT)
     for run in range(2):
         alone = jax.tree.map(lambda leaf, run=run: leaf[run], runs)
@@ -163,20 +166,24 @@ def test_fast_form_under_vmap_over_runs_equals_each_run_alone():
         assert_close(jax.tree.map(lambda leaf, run=run: leaf[run], found), expected)
 
 
+@functools.cache
+def differentiate_whole_and_sharded():
+    whole: Any = functools.partial(differentiate, make_stack("fast"), rate=0.0)
+    shard: Any = functools.partial(differentiate, make_stack("fast", axis_name="data"), rate=0.0)
+    mapped = jax.vmap(shard, in_axes=(None, None, 0, 0), axis_name="data")
+    return jax.jit(whole), jax.jit(mapped)
+
+
 @pytest.mark.parametrize("lengths", ["ragged", "padding"])
 def test_shards_of_a_batch_add_up_to_the_whole(lengths):
     """Rows on two devices, the second one's padding: sums forth and back run over both."""
     variables, (x_BTF, mask_BT) = make_variables(), make_inputs("odd", lengths)
-    stack = make_stack("fast", axis_name="data")
-    shard: Any = functools.partial(differentiate, stack, rate=0.0)
-    over_devices = jax.jit(jax.vmap(shard, in_axes=(None, None, 0, 0), axis_name="data"))
-    cut = functools.partial(jnp.reshape, order="C")
     params, statistics = variables["params"], variables["batch_stats"]
-    (by_params, by_x), (h, updated) = over_devices(
-        params, statistics, cut(x_BTF, (2, 2, *x_BTF.shape[1:])), cut(mask_BT, (2, 2, -1))
+    whole, sharded = differentiate_whole_and_sharded()
+    expected = whole(params, statistics, x_BTF, mask_BT)
+    (by_params, by_x), (h, updated) = sharded(
+        params, statistics, x_BTF.reshape(2, 2, *x_BTF.shape[1:]), mask_BT.reshape(2, 2, -1)
     )
-    whole: Any = functools.partial(differentiate, make_stack("fast"), rate=0.0)
-    expected = jax.jit(whole)(params, statistics, x_BTF, mask_BT)
     by_params = jax.tree.map(lambda leaf: leaf.sum(axis=0), by_params)
     assert_close((by_params, by_x.reshape(x_BTF.shape)), expected[0])
     assert_close(h.reshape(4, *h.shape[2:]), expected[1][0])
@@ -193,13 +200,6 @@ def test_fast_form_inside_a_scan_equals_it_outside():
 
 
 # Its parts
-
-
-def convolve(x_BTF, kernel_33C):
-    return jax.lax.conv_general_dilated(
-        x_BTF[..., None], kernel_33C[:, :, None], (1, 1), "SAME",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("mean", "std"), [(0, 1), (-400, 80)])
@@ -223,7 +223,7 @@ def test_convolution_with_pooling_equals_the_two_apart(shape):
     sign_C = jnp.asarray([1.0, -1.0, -1.0, 1.0])
 
     def apart(x_BTF, kernel_33C):
-        return pool_by_sign(convolve(x_BTF, kernel_33C), sign_C)
+        return pool_by_sign(convolve(x_BTF[..., None], kernel_33C[:, :, None]), sign_C)
 
     found, pull_back = jax.vjp(lambda x, k: convolve_and_pool(x, k, sign_C), x_BTF, kernel_33C)
     expected, pull_back_apart = jax.vjp(apart, x_BTF, kernel_33C)
@@ -260,11 +260,21 @@ def test_elu_and_its_gradient_are_flaxs():
     np.testing.assert_allclose(gradient, expected_gradient, atol=1e-6)
 
 
-def test_what_is_computed_apart_is_the_same_mapped_or_not():
-    x, pivot = jnp.asarray(draw(3, 5)), jnp.asarray([0.0, 1.0, -2.0])
-    np.testing.assert_array_equal(compute_apart(jnp.sin, pivot[0], x), jnp.sin(x))
-    mapped = jax.vmap(functools.partial(compute_apart, jnp.sin))(pivot, x)
-    np.testing.assert_array_equal(mapped, jnp.sin(x))
+def test_what_is_stored_is_the_same_whatever_the_number_and_so_is_its_gradient():
+    x, numbers = jnp.asarray(draw(4, 5)), jnp.asarray([0.0, -2.0, jnp.inf, jnp.nan])
+    for stored in (jax.vmap(store)(x, numbers), store(x, numbers[3])):
+        np.testing.assert_array_equal(stored, x)
+    gradient = jax.grad(lambda x: (store(x, numbers[2]) * x).sum())(x)
+    np.testing.assert_array_equal(gradient, 2 * x)
+
+
+def test_convolution_by_a_product_equals_xlas():
+    x_BTFC, kernel = jnp.asarray(draw(2, 7, 6, 3)), jnp.asarray(draw(3, 3, 3, 5, seed=1))
+    found, pull_back = jax.vjp(convolve_by_product, x_BTFC, kernel)
+    expected, pull_back_plain = jax.vjp(convolve, x_BTFC, kernel)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    g = jnp.asarray(draw(*found.shape, seed=2))
+    assert_close(pull_back(g), pull_back_plain(g))
 
 
 # Batch norm

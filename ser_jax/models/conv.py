@@ -12,6 +12,7 @@ from ser_jax.models.fast_conv import (
     along_last,
     compute_convolution_moments,
     convolve_and_pool,
+    convolve_by_product,
     elu,
     pool_by_sign,
     store,
@@ -135,6 +136,13 @@ class Kernel(nn.Module):
         return self.param("kernel", self.kernel_init, (3, 3, channels_in, self.channels))
 
 
+def convolve(x_BTFC: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The 'same' convolution with a kernel [3, 3, C_in, C_out]."""
+    return jax.lax.conv_general_dilated(
+        x_BTFC, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
 class FastBlock(nn.Module):
     """The same numbers from the same parameters as `PlainBlock`, pooling before it normalises."""
 
@@ -142,6 +150,7 @@ class FastBlock(nn.Module):
     kernel_init: Initializer
     norm: Callable[..., MaskedBatchNorm]
     dtype: Any = jnp.float32
+    convolve: Callable[[jax.Array, jax.Array], jax.Array] = convolve
 
     @nn.compact
     def __call__(
@@ -151,8 +160,9 @@ class FastBlock(nn.Module):
         x = jnp.where(broadcast_mask(mask_BT, x_BTFC), x_BTFC, 0)
         kernel = Kernel(self.channels, self.kernel_init, name="conv")(x.shape[-1])
         kernel, norm = kernel.astype(self.dtype), self.norm(name="norm", dtype=self.dtype)
-        convolve = self._convolve_one_channel if x.shape[-1] == 1 else self._convolve
-        moments, pool = convolve(x, kernel, mask_BT, norm.axis_name)
+        first = x.shape[-1] == 1
+        make = self._convolve_one_channel if first else self._convolve_many
+        moments, pool = make(x, kernel, mask_BT, norm.axis_name)
         gain_C, shift_C = norm.make_affine(self.channels, moments() if train else None)
         pooled = pool(jnp.where(gain_C < 0, -1.0, 1.0)).astype(jnp.float32)
         x = elu((pooled * along_last(gain_C) + along_last(shift_C)).astype(self.dtype))
@@ -160,16 +170,10 @@ class FastBlock(nn.Module):
             x = drop(x, dropout, self.make_rng("dropout"))
         return x, halve_mask(mask_BT)
 
-    def _convolve(
+    def _convolve_many(
         self, x: jax.Array, kernel: jax.Array, mask_BT: jax.Array, axis_name: str | None
     ) -> tuple[Any, Any]:
-        y = jax.lax.conv_general_dilated(
-            store(x, kernel[0, 0, 0, 0]),
-            kernel,
-            (1, 1),
-            "SAME",
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        y = self.convolve(store(x, kernel[0, 0, 0, 0]), kernel)
         return (
             lambda: compute_moments(y, mask_BT, axis_name),
             lambda sign_C: pool_by_sign(y, sign_C.astype(y.dtype)),
@@ -185,7 +189,12 @@ class FastBlock(nn.Module):
         )
 
 
-BLOCKS: dict[str, type[PlainBlock] | type[FastBlock]] = {"plain": PlainBlock, "fast": FastBlock}
+BLOCKS: dict[str, Callable[..., nn.Module]] = {
+    "plain": PlainBlock,
+    "fast": FastBlock,
+    "im2col": functools.partial(FastBlock, convolve=convolve_by_product),
+}
+"""Forms of a block: equal numbers, one parameter tree. 'im2col' is for runs under `vmap`."""
 
 
 class ConvStack(nn.Module):

@@ -5,7 +5,6 @@ where the gain is positive, a minimum where it is negative. Everything after it 
 of the numbers, and automatic differentiation of it too.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,26 +12,6 @@ import jax.numpy as jnp
 
 Cells = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 """The four members of each 2 x 2 cell, row by row."""
-
-
-def compute_apart(compute: Callable[..., jax.Array], pivot: jax.Array, *args: Any) -> jax.Array:
-    """`compute(*args)`, which XLA on CPU may not merge into, and so repeat in, what uses it.
-
-    XLA on CPU drops optimisation barriers; it keeps a conditional whose outcome it cannot know.
-
-    Args:
-      compute: gives one array of the shape of `jax.eval_shape(compute, *args)`.
-      pivot: any finite scalar that is not constant; an infinite one gives zeros.
-      *args: of `compute`.
-    """
-    shape = jax.eval_shape(compute, *args)
-
-    def compute_in_branch(*args: Any) -> jax.Array:
-        return jax.lax.cond(
-            jnp.isinf(pivot), lambda *_: jnp.zeros(shape.shape, shape.dtype), compute, *args
-        )
-
-    return jax.lax.platform_dependent(*args, cpu=compute_in_branch, default=compute)
 
 
 @jax.custom_jvp
@@ -45,19 +24,30 @@ elu.defjvps(lambda tangent, _, x: tangent * jnp.exp(jnp.minimum(x, 0)))
 
 
 @jax.custom_vjp
-def store(x: jax.Array, pivot: jax.Array) -> jax.Array:
-    """`x` itself, computed once: XLA on CPU would compute it anew for each use, element by element.
+def store(x: jax.Array, number: jax.Array) -> jax.Array:
+    """`x` itself, as an array that XLA on CPU stores before anything uses it.
 
-    Its uses are a convolution and, transposed, the gradient of that one's kernel.
+    Else it would be computed anew for each use, and element by element where the use is a
+    transposition: ten times the work. XLA on CPU drops optimisation barriers, but keeps a
+    conditional whose outcome it cannot know. Elsewhere this is nothing.
+
+    Args:
+      x: any array.
+      number: any scalar that is not constant; a parameter is the same on all devices.
     """
-    return compute_apart(lambda x: x, pivot, x)
+
+    def pass_through(x: jax.Array, number: jax.Array) -> jax.Array:
+        never = number * number < -1
+        return jax.lax.cond(never, jnp.zeros_like, lambda x: x, x)
+
+    return jax.lax.platform_dependent(x, number, cpu=pass_through, default=lambda x, _: x)
 
 
-def _store_backward(pivot: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return g, jnp.zeros_like(pivot)
+def _store_backward(number: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return g, jnp.zeros_like(number)
 
 
-store.defvjp(lambda x, pivot: (store(x, pivot), pivot), _store_backward)
+store.defvjp(lambda x, number: (store(x, number), number), _store_backward)
 
 
 def along_last(c_C: jax.Array) -> jax.Array:
@@ -77,6 +67,19 @@ def choose(cells: Cells) -> jax.Array:
 def maximise(cells: Cells) -> jax.Array:
     """The largest member of each cell."""
     return jnp.maximum(jnp.maximum(cells[0], cells[1]), jnp.maximum(cells[2], cells[3]))
+
+
+def convolve_by_product(x_BTFC: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The 'same' convolution with a kernel [3, 3, C_in, C_out] as one product of im2col patches.
+
+    Takes nine times the memory. Mapped over runs it is a batched product, where XLA would make a
+    convolution of as many groups, which is slow on GPU (jax issue #13800).
+    """
+    B, T, F, C = x_BTFC.shape
+    padded = jnp.pad(x_BTFC, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    shifted = [padded[:, i : i + T, j : j + F] for i in range(3) for j in range(3)]
+    patches = jnp.concatenate(shifted, axis=-1).reshape(-1, 9 * C)
+    return (patches @ kernel.reshape(9 * C, -1)).reshape(B, T, F, -1)
 
 
 # Pooling of what a convolution gave
@@ -111,7 +114,7 @@ def _pool_forward(y_BTFC: jax.Array, sign_C: jax.Array) -> tuple[jax.Array, Any]
 def _pool_backward(residuals: Any, g: jax.Array) -> tuple[jax.Array, jax.Array]:
     y_BTFC, sign_C = residuals
     B, T, F, C = y_BTFC.shape
-    index = compute_apart(lambda y, s: choose(cut_cells(y, s)), y_BTFC[0, 0, 0, 0], y_BTFC, sign_C)
+    index = store(choose(cut_cells(y_BTFC, sign_C)), sign_C[0])
     number = jnp.arange(4, dtype=jnp.int8).reshape(1, 1, 2, 1, 2, 1)
     spread = jnp.where(index[:, :, None, :, None] == number, g[:, :, None, :, None], 0)
     spread = spread.reshape(B, T // 2 * 2, F // 2 * 2, C)
@@ -158,8 +161,7 @@ def convolve_and_pool(x_BTF: jax.Array, kernel_33C: jax.Array, sign_C: jax.Array
       [B, T // 2, F // 2, C].
     """
     kernel_33C = kernel_33C * sign_C[None, None]
-    pivot = kernel_33C[0, 0, 0]
-    best = compute_apart(lambda x, k: maximise(convolve_cells(x, k)), pivot, x_BTF, kernel_33C)
+    best = store(maximise(convolve_cells(x_BTF, kernel_33C)), kernel_33C[0, 0, 0])
     return best * along_last(sign_C)
 
 
@@ -172,10 +174,8 @@ def _convolve_forward(
 def _convolve_backward(residuals: Any, g: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     x_BTF, kernel_33C, sign_C = residuals
     C = kernel_33C.shape[-1]
-    index = compute_apart(
-        lambda x, k: choose(convolve_cells(x, k)),
-        kernel_33C[0, 0, 0], x_BTF, kernel_33C * sign_C[None, None],
-    )  # fmt: skip
+    cells = convolve_cells(x_BTF, kernel_33C * sign_C[None, None])
+    index = store(choose(cells), kernel_33C[0, 0, 0])
     spread = [jnp.where(index == number, g, 0) for number in range(4)]
     window = cut_windows(x_BTF)
     kernel_gradient = jnp.zeros((9, C), g.dtype)

@@ -19,8 +19,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ser_jax.config import ParallelConfig
 from ser_jax.errors import UserError, check
+from ser_jax.meeting import gather, join, start_relay
 from ser_jax.progress import be_silent
-from ser_jax.watch import GRACE_S, Peer, Watch, gather, join, start_relay
+from ser_jax.watch import GRACE_S, Peer, Watch
 
 START_S = 120.0
 """How long the processes wait for each other at the start."""
@@ -40,7 +41,7 @@ _processes: Processes | None = None
 _watch: Watch | None = None
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """Where this process stands, before it has met the others."""
 
     address: tuple[str, int]
@@ -66,7 +67,7 @@ def initialize(parallel: ParallelConfig, *, start_s: float = START_S) -> Process
     global _processes, _watch
     if _processes is not None:
         return _processes
-    place = _find_place(parallel)
+    place = find_place(parallel)
     if place is None or place.count == 1:
         _processes = _ALONE
         return _processes
@@ -93,7 +94,7 @@ def initialize(parallel: ParallelConfig, *, start_s: float = START_S) -> Process
     return _processes
 
 
-def _find_place(parallel: ParallelConfig) -> _Place | None:
+def find_place(parallel: ParallelConfig) -> Place | None:
     """From the settings, and what they leave out from SLURM or the TPU pod; None: one process."""
     by_hand = (parallel.coordinator, parallel.num_processes, parallel.process_id)
     if parallel.num_processes == 1:
@@ -126,7 +127,7 @@ def _find_place(parallel: ParallelConfig) -> _Place | None:
     )
     host, _, port = coordinator.rpartition(":")
     ids = None if local_device_ids is None else list(local_device_ids)
-    return _Place((host.strip("[]"), int(port)), count, process, ids)
+    return Place((host.strip("[]"), int(port)), count, process, ids)
 
 
 def _on_slurm() -> bool:

@@ -20,12 +20,13 @@ from ser_jax.checkpoint import Checkpoints
 from ser_jax.config import ParallelConfig
 from ser_jax.corpora import load_corpus
 from ser_jax.corpora.shard import load_shard
-from ser_jax.distributed import initialize, is_writer, taking_part
+from ser_jax.distributed import find_place, initialize, is_writer, taking_part
 from ser_jax.errors import UserError
 from ser_jax.features import fit_normaliser
+from ser_jax.meeting import gather, join
 from ser_jax.run import train
 from ser_jax.run_dir import load_config
-from ser_jax.watch import DIED, Peer, Watch, gather, join
+from ser_jax.watch import DIED, Peer, Watch
 from tests.tiny import (
     Child,
     count_events,
@@ -308,8 +309,27 @@ def test_settings_that_are_not_complete_are_refused(settings, message):
         initialize(ParallelConfig(**settings))
 
 
+def test_slurm_says_who_takes_part(monkeypatch):
+    keys = {
+        "SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "node[003-004]", "SLURM_NTASKS": "4",
+        "SLURM_PROCID": "3", "SLURM_LOCALID": "1",
+    }  # fmt: skip
+    for key, value in keys.items():
+        monkeypatch.setenv(key, value)
+    place = find_place(ParallelConfig())
+    assert place is not None
+    assert place.address[0] == "node003"
+    assert place[1:] == (4, 3, [1])
+    assert find_place(ParallelConfig(num_processes=1)) is None
+    by_hand = find_place(ParallelConfig(coordinator="[::1]:80", num_processes=9, process_id=8))
+    assert by_hand == (("::1", 80), 9, 8, [1])
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    assert find_place(ParallelConfig()) is None
+
+
 def test_one_process_needs_nothing():
-    for settings in ({}, {"num_processes": 1}):
+    cases: list[dict[str, Any]] = [{}, {"num_processes": 1}]
+    for settings in cases:
         with taking_part(ParallelConfig(**settings)) as processes:
             assert processes == (0, 1)
             assert is_writer()

@@ -15,6 +15,7 @@ ROOT = Path(ser_jax.__file__).parent
 ROWS = [
     ["errors"],
     ["files", "progress", "config", "watch"],
+    ["meeting"],
     ["audio", "features", "metrics", "parser", "distributed"],
     ["batching", "sharing", "runtime"],
     ["corpora", "splits", "models", "augment", "streaming"],

@@ -57,6 +57,7 @@ from ser_jax.run_dir import (
     open_run_dir,
     read_finished,
 )
+from ser_jax.runtime import settle
 from ser_jax.sharing import SharedCheckpoints, share
 from ser_jax.splits import Split, make_split
 from ser_jax.state import init_state, make_optimizer
@@ -85,6 +86,7 @@ def train(
         number.
     """
     _check_processes(config.parallel)
+    settle(config.parallel)
     run_dir = Path(config.run_dir or default_run_dir(config))
     config = dataclasses.replace(config, run_dir=str(run_dir))
     if finished := share(lambda: _read_if_finished(run_dir, config, draw=observe is None)):

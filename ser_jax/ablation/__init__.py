@@ -19,6 +19,7 @@ from ser_jax.files import write_atomic
 from ser_jax.progress import progress
 from ser_jax.report import write_ablation_report
 from ser_jax.run_dir import CONFIG_FILE, load_config
+from ser_jax.runtime import settle
 
 __all__ = ["STUDY", "Cell", "ablate", "launch", "list_cells", "with_shared"]
 
@@ -47,6 +48,7 @@ def ablate(config: AblationConfig) -> dict[str, Any]:
     """
     cells = list_cells(config)
     _check_folders(config, cells)
+    settle(config.parallel)
     prepare(config.data)
     manifest = Manifest(config, load_corpus(config.data).checksum)
     results = _Results(config, cells)

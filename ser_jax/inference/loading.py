@@ -18,6 +18,7 @@ from ser_jax.features import Normaliser, count_frames
 from ser_jax.parallel import Programs
 from ser_jax.run import build
 from ser_jax.run_dir import CONFIG_FILE, METRICS_FILE, load_config, load_tree
+from ser_jax.runtime import settle
 from ser_jax.state import TrainState, init_state
 
 
@@ -48,6 +49,7 @@ def load_run(run_dir: str | Path) -> LoadedRun:
     """
     run_dir = Path(run_dir)
     config = load_config(run_dir)
+    settle(config.parallel)
     folder = run_dir / "checkpoints"
     unfinished = f"{run_dir}: holds no checkpoint yet; train it with the same ser-jax train command"
     check(folder.is_dir(), unfinished)

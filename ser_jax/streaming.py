@@ -87,7 +87,7 @@ class StreamedCorpus:
 
     def __post_init__(self) -> None:
         check(self.prefetch >= 1, f"prefetch={self.prefetch}: must be at least 1")
-        # Its own jit, kept by the object: a second epoch compiles nothing.
+        # JAX keeps what it compiles by function: another epoch's object compiles nothing anew.
         object.__setattr__(self, "_jit_take", jax.jit(self.take))
 
     def stream(self, index_SB: np.ndarray) -> Iterator[Batch]:

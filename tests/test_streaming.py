@@ -18,6 +18,7 @@ from ser_jax.errors import UserError
 from ser_jax.features import Normaliser
 from ser_jax.models import make_model
 from ser_jax.parallel import make_programs
+from ser_jax.runtime import count_work
 from ser_jax.state import init_state
 from ser_jax.streaming import StreamedCorpus, choose_placement, measure_free_memory
 
@@ -54,6 +55,15 @@ def test_streamed_batches_equal_those_taken_on_the_device():
     device = jax.device_put(host)
     for index_B, batch in zip(index_SB, batches, strict=True):
         assert_equal(batch, jax.jit(take)(device, index_B))
+
+
+def test_another_epoch_traces_and_compiles_nothing():
+    host, index_SB = make_host(), cut_batches(np.arange(CLIPS), 8)
+    list(StreamedCorpus(host).stream(index_SB))
+    with count_work() as work:
+        second = host.replace(draw=jnp.asarray(2, jnp.int32))  # pyright: ignore
+        list(StreamedCorpus(second).stream(index_SB))
+    assert (work.traces, work.compilations) == (0, 0)
 
 
 def test_rows_are_read_from_a_file(tmp_path):

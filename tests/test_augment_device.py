@@ -24,7 +24,12 @@ STILL: dict[str, Any] = {
     "noise_min": 0.0, "noise_max": 0.0, "stretch_min": 1.0, "stretch_max": 1.0,
     "pitch_min": 0.0, "pitch_max": 0.0, "shift_min_s": 0.0, "shift_max_s": 0.0,
 }  # fmt: skip
-"""Ranges under which nothing moves, to be changed one at a time."""
+"""Ranges under which nothing moves."""
+
+
+def make_still(**changes: Any) -> AugmentConfig:
+    """Settings under which only what `changes` names happens."""
+    return AugmentConfig(**(STILL | changes))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -71,7 +76,7 @@ def test_amounts_and_choices_are_drawn_as_the_settings_say():
 
 
 def test_noise_has_the_uniform_distribution_of_amplitudes():
-    augmenter = make_augmenter(AugmentConfig(**STILL | {"noise_max": 0.015}), RATE_HZ)
+    augmenter = make_augmenter(make_still(noise_max=0.015), RATE_HZ)
     keys, silence = jax.random.split(jax.random.key(1), 300), jnp.zeros(3000)
     noise_BN = jax.jit(jax.vmap(augmenter, (0, None, None, None)))(keys, silence, 3000, 1.0)
     assert stats.kstest(noise_BN.std(axis=1), stats.uniform(0, 0.015).cdf).pvalue > 0.01
@@ -178,7 +183,7 @@ def test_silence_and_clips_shorter_than_a_window_or_a_shift_stay_finite(length, 
 
 
 def test_peak_normalisation_comes_before_the_noise():
-    config = AugmentConfig(**STILL | {"noise_min": 0.01, "noise_max": 0.01}, normalise="peak")
+    config = make_still(noise_min=0.01, noise_max=0.01, normalise="peak")
     quiet = make_tone(200) / 100
     plain_N = np.asarray(make_fast(config)(KEY, quiet, N_SAMPLES, 0.0))
     np.testing.assert_allclose(np.abs(plain_N).max(), 1.0, rtol=1e-6)

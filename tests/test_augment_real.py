@@ -2,6 +2,7 @@
 
 import functools
 import warnings
+from typing import Any
 
 import jax
 import librosa
@@ -99,7 +100,7 @@ def find_pitch_hz(
     wave_N: np.ndarray, low_hz: float, high_hz: float, resolution: float
 ) -> np.ndarray:
     """Pitch of each frame by pyin; NaN where it is unvoiced or quieter than -30 dB."""
-    settings = {"sr": RATE_HZ, "frame_length": 1024, "hop_length": 256}
+    settings: dict[str, Any] = {"sr": RATE_HZ, "frame_length": 1024, "hop_length": 256}
     pitch_T, voiced_T, _ = librosa.pyin(
         wave_N, fmin=low_hz, fmax=high_hz, resolution=resolution, **settings
     )

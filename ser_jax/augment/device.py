@@ -207,7 +207,7 @@ def _make_threefry(key: jax.Array) -> jax.Array:
 
 
 def _draw(
-    key: jax.Array, augment: AugmentConfig, rate_hz: int, length: jax.Array, p: jax.Array
+    key: jax.Array, augment: AugmentConfig, rate_hz: int, length: jax.Array, p: jax.Array | float
 ) -> Draw:
     """What one clip undergoes, each with probability p, each amount uniform in its range."""
     applied_key, amount_key = jax.random.split(key)

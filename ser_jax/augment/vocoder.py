@@ -82,13 +82,18 @@ def _analyse(x_N: jax.Array, place_T: jax.Array, n_fft: int) -> tuple[jax.Array,
 def _lock_phases(now_TK: jax.Array, before_TK: jax.Array, sequential: bool) -> jax.Array:
     """The unit numbers that turn each frame so that it goes on where the one before it left off.
 
-    A partial's phase one hop before frame m is known from `before_TK[m]`, and what it was given is
-    frame m - 1; their difference, added to the turn of frame m - 1, is the turn of frame m. All
-    bins around a peak of the spectrum take the peak's turn, and with it what the peak's own place
-    had in the frame before, so that a partial stays whole while it glides from bin to bin.
+    Output frame m - 1 holds window m - 1, one hop on it should hold what lies one hop after that,
+    but it gets window m: so frame m is turned by the phase of window m - 1 over that of the window
+    one hop before m, on top of what frame m - 1 was turned by. Each bin is turned as the strongest
+    within two of it (a window's main lobe), and by what that one's place had in the frame before,
+    so that a partial stays whole while it glides from bin to bin.
 
-    Source: J. Laroche and M. Dolson, "Improved phase vocoder time-scale modification of audio",
-    1999 (identity phase locking).
+    Args:
+      now_TK, before_TK: of `_analyse`.
+      sequential: frame after frame; else by halves, in log2(T) steps.
+
+    Source: after the identity phase locking of J. Laroche and M. Dolson, "Improved phase vocoder
+    time-scale modification of audio", 1999.
     """
     difference_TK = now_TK[:-1] * before_TK[1:].conj()
     power_TK = _compute_power(difference_TK)
@@ -144,17 +149,15 @@ def _make_lowpass(ratio: jax.Array, n_bins: int) -> jax.Array:
 def _overlap_add(spectrum_TK: jax.Array, n_fft: int) -> jax.Array:
     """Frames a hop apart back to samples, [T, K] -> [(T + 3) * hop]; frame 0 is centred n_fft / 2
     after the first sample."""
-    n_frames, hop, window = spectrum_TK.shape[0], n_fft // _OVERLAP, _make_window(n_fft)
+    hop, window = n_fft // _OVERLAP, _make_window(n_fft)
     frame_TN = jnp.fft.irfft(spectrum_TK, n=n_fft) * window[None, :]
+    weight_TN = np.broadcast_to(np.square(window), frame_TN.shape)
 
-    def add(block_TJH):
-        return sum(
-            jnp.pad(block_TJH[:, j], ((j, _OVERLAP - 1 - j), (0, 0))) for j in range(_OVERLAP)
-        )
+    def add(frame_TN, pad):  # part j of a frame falls into the hop j places later
+        part_TJH = frame_TN.reshape(-1, _OVERLAP, hop)
+        return sum(pad(part_TJH[:, j], ((j, _OVERLAP - 1 - j), (0, 0))) for j in range(_OVERLAP))
 
-    weight_TJH = np.broadcast_to(window**2, (n_frames, n_fft)).reshape(-1, _OVERLAP, hop)
-    weight = sum(np.pad(weight_TJH[:, j], ((j, _OVERLAP - 1 - j), (0, 0))) for j in range(_OVERLAP))
-    return (add(frame_TN.reshape(-1, _OVERLAP, hop)) / np.maximum(weight, 1e-2)).reshape(-1)
+    return jnp.reshape(add(frame_TN, jnp.pad) / np.maximum(add(weight_TN, np.pad), 1e-2), -1)
 
 
 @functools.lru_cache(maxsize=1)

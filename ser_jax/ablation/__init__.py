@@ -52,6 +52,7 @@ def ablate(config: AblationConfig) -> dict[str, Any]:
     prepare(config.data)
     manifest = Manifest(config, load_corpus(config.data).checksum)
     results = _Results(config, cells)
+    results.write()  # so that `ser-jax report` can say at any time what is missing
     waiting = [cell for cell in choose_cells(cells, config.shard) if results.is_missing(cell)]
     with contextlib.closing(_run_cells(config, waiting, manifest)) as finished:
         for cell in finished:

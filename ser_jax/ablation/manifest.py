@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-import ser_jax
+from ser_jax import __version__
 from ser_jax.config import AblationConfig, compute_identity, list_settings, to_dict
 from ser_jax.errors import check
 from ser_jax.files import write_atomic
@@ -115,14 +115,14 @@ def _warn_of_versions(out: str, before: dict[str, str], now: dict[str, str]) -> 
 def collect_versions() -> dict[str, str]:
     """What computes here, by name."""
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    versions |= {"python": platform.python_version(), "ser_jax": ser_jax.__version__}
+    versions |= {"python": platform.python_version(), "ser_jax": __version__}
     revision = _find_revision()
     return versions | ({"revision": revision} if revision else {})
 
 
 def _find_revision() -> str | None:
     """The checkout's commit, if this package runs from one."""
-    root = Path(ser_jax.__file__).parents[1]
+    root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty"]

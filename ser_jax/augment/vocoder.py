@@ -8,6 +8,8 @@ import numpy as np
 
 _OVERLAP = 4
 """Frames over each sample: the least at which squared Hann windows add up to a constant."""
+_SIZES = 4
+"""Numbers of frames for which `sequential` is compiled: more are quicker, and longer to compile."""
 _TAPS = 16
 _PHASES = 4096
 """Places between two samples at which the resampler's kernel is tabulated; a pitch ratio is rounded
@@ -41,7 +43,8 @@ def warp(
       ratio: above 1 is higher, at most `max_ratio`.
       n_fft: window in samples, a multiple of 4.
       max_ratio: bound of `ratio`, which sets the shapes.
-      sequential: go from frame to frame, not by halves; the result is the same.
+      sequential: go from frame to frame, not by halves, and do no more of them than are heard; the
+        result is the same.
 
     Returns:
       float32 [N]: the clip from its start, cut at `length` or followed by zeros.
@@ -50,15 +53,25 @@ def warp(
     n_samples, hop = x_N.shape[0], n_fft // _OVERLAP
     step = jnp.round(jnp.asarray(ratio, jnp.float32) * _PHASES).astype(jnp.int32)
     ratio = step.astype(jnp.float32) / _PHASES
-    n_frames = int(np.ceil(n_samples * max_ratio + _TAPS) / hop) + 2
-    place_T = jnp.round(jnp.arange(n_frames, dtype=jnp.float32) * (hop * rate / ratio))
-    # Beyond the end all is silence, wherever it is read.
-    place_T = jnp.minimum(place_T, n_samples + n_fft).astype(jnp.int32)
-    now_TK, before_TK = _analyse(x_N, place_T, n_fft)
-    out_TK = now_TK * _lock_phases(now_TK, before_TK, sequential)
-    y_M = _overlap_add(out_TK * _make_lowpass(ratio, out_TK.shape[1]), n_fft)
-    y_N = _resample(y_M, step, n_samples, offset=n_fft // 2)
     end = jnp.minimum(jnp.round(length / rate), length).astype(jnp.int32)
+    n_frames = int(np.ceil(n_samples * max_ratio + _TAPS) / hop) + 2
+
+    def play(n_frames):  # from the stretched clip's first frames
+        place_T = jnp.round(jnp.arange(n_frames, dtype=jnp.float32) * (hop * rate / ratio))
+        # Beyond the end all is silence, wherever it is read.
+        place_T = jnp.minimum(place_T, n_samples + n_fft).astype(jnp.int32)
+        now_TK, before_TK = _analyse(x_N, place_T, n_fft)
+        out_TK = now_TK * _lock_phases(now_TK, before_TK, sequential)
+        y_M = _overlap_add(out_TK * _make_lowpass(ratio, out_TK.shape[1]), n_fft)
+        return _resample(y_M, step, n_samples, offset=n_fft // 2)
+
+    if sequential:  # no more frames than are heard: a clip may be much shorter than its row
+        sizes = [-(-n_frames * part // _SIZES) for part in range(1, _SIZES + 1)]
+        wanted = (end * ratio + _TAPS) / hop + 2
+        which = (wanted > np.array(sizes[:-1], np.float32)).sum()
+        y_N = jax.lax.switch(which, [functools.partial(play, size) for size in sizes])
+    else:
+        y_N = play(n_frames)
     return jnp.where(jnp.arange(n_samples) < end, y_N, 0)
 
 

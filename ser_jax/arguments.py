@@ -40,8 +40,7 @@ def parse(argv: list[str]) -> Command:
         made = make_config(config.Config, options)
     elif name == "ablate":
         given = {token.partition("=")[0][2:] for token in argv if token.startswith("--")}
-        options["systems"] = _make_systems(commands[name], options["systems"], given)
-        made = _check_systems(make_config(config.AblationConfig, options))
+        made = _make_grid(commands[name], options, given)
     if options.get("print_config"):
         _print_yaml(made)
         raise SystemExit(0)
@@ -58,8 +57,7 @@ def load_config(path: str, kind: type = config.Config) -> Any:
     parser.add_keys(kind)
     options = parser.parse_tree(read_yaml(path), path, parser.get_defaults()).as_dict()
     if kind is config.AblationConfig:
-        options["systems"] = _make_systems(parser, options["systems"], set())
-        return _check_systems(make_config(kind, options))
+        return _make_grid(parser, options, set())
     return make_config(kind, options)
 
 
@@ -74,26 +72,38 @@ def make_config(kind: type, tree: dict[str, Any]) -> Any:
     return kind(**values)
 
 
-def _make_systems(parser: Parser, systems: dict[str, Any], given: set[str]) -> dict[str, Any]:
-    """Each system's keys typed and dotted, without the keys `given` on the command line."""
-    shared = {key: kind for key, kind in parser.types.items() if "." in key}
+def _make_grid(parser: Parser, options: dict[str, Any], given: set[str]) -> config.AblationConfig:
+    """The grid's config: keys of systems and sweep typed, dotted and checked; what is `given` on
+    the command line wins over both."""
     cell = Parser(prog=parser.prog)
-    for key, kind in shared.items():
-        cell.add_key(key, kind, None, "")
-    made = {}
-    for name, changes in systems.items():
-        values = cell.parse_tree(changes, f"systems.{name}").as_flat()
-        made[name] = {key: value for key, value in vars(values).items() if key not in given}
-    return made
+    for key, kind in parser.types.items():
+        if "." in key:
+            cell.add_key(key, kind, None, "")
+    options["systems"] = {
+        name: dict(vars(cell.parse_tree(changes, f"systems.{name}").as_flat()))
+        for name, changes in options["systems"].items()
+    }
+    options["sweep"] = {
+        key: [vars(cell.parse_tree({key: value}, "sweep").as_flat())[key] for value in values]
+        for key, values in options["sweep"].items()
+    }
+    grid = make_config(config.AblationConfig, options)
+    if shared := {key: value for key, value in _flatten(grid).items() if key in given}:
+        from ser_jax.ablation import with_shared
 
-
-def _check_systems(grid: config.AblationConfig) -> config.AblationConfig:
+        grid = with_shared(grid, shared)
     for name, changes in grid.systems.items():
         try:
             config.override(grid, changes)
         except UserError as error:
             raise UserError(f"systems.{name}: {error}") from error
     return grid
+
+
+def _flatten(made: Any) -> dict[str, Any]:
+    """The dotted keys of a config's sections."""
+    return {key: value for key, value in config.flatten(config.to_dict(made)).items()
+            if key.partition(".")[0] not in ("systems", "sweep") and "." in key}  # fmt: skip
 
 
 def _print_yaml(made: Any) -> None:
@@ -142,6 +152,14 @@ def _fill_train(parser: Parser) -> None:
 
 def _fill_ablate(parser: Parser) -> None:
     _add_config_file(parser)
+    text = (
+        "Send the grid to slurm, or to processes of this machine (local), one job per shard, and "
+        "return; needs submitit (pip install 'ser-jax[slurm]')."
+    )
+    parser.add_key("launch", Literal["slurm", "local"] | None, None, text)
+    parser.add_key("shards", int, 1, "Number of jobs of --launch.")
+    text = "What submitit is told of each job: {slurm_partition: gpu, timeout_min: 60}."
+    parser.add_key("slurm", dict[str, Any], {}, text)
     parser.add_keys(config.AblationConfig)
 
 

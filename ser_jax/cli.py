@@ -123,9 +123,15 @@ def _predict(command: Command) -> None:
 
 
 def _ablate(command: Command) -> None:
-    from ser_jax.ablation import ablate
+    from ser_jax.ablation import ablate, launch
     from ser_jax.printing import print_comparison
 
+    options = command.options
+    if cluster := options["launch"]:
+        jobs = launch(command.config, cluster, options["shards"], options["slurm"])
+        print(f"{cluster}: jobs {', '.join(job.job_id for job in jobs)}; their logs are in "
+              f"{command.config.out}/jobs")  # fmt: skip
+        return
     results = ablate(command.config)
     print_comparison(results["cells"])
     print(f"{command.config.out}: results.md, results.csv, results.json, figures, cells")

@@ -64,10 +64,9 @@ def load_inputs(
       data, features: settings.
       clips: how several processes share the clips out; None: one process loads all.
     """
-    # The split plays no part here, so the cells of a grid share one computation.
-    return _load_inputs(
-        dataclasses.replace(data, protocol="study", fold=1, split_seed=None), features, clips
-    )
+    # Split and normaliser play no part here, so the cells of a grid share one computation.
+    data = dataclasses.replace(data, protocol="study", fold=1, split_seed=None)
+    return _load_inputs(data, dataclasses.replace(features, normalise="none"), clips)
 
 
 @functools.lru_cache(maxsize=1)
@@ -87,7 +86,7 @@ def compute_inputs(
     rows = slice(None) if clips is None else find_rows(len(frames_B), clips)
     wave_BN = corpus.wave_BN[rows]
     with progress("features", len(wave_BN), "clips") as advance:
-        x_BTF = np.asarray(compute_features(front_end, wave_BN, on_chunk=advance))
+        x_BTF = compute_features(front_end, wave_BN, on_chunk=advance)
     if clips is not None:
         own_BTF, x_BTF = x_BTF, np.zeros((len(frames_B), *x_BTF.shape[1:]), np.float32)
         x_BTF[rows] = own_BTF
@@ -105,11 +104,20 @@ def fit_to_training(inputs: Inputs, train_index: np.ndarray, kind: str, masked: 
     return fit_normaliser(x_BTF, mask, kind, total=total)  # pyright: ignore[reportArgumentType]
 
 
-def make_dataset(inputs: Inputs, normaliser: Normaliser, *, with_waves: bool = False) -> Dataset:
-    """The corpus on the device, its samples too if they are to be augmented there."""
+def make_dataset(
+    inputs: Inputs, normaliser: Normaliser, *, with_waves: bool = False, on_host: bool = False
+) -> Dataset:
+    """The corpus on the device.
+
+    Args:
+      inputs: the corpus and its features.
+      normaliser: of the training clips.
+      with_waves: its samples too, to be augmented there.
+      on_host: leave samples and features on the host, for `streaming.StreamedCorpus`.
+    """
     corpus = inputs.corpus
     # What every clip has a row of, samples or features, is shared out; the rest is small.
-    place: Callable[..., Any] = jnp.asarray
+    place: Callable[..., Any] = np.asarray if on_host else jnp.asarray
     if inputs.clips is not None:
         place = functools.partial(shard, sharding=inputs.clips)
     return Dataset(
@@ -160,11 +168,19 @@ class AugmentedEpochs:
         """The corpus of `epoch`, counted from 1."""
         draw = 1 if self._once else epoch
         if self._made is None or self._made[0] != draw:
-            x_BTF = self._dataset.x_BTF.at[self._train_index].set(self._compute_rows(draw))
+            x_BTF = self._replace_rows(self._compute_rows(draw))
             self._made = draw, dataclasses.replace(self._dataset, x_BTF=x_BTF)
         if epoch < self._epochs and not self._once:
             self._submit(epoch + 1)
         return self._made[1]
+
+    def _replace_rows(self, rows: np.ndarray) -> Any:
+        x_BTF = self._dataset.x_BTF
+        if isinstance(x_BTF, np.ndarray):  # streamed
+            x_BTF = x_BTF.copy()
+            x_BTF[self._train_index] = rows
+            return x_BTF
+        return x_BTF.at[self._train_index].set(rows)
 
     def _submit(self, draw: int) -> None:
         if draw in self._pending:
@@ -182,7 +198,7 @@ class AugmentedEpochs:
             wave_BN = self._augmenter.result(pending, advance)
         made = self._memo.setdefault(draw, {}) if self._memo is not None else {}
         if len(clips):
-            x_BTF = np.asarray(compute_features(self._inputs.front_end, wave_BN))
+            x_BTF = compute_features(self._inputs.front_end, wave_BN)
             made |= dict(zip(clips.tolist(), x_BTF, strict=True))
         return np.stack([made[int(clip)] for clip in self._train_index])
 

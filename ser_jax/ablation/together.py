@@ -18,13 +18,13 @@ from ser_jax.ablation.groups import choose_how
 from ser_jax.ablation.manifest import Manifest
 from ser_jax.ablation.writing import Plan, Trained, make_plan, write_cell
 from ser_jax.batching import PADDING, TakeTrain, cut_batches
+from ser_jax.building import choose_take
 from ser_jax.config import AblationConfig, ModelConfig, TrainConfig
 from ser_jax.errors import UserError
 from ser_jax.grid import GridPrograms, Layout, init_progress, make_grid_programs
 from ser_jax.inputs import Inputs, load_inputs, make_dataset
-from ser_jax.models import make_model
+from ser_jax.models import Forms, make_model
 from ser_jax.results import check_frames
-from ser_jax.run import choose_take
 from ser_jax.run_dir import check_run_dir
 from ser_jax.state import make_optimizer
 
@@ -76,22 +76,24 @@ class _Ways(NamedTuple):
 
 @functools.lru_cache(maxsize=8)
 def _build_cached(
-    model_config: ModelConfig,
-    train: TrainConfig,
-    n_classes: int,
-    take_train: TakeTrain,
-    layout: Layout,
+    config: ModelConfig, train: TrainConfig, n_classes: int, take_train: TakeTrain, layout: Layout
 ) -> _Ways:
-    model = make_model(model_config, n_classes, dtype=train.dtype)
+    # A convolution of many runs side by side would be one with groups, which is slow; as a product
+    # of matrices it becomes a batch of them. All forms share one parameter tree.
+    forms = {"vmap": Forms(conv="im2col"), "map": Forms()}
+    models = {
+        way: make_model(config, n_classes, dtype=train.dtype, forms=form)
+        for way, form in forms.items()
+    }
     tx = make_optimizer(train)
     programs = {
-        how: make_grid_programs(
+        way: make_grid_programs(
             model, tx, n_classes=n_classes, best_by=train.best_by, take_train=take_train,
-            layout=layout._replace(how=how),
+            layout=layout._replace(how=way),
         )
-        for how in _WORDS
+        for way, model in models.items()
     }  # fmt: skip
-    return _Ways(model, tx, programs)
+    return _Ways(models["map"], tx, programs)
 
 
 class _Group:

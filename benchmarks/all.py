@@ -13,7 +13,7 @@ from pathlib import Path
 if not __package__:  # run as a script: modules are found from the root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks import harness, results
+from benchmarks import harness, results, scaling
 
 BENCHMARKS = ("step", "features", "augment", "inference", "epoch", "grid", "scaling")
 SLOW = ("scaling",)  # left out by --quick, unless named
@@ -29,6 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.render is not None:
         results.render(options.render)
+        scaling.draw(results.load(options.render), scaling.plot_path(options.render))
         return
     default = [name for name in BENCHMARKS if not (options.quick and name in SLOW)]
     chosen = options.only.split(",") if options.only else default
@@ -38,6 +39,8 @@ def main(arguments: list[str] | None = None) -> None:
         module = importlib.import_module(f"benchmarks.{name}")
         harness.run(module.measure, options, module.NAME)
     results.render(options.out)
+    if "scaling" in chosen:
+        scaling.draw(results.load(options.out), scaling.plot_path(options.out))
 
 
 if __name__ == "__main__":

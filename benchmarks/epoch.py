@@ -12,12 +12,12 @@ if not __package__:  # run as a script: modules are found from the root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks import harness
-from benchmarks.worker import KEEP_FREED_MEMORY, Contestant
+from benchmarks.worker import Contestant
 
 NAME = "run"
 KEYS: dict[str, Any] = {  # configs/cnn_lstm_augmented.yaml
     "features.hop_length": 1024, "model.name": "cnn_lstm", "model.norm_momentum": 0.9,
-    "augment.enabled": True,
+    "augment.enabled": True, "parallel.cache_dir": None,
 }  # fmt: skip
 ON_CORES, ON_DEVICE = ("run",), ("run_augmented_on_device",)
 
@@ -27,11 +27,10 @@ def list_contestants(keys: dict[str, Any], options: argparse.Namespace, clips: i
     kind = options.device["kind"]
     on_cpu = kind == "cpu"
     precisions = ("float32",) if on_cpu else ("tf32", "bfloat16")
-    environment = KEEP_FREED_MEMORY if on_cpu else {}
     contestants = []
     for precision in precisions:
         shared: dict[str, Any] = {
-            "precision": precision, "environment": environment, "clips": clips,
+            "precision": precision, "clips": clips,
         }  # fmt: skip
         for backend in ("device", "host"):
             arguments = {"keys": keys | {"augment.backend": backend}, "precision": precision}
@@ -49,7 +48,8 @@ def list_contestants(keys: dict[str, Any], options: argparse.Namespace, clips: i
                 }  # fmt: skip
                 contestants.append(Contestant(
                     "pytorch", f"{words}, augmented on {where}",
-                    "benchmarks.pytorch.run:make_run", arguments, ratio_keys=ratios, **shared,
+                    "benchmarks.pytorch.run:make_run", arguments, tuned=on_cpu, ratio_keys=ratios,
+                    **shared,
                 ))  # fmt: skip
     if options.quick:  # the host's augmentation is ser_jax's own slower way
         contestants = [c for c in contestants if "on the host" not in c.configuration]

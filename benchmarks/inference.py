@@ -13,7 +13,7 @@ if not __package__:  # run as a script: modules are found from the root
 
 from benchmarks import harness
 from benchmarks.flops import count_forward, list_layers
-from benchmarks.worker import KEEP_FREED_MEMORY, Contestant
+from benchmarks.worker import Contestant
 from ser_jax.config import ModelConfig, override
 
 NAME = "inference"
@@ -33,11 +33,9 @@ def list_contestants(
         "clips": batch, "work": count_forward(layers, batch),
         "ratio_keys": (f"{NAME}_batch_{batch}",),
     }  # fmt: skip
-    environments = {"": {}}
+    allocators = {"": False}
     if kind == "cpu":
-        environments = {", freed memory kept": KEEP_FREED_MEMORY}
-        if not options.quick:
-            environments |= {"": {}}
+        allocators = {", tuned allocator": True} | ({} if options.quick else allocators)
     last = {"channels_last": True}
     ways = [("eager", {}), ("eager, channels_last", last)]
     if not options.quick:
@@ -46,8 +44,8 @@ def list_contestants(
             ways.append(("compile, reduce-overhead", {"compile_mode": "reduce-overhead"}))
     contestants = []
     for precision in ("float32",) if kind == "cpu" else ("tf32", "bfloat16"):
-        for words, environment in environments.items():
-            common = shared | {"precision": precision, "environment": environment}
+        for words, tuned in allocators.items():
+            common = shared | {"precision": precision, "tuned": tuned}
             own = arguments | {"precision": precision}
             contestants.append(Contestant(
                 "ser_jax", f"jit{words}", "benchmarks.ours:make_inference", own, **common

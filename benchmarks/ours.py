@@ -303,3 +303,46 @@ def make_inference(
         facts["confidence"] = float(probability_BC.max(axis=1).mean())
 
     return Job(turn, lambda: facts)
+
+
+def make_runs_step(
+    *, model: dict[str, Any], x_BTF: np.ndarray, label_B: np.ndarray, index_SB: np.ndarray,
+    variables: dict[str, Any], runs: int, how: str, precision: str = "float32",
+) -> Job:  # fmt: skip
+    """A turn is one training step of `runs` runs with seeds of their own, as a grid takes it.
+
+    Args:
+      model, x_BTF, label_B, precision: as `make_step`.
+      index_SB: one batch, which every run sees.
+      variables: plays no part; every run begins with its own seed's.
+      runs: how many.
+      how: vmap (side by side) or map (one after another).
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from ser_jax.grid import init_progress
+    from ser_jax.metrics import Sums
+    from ser_jax.parallel import make_steps
+
+    del variables
+    network, tx, _ = _init(model, *x_BTF.shape[1:], dtype=set_precision(precision))
+    state = init_progress(
+        network, tx, seed_R=np.arange(runs), n_frames=x_BTF.shape[1], n_features=x_BTF.shape[2],
+        dropout_R=np.full(runs, 0.2, np.float32), augment_p_R=np.zeros(runs, np.float32),
+        learning_rate_R=np.full(runs, TrainConfig().learning_rate, np.float32),
+    ).state  # fmt: skip
+    sums = jax.tree.map(lambda x: jnp.zeros((runs, *x.shape), x.dtype), Sums.zeros(N_CLASSES))
+    train, dataset = make_steps(network, tx).train, make_dataset(x_BTF, label_B)
+
+    def step(carry: Any, index_B: jax.Array) -> Any:
+        if how == "vmap":
+            return jax.vmap(lambda one: train(one, dataset, index_B))(carry)
+        return jax.lax.map(lambda one: train(one, dataset, index_B), carry)
+
+    program, carry = jax.jit(step, donate_argnums=0), [(state, sums)]
+
+    def turn() -> None:
+        carry[0] = jax.block_until_ready(program(carry[0], index_SB[0]))
+
+    return Job(turn)

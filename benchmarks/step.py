@@ -13,7 +13,7 @@ if not __package__:  # run as a script: modules are found from the root
 
 from benchmarks import harness
 from benchmarks.flops import count_step, list_layers
-from benchmarks.worker import KEEP_FREED_MEMORY, Contestant
+from benchmarks.worker import Contestant
 from ser_jax.config import ModelConfig, override
 
 NAME = "step"
@@ -22,66 +22,67 @@ STANDARD = (165, 40, 32)  # frames, features, batch: the shape that the ratios a
 SECOND = (83, 20, 32)  # configs/ablation.yaml's
 N_CLIPS = 128
 
-Way = tuple[str, str, dict[str, Any], dict[str, str]]  # words, precision, arguments, environment
+Way = tuple[str, str, dict[str, Any], bool]  # words, precision, arguments, tuned allocator
 
 
 def list_our_ways(kind: str, threads: int, quick: bool) -> list[Way]:
     """How ser_jax runs it."""
     if kind == "cpu":
-        ways: list[Way] = [("jit", "float32", {}, {})]
+        ways: list[Way] = [
+            ("jit", "float32", {}, True),
+            ("jit, allocator as it is", "float32", {}, False),
+        ]
         if threads > 1:
             shared = {"mode": "mesh", "cpu_devices": threads}
-            words = f"mesh of {threads} CPU devices"
-            ways.append((words, "float32", shared, {}))
-            ways.append((f"{words}, freed memory kept", "float32", shared, KEEP_FREED_MEMORY))
-        ways.append(("jit, freed memory kept", "float32", {}, KEEP_FREED_MEMORY))
-        return ways if not quick else ways[-2:]
+            ways.insert(1, (f"mesh of {threads} CPU devices", "float32", shared, True))
+        return ways[:-1] if quick else ways
     ways = []
     for precision in ("float32", "tf32", "bfloat16"):
-        ways += [("scan", precision, {"scan": True}, {}), ("jit", precision, {}, {})]
+        ways += [("scan", precision, {"scan": True}, False), ("jit", precision, {}, False)]
         for lstm in ("plain", "fast", "cudnn"):
             forms = {"conv": "fast", "lstm": lstm}
-            ways.append((f"scan, {lstm} LSTM", precision, {"scan": True, "forms": forms}, {}))
+            ways.append((f"scan, {lstm} LSTM", precision, {"scan": True, "forms": forms}, False))
     return ways
 
 
 def list_torch_ways(name: str, kind: str, quick: bool) -> list[Way]:
     """How PyTorch runs it; the quick list keeps those that won or came near in the full one."""
     last, compiled = {"channels_last": True}, {"compile_mode": "default"}
-    keep = KEEP_FREED_MEMORY
     if kind == "cpu":
         full: list[Way] = [
-            ("eager, default Adam", "float32", {"adam": "default"}, {}),
-            ("eager, foreach Adam", "float32", {"adam": "foreach"}, {}),
-            ("eager", "float32", {}, {}),
-            ("eager, channels_last", "float32", last, {}),
-            ("compile", "float32", compiled, {}),
-            ("compile, channels_last", "float32", last | compiled, {}),
-            ("compile, max-autotune", "float32", {"compile_mode": "max-autotune"}, {}),
-            ("autocast", "bfloat16", {}, {}),
-            ("autocast, compile, channels_last", "bfloat16", last | compiled, {}),
+            ("eager, default Adam", "float32", {"adam": "default"}, False),
+            ("eager, foreach Adam", "float32", {"adam": "foreach"}, False),
+            ("eager", "float32", {}, False),
+            ("eager, channels_last", "float32", last, False),
+            ("compile", "float32", compiled, False),
+            ("compile, channels_last", "float32", last | compiled, False),
+            ("compile, max-autotune", "float32", {"compile_mode": "max-autotune"}, False),
+            ("autocast", "bfloat16", {}, False),
+            ("autocast, compile, channels_last", "bfloat16", last | compiled, False),
+            ("autocast, channels_last, tuned allocator", "bfloat16", last, True),
         ]
         chosen: list[Way] = [
-            ("eager, freed memory kept", "float32", {}, keep),
-            ("eager, channels_last, freed memory kept", "float32", last, keep),
-            ("compile, freed memory kept", "float32", compiled, keep),
-            ("compile, channels_last, freed memory kept", "float32", last | compiled, keep),
+            ("eager, tuned allocator", "float32", {}, True),
+            ("eager, channels_last, tuned allocator", "float32", last, True),
+            ("compile, tuned allocator", "float32", compiled, True),
+            ("compile, channels_last, tuned allocator", "float32", last | compiled, True),
         ]
         if name != "lstm" and quick:
             del chosen[2]
         ways = chosen if quick else full + chosen
+        # The LSTM has no channels.
         return [way for way in ways if name != "lstm" or "channels_last" not in way[2]]
-    ways: list[Way] = [("eager, default Adam", "float32", {"adam": "default"}, {})]
+    ways: list[Way] = [("eager, default Adam", "float32", {"adam": "default"}, False)]
     for precision in ("float32", "tf32", "bfloat16"):
         ways += [
-            ("eager", precision, {}, {}),
-            ("eager, channels_last", precision, last, {}),
-            ("compile, channels_last", precision, last | compiled, {}),
-            ("compile, reduce-overhead", precision, {"compile_mode": "reduce-overhead"}, {}),
+            ("eager", precision, {}, False),
+            ("eager, channels_last", precision, last, False),
+            ("compile, channels_last", precision, last | compiled, False),
+            ("compile, reduce-overhead", precision, {"compile_mode": "reduce-overhead"}, False),
             ("compile, max-autotune, channels_last", precision,
-             last | {"compile_mode": "max-autotune"}, {}),
-            ("CUDA graph of the step", precision, {"graph": True}, {}),
-            ("CUDA graph of the step, channels_last", precision, last | {"graph": True}, {}),
+             last | {"compile_mode": "max-autotune"}, False),
+            ("CUDA graph of the step", precision, {"graph": True}, False),
+            ("CUDA graph of the step, channels_last", precision, last | {"graph": True}, False),
         ]  # fmt: skip
     ways = [way for way in ways if name != "lstm" or "channels_last" not in way[2]]
     return [way for way in ways if way[1] != "float32"] if quick else ways
@@ -126,12 +127,12 @@ def list_contestants(
     entries += [("pytorch", "benchmarks.pytorch.training:make_step", {"kind": kind}, way)
                 for way in list_torch_ways(name, kind, options.quick)]  # fmt: skip
     contestants = []
-    for side, builder, more, (words, precision, own, environment) in entries:
+    for side, builder, more, (words, precision, own, tuned) in entries:
         keys = list_ratio_keys(name, kind, precision, shape == STANDARD)
         work = count_step(layers, batch, 2 if precision == "bfloat16" else 4)
         contestants.append(Contestant(
             side, words, builder, arguments | more | own | {"precision": precision}, precision,
-            environment, steps=steps, clips=batch, work=work, ratio_keys=keys,
+            tuned=tuned, steps=steps, clips=batch, work=work, ratio_keys=keys,
         ))  # fmt: skip
     return contestants
 

@@ -24,11 +24,6 @@ _SETTINGS = {
     "PYTHONWARNINGS": "ignore",  # of settings such as these
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # several processes share the device's memory
 }
-KEEP_FREED_MEMORY = {  # glibc: otherwise every step gets its large arrays from the kernel anew
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "8000000000",
-    "MALLOC_TOP_PAD_": "268435456",
-}
 
 
 class Job(NamedTuple):
@@ -53,6 +48,8 @@ class Contestant:
       builder: 'module:function' that makes a `Job` from `arguments`.
       precision: float32, tf32 or bfloat16.
       environment: set before the process starts.
+      tuned: whether ser_jax's settings of the memory allocator hold, which it makes for itself on
+        CPU, and which serve PyTorch as well.
       threads: cores it may use; None: all that the race has.
       steps: steps (or batches, clips, runs) of one turn.
       clips: clips of one step.
@@ -66,6 +63,7 @@ class Contestant:
     arguments: dict[str, Any] = field(default_factory=dict)
     precision: str = "float32"
     environment: dict[str, str] = field(default_factory=dict)
+    tuned: bool = False
     threads: int | None = None
     steps: int = 1
     clips: int = 1
@@ -85,7 +83,10 @@ class Worker:
         self.threads = contestant.threads or threads
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs, self.threads, contestant.side))
+        self._process = context.Process(
+            target=serve,
+            args=(theirs, self.threads, contestant.side, contestant.tuned),
+        )
         omp = {name: str(self.threads) for name in device.THREAD_VARIABLES}
         with _environment({**_SETTINGS, **omp, **contestant.environment}):
             self._process.start()
@@ -153,7 +154,7 @@ def look_up(path: str) -> Callable[..., Any]:
     return getattr(importlib.import_module(module), name)
 
 
-def serve(connection: Connection, threads: int, side: str) -> None:
+def serve(connection: Connection, threads: int, side: str, tuned: bool) -> None:
     """The process: answer requests until the pipe is closed."""
     device.pin(threads)
     job: Job | None = None
@@ -165,7 +166,7 @@ def serve(connection: Connection, threads: int, side: str) -> None:
             return
         try:
             if kind == "build":
-                _prepare(side, threads)
+                _prepare(side, threads, tuned)
                 job, answer = look_up(rest[0])(**rest[1]), None
             elif kind == "facts":
                 assert job is not None
@@ -186,7 +187,12 @@ def serve(connection: Connection, threads: int, side: str) -> None:
             connection.send((True, answer))
 
 
-def _prepare(side: str, threads: int) -> None:
+def _prepare(side: str, threads: int, tuned: bool) -> None:
+    if tuned:
+        from ser_jax.runtime import tune_allocator
+
+        if not tune_allocator():
+            raise RuntimeError("the allocator cannot be tuned: no glibc, or MALLOC_ is set already")
     if side == "pytorch":
         import torch
 

@@ -111,7 +111,7 @@ class WrittenOut(torch.nn.Module):
 def test_counted_work_of_a_dense_layer_is_what_xla_counts():
     layers = [x for x in list_layers(ModelConfig(**SMALL), 8, 20, 12) if x.name == "dense_0"]
     program = jax.jit(lambda x, w: x @ w).lower(jnp.ones((3, 8)), jnp.ones((8, 5))).compile()
-    assert count_forward(layers, 3).flop == program.cost_analysis()["flops"]
+    assert count_forward(layers, 3).flop == (program.cost_analysis() or {})["flops"]
 
 
 def test_floor_is_the_slower_of_arithmetic_and_memory():

@@ -90,7 +90,7 @@ class Trainer:
         if compile_mode is not None:
             forward = torch.compile(forward, mode=compile_mode, dynamic=False)
         self._run_forward = forward
-        self._captured: Any = None
+        self._captured: tuple[Any, torch.Tensor, torch.Tensor] | None = None
         self._wants_graph = graph
 
     def _forward(self, x_BTF: torch.Tensor, label_B: torch.Tensor) -> Any:
@@ -113,6 +113,7 @@ class Trainer:
             return self._step(x_BTF, label_B)
         if self._captured is None:
             self._capture(x_BTF, label_B)
+        assert self._captured is not None
         graph, x_static, label_static = self._captured
         x_static.copy_(x_BTF)
         label_static.copy_(label_B)

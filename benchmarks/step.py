@@ -48,6 +48,7 @@ def list_our_ways(kind: str, threads: int, quick: bool) -> list[Way]:
 def list_torch_ways(name: str, kind: str, quick: bool) -> list[Way]:
     """How PyTorch runs it; the quick list keeps those that won or came near in the full one."""
     last, compiled = {"channels_last": True}, {"compile_mode": "default"}
+    first = last | {"pool_first": True}
     if kind == "cpu":
         full: list[Way] = [
             ("eager, default Adam", "float32", {"adam": "default"}, False),
@@ -64,11 +65,14 @@ def list_torch_ways(name: str, kind: str, quick: bool) -> list[Way]:
         chosen: list[Way] = [
             ("eager, tuned allocator", "float32", {}, True),
             ("eager, channels_last, tuned allocator", "float32", last, True),
+            ("eager, channels_last, pool before ELU, tuned allocator", "float32", first, True),
             ("compile, tuned allocator", "float32", compiled, True),
             ("compile, channels_last, tuned allocator", "float32", last | compiled, True),
-        ]
+            ("compile, channels_last, pool before ELU, tuned allocator", "float32",
+             first | compiled, True),
+        ]  # fmt: skip
         if name != "lstm" and quick:
-            del chosen[2]
+            chosen = [way for way in chosen if "compile, tuned" not in way[0]][:-1]
         ways = chosen if quick else full + chosen
         # The LSTM has no channels.
         return [way for way in ways if name != "lstm" or "channels_last" not in way[2]]
@@ -83,6 +87,8 @@ def list_torch_ways(name: str, kind: str, quick: bool) -> list[Way]:
              last | {"compile_mode": "max-autotune"}, False),
             ("CUDA graph of the step", precision, {"graph": True}, False),
             ("CUDA graph of the step, channels_last", precision, last | {"graph": True}, False),
+            ("CUDA graph of the step, channels_last, pool before ELU", precision,
+             first | {"graph": True}, False),
         ]  # fmt: skip
     ways = [way for way in ways if name != "lstm" or "channels_last" not in way[2]]
     return [way for way in ways if way[1] != "float32"] if quick else ways

@@ -33,9 +33,13 @@ class ConvBlock(nn.Module):
         self.elu = nn.ELU()
         self.pool = nn.MaxPool2d(2)
         self.dropout = nn.Dropout(config.dropout)
+        # ELU rises everywhere: pooling first gives the same numbers, as ser_jax does it.
+        self.pool_first = False
 
     def forward(self, x_BCTF: torch.Tensor) -> torch.Tensor:
         """[B, C, T, F] to [B, channels, T/2, F/2]."""
+        if self.pool_first:
+            return self.dropout(self.elu(self.pool(self.norm(self.conv(x_BCTF)))))
         return self.dropout(self.pool(self.elu(self.norm(self.conv(x_BCTF)))))
 
 

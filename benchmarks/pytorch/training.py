@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from benchmarks.pytorch.models import copy_variables, count_parameters, make_network
+from benchmarks.pytorch.models import ConvBlock, copy_variables, count_parameters, make_network
 from benchmarks.worker import Job
 from ser_jax.config import ModelConfig, TrainConfig, override
 
@@ -66,6 +66,7 @@ class Trainer:
         precision: str = "float32",
         adam: str = "fused",
         channels_last: bool = False,
+        pool_first: bool = False,
         compile_mode: str | None = None,
         graph: bool = False,
     ):
@@ -76,12 +77,16 @@ class Trainer:
           precision: float32, tf32 or bfloat16 (autocast).
           adam: see `make_adam`.
           channels_last: lay channels innermost.
+          pool_first: pool before ELU, which gives the same numbers.
           compile_mode: of `torch.compile`; None: eager.
           graph: the whole step as one CUDA graph; `step` then wants batches of one size.
         """
         self.network, self.device = network.to(device).train(), device
         if channels_last:
             self.network = self.network.to(memory_format=torch.channels_last)  # pyright: ignore
+        for module in self.network.modules():
+            if isinstance(module, ConvBlock):
+                module.pool_first = pool_first
         self.context = make_context(device, precision)
         self.optimizer = make_adam(self.network, adam, capturable=graph)
         self.loss_sum = torch.zeros((), device=device)

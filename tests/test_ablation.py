@@ -9,24 +9,32 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import yaml
 
 from ser_jax import ablation
 from ser_jax import run as run_module
-from ser_jax.ablation import ablate, list_cells, with_shared
+from ser_jax.ablation import ablate, launch, list_cells, with_shared
+from ser_jax.ablation import together as together_module
+from ser_jax.ablation.groups import choose_cells
 from ser_jax.ablation.processes import naming_dead_workers
+from ser_jax.arguments import parse
 from ser_jax.config import AblationConfig, override
 from ser_jax.errors import UserError
+from ser_jax.inference import evaluate
+from ser_jax.report import load_events
 from ser_jax.run import train
 from tests.tiny import (
     Child,
     drop_progress,
+    drop_seconds,
     list_group,
     make_config,
     make_keys,
     read_run,
+    read_state,
     run_command,
     start_command,
     wait_until,
@@ -219,9 +227,287 @@ def test_a_folder_of_other_cells_is_refused_before_any_is_run(copy, monkeypatch)
         ablate(make_grid(copy, **{"train.epochs": 9}))
 
 
-def test_keys_for_all_reach_systems_that_set_them_themselves():
-    config = make_grid(Path("grid"))
+def test_keys_for_all_reach_systems_and_sweeps_that_set_them_themselves():
+    config = make_grid(Path("grid"), sweep={"model.hidden": [2, 3], "model.dropout": [0.1, 0.3]})
     cells = list_cells(with_shared(config, {"train.learning_rate": 0.5, "model.hidden": 4}))
     assert {cell.config.train.learning_rate for cell in cells} == {0.5}
     assert {cell.config.model.hidden for cell in cells} == {4}
-    assert [cell.fold for cell in cells] == [1, 5] * 3
+    assert {cell.config.model.dropout for cell in cells} == {0.1, 0.3}
+    assert [cell.fold for cell in cells] == [1, 5] * 6
+
+
+# Sweeps.
+
+
+def test_a_sweep_gives_every_system_a_row_per_combination():
+    sweep = {"train.learning_rate": [0.01, 0.1], "model.dense": [[4], [8, 8]]}
+    cells = list_cells(make_grid(Path("grid"), systems={"a": {}}, folds=(1,), sweep=sweep))
+    assert [cell.system for cell in cells] == [
+        f"a learning_rate={rate} dense={dense}"
+        for rate in (0.01, 0.1)
+        for dense in ("[4]", "[8, 8]")
+    ]
+    assert cells[1].config.train.learning_rate == 0.01
+    assert cells[1].config.model.dense == (8, 8)
+    assert cells[1].describe()["sweep"] == {"train.learning_rate": 0.01, "model.dense": [8, 8]}
+    assert len({cell.run_dir for cell in cells}) == 4
+
+
+def test_swept_keys_that_end_alike_are_told_apart():
+    sweep = {"features.normalise": ["none"], "augment.normalise": ["peak"]}
+    (cell,) = list_cells(make_grid(Path("grid"), systems={"a": {}}, folds=(1,), sweep=sweep))
+    assert cell.system == "a features.normalise=none augment.normalise=peak"
+
+
+@pytest.mark.parametrize(
+    ("sweep", "match"),
+    [
+        ({"model.nam": ["cnn"]}, r"sweep: .*no such key"),
+        ({"train.epochs": [1, 0]}, r"sweep: train\.epochs=0"),
+        ({"seed": [1]}, "name the values as seeds"),
+        ({"data.fold": [1]}, "name the values as folds"),
+        ({"epochs": [1]}, r"sweep\.epochs: write the section too"),
+        ({"train.epochs": [1, 1]}, "stands twice"),
+    ],
+)
+def test_a_bad_sweep_is_an_error_in_one_line(sweep, match):
+    with pytest.raises(UserError, match=match) as caught:
+        list_cells(make_grid(Path("grid"), sweep=sweep))
+    assert "\n" not in str(caught.value)
+
+
+def test_systems_whose_folders_would_be_one_are_refused():
+    with pytest.raises(UserError, match="rename a system"):
+        list_cells(make_grid(Path("grid"), systems={"a b": {}, "a_b": {}}))
+
+
+def test_the_command_line_types_a_sweep_and_wins_over_it(tmp_path):
+    path = tmp_path / "grid.yaml"
+    path.write_text(
+        "systems: {a: {}}\nsweep: {train.learning_rate: [1e-3, 1], model.hidden: [2, 3]}"
+    )
+    config = parse(["ablate", "--config", str(path), "--model.hidden", "5"]).config
+    assert config.sweep == {"train.learning_rate": [0.001, 1.0]}
+    assert config.model.hidden == 5
+    with pytest.raises(UserError, match=r"sweep: model\.hidden=many: must be a whole number"):
+        parse(["ablate", "--sweep", "{model.hidden: [2, many]}"])
+
+
+# Together in one program.
+
+TOGETHER: dict[str, Any] = {
+    "protocols": ("luna5",), "folds": (1, 5), "seeds": (3, 4), "systems": {"a": {}},
+    "sweep": {"train.learning_rate": [0.01, 1e30]},
+}  # fmt: skip
+
+
+def make_together(out: Path, **changes: Any) -> AblationConfig:
+    keys = make_keys(TOGETHER) | {"out": str(out), "workers": 1} | changes
+    return override(AblationConfig(), keys)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("alone") / "grid"
+    ablate(make_together(out, batching="one"))
+    return out
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("together") / "grid"
+    ablate(make_together(out, batching="vmap"))
+    return out
+
+
+def assert_same_runs(one: Path, two: Path) -> None:
+    """All that both grids' runs left is equal, numbers within 1e-4."""
+    names = sorted(path.name for path in (one / "cells").iterdir())
+    assert names == sorted(path.name for path in (two / "cells").iterdir())
+    for name in names:
+        a, b = one / "cells" / name, two / "cells" / name
+        assert_close(drop_seconds(load_events(a)), drop_seconds(load_events(b)))
+        if (a / "diverged.json").exists():
+            assert (a / "diverged.json").read_text() == (b / "diverged.json").read_text()
+            assert not (a / "metrics.json").exists()
+            assert not (b / "metrics.json").exists()
+            continue
+        metrics, others = (json.loads((run / "metrics.json").read_text()) for run in (a, b))
+        assert_close(metrics | {"seconds": 0}, others | {"seconds": 0})
+        best = metrics["best_epoch"]
+        for x, y in zip(read_state(a, best), read_state(b, best), strict=True):
+            np.testing.assert_allclose(to_numbers(x), to_numbers(y), rtol=1e-4, atol=1e-4)
+
+
+def to_numbers(leaf: bytes) -> np.ndarray:
+    return np.nan_to_num(np.frombuffer(leaf, np.float32).astype(np.float64))
+
+
+def assert_close(a: Any, b: Any) -> None:
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_close(a[key], b[key])
+    elif isinstance(a, list):
+        for x, y in zip(a, b, strict=True):
+            assert_close(x, y)
+    else:
+        assert a == (pytest.approx(b, rel=1e-4, abs=1e-4) if isinstance(b, float) else b)
+
+
+def test_cells_together_leave_what_each_leaves_alone(alone, together):
+    statuses = [
+        cell["status"] for cell in json.loads((together / "results.json").read_text())["cells"]
+    ]
+    assert statuses == ["done"] * 4 + ["diverged"] * 4
+    assert_same_runs(alone, together)
+
+
+def test_a_cell_trained_together_can_be_evaluated(together):
+    run_dir = together / "cells" / "a_learning_rate_0.01-luna5-5-3"
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    assert evaluate(run_dir)["confusion"] == metrics["test"]["confusion"]
+
+
+def test_less_memory_means_fewer_runs_at_a_time_and_the_same_results(alone, tmp_path, monkeypatch):
+    sizes = []
+    init = together_module._Stack.__init__
+
+    def counting_init(self: Any, group: Any, plans: Any, size: int) -> None:
+        sizes.append(size)
+        init(self, group, plans, size)
+
+    monkeypatch.setattr(together_module._Stack, "__init__", counting_init)
+    monkeypatch.setattr(together_module, "_count_free_bytes", lambda: 1.0)
+    ablate(make_together(tmp_path / "grid", batching="map"))
+    assert sizes[0] > 1
+    assert sizes[-1] == 1
+    assert_same_runs(alone, tmp_path / "grid")
+
+
+def test_when_memory_runs_out_half_as_many_are_tried(alone, tmp_path, monkeypatch):
+    train, sizes = together_module._Stack.train, []
+
+    def failing_train(self: Any, way: str, advance: Any) -> None:
+        sizes.append(self.size)
+        if self.size > 2:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        train(self, way, advance)
+
+    monkeypatch.setattr(together_module._Stack, "train", failing_train)
+    ablate(make_together(tmp_path / "grid", batching="vmap"))
+    assert sizes == [4, 2, 2, 4, 2, 2]  # of each fold
+    assert_same_runs(alone, tmp_path / "grid")
+
+
+def test_the_faster_way_is_found_once_and_kept(alone, tmp_path, monkeypatch, capsys):
+    # As on a GPU, where compilation is worth its while.
+    monkeypatch.setattr(together_module, "choose_how", lambda config, n: "probe")
+    monkeypatch.setattr(ablation, "choose_how", lambda config, n: "probe")
+    monkeypatch.setattr(together_module, "_PROBE_WORTH", 0)
+    out = tmp_path / "grid"
+    ablate(make_together(out))
+    decisions = json.loads((out / "manifest.json").read_text())["decisions"]
+    assert len(decisions) == 2  # the folds have unequal numbers of steps
+    for decision in decisions.values():
+        seconds = decision["seconds"]
+        assert set(seconds) == {"vmap", "map"}
+        assert seconds[decision["batching"]] == min(seconds.values())
+    assert capsys.readouterr().out.count("one after another") == 2
+    assert_same_runs(alone, out)
+    shutil.rmtree(out / "cells" / "a_learning_rate_0.01-luna5-5-3")
+    monkeypatch.setattr(together_module._Stack, "time_epoch", None)
+    ablate(make_together(out))
+    assert_same_runs(alone, out)
+
+
+def test_a_cell_killed_while_it_was_written_goes_on_alone(alone, together, tmp_path):
+    out = Path(shutil.copytree(together, tmp_path / "grid"))
+    (out / "cells" / "a_learning_rate_0.01-luna5-1-3" / "metrics.json").unlink()
+    for name in ("a_learning_rate_0.01-luna5-5-3", "a_learning_rate_1e+30-luna5-1-3"):
+        assert (out / "cells" / name).exists()
+        shutil.rmtree(out / "cells" / name)
+    ablate(make_together(out, batching="vmap"))
+    assert_same_runs(alone, out)
+
+
+# The manifest and shards.
+
+
+def test_other_recordings_are_refused(together, tmp_path):
+    out = Path(shutil.copytree(together, tmp_path / "grid"))
+    tree = json.loads((out / "manifest.json").read_text())
+    (out / "manifest.json").write_text(json.dumps(tree | {"checksum": "0" * 8}))
+    with pytest.raises(UserError, match=r"begun on other recordings .*; give the same data.root"):
+        ablate(make_together(out))
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"train.epochs": 3}, r"was begun with train\.epochs=2, not 3; choose another --out"),
+        ({"systems": {"a": {"model.hidden": 4}}}, r"was begun with systems\.a=\{\}, not "),
+    ],
+)
+def test_another_grid_in_the_folder_is_refused(changes, match, together, tmp_path):
+    (tmp_path / "grid").mkdir()
+    shutil.copy(together / "manifest.json", tmp_path / "grid")
+    with pytest.raises(UserError, match=match):
+        ablate(make_together(tmp_path / "grid", **changes))
+
+
+def test_other_versions_are_warned_of_in_one_line(together, tmp_path, capsys):
+    out = Path(shutil.copytree(together, tmp_path / "grid"))
+    tree = json.loads((out / "manifest.json").read_text())
+    tree["versions"]["jax"] = "0.0.1"
+    (out / "manifest.json").write_text(json.dumps(tree))
+    ablate(make_together(out))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {out}: was begun with jax 0.0.1 (now ")
+
+
+def test_a_grid_may_grow(together, tmp_path):
+    out = Path(shutil.copytree(together, tmp_path / "grid"))
+    changes = {
+        "systems": {"a": {}, "b": {}},
+        "folds": (1,),
+        "sweep": {"train.learning_rate": [0.01]},
+    }
+    results = ablate(make_together(out, **changes))
+    assert [cell["status"] for cell in results["cells"]] == ["done"] * 4
+
+
+def test_shards_are_the_grid_and_share_nothing():
+    systems = {"a": {}, "b": {"model.hidden": 4}, "c": {"train.epochs": 6}}
+    cells = list_cells(make_together(Path("grid"), systems=systems))
+    for count in (1, 2, 5, 18, 25):
+        shares = [choose_cells(cells, f"{i}/{count}") for i in range(count)]
+        names = [cell.run_dir.name for share in shares for cell in share]
+        assert sorted(names) == sorted(cell.run_dir.name for cell in cells)
+        epochs = [sum(cell.config.train.epochs for cell in share) for share in shares]
+        assert max(epochs) <= max(6, 2 * sum(epochs) / count)
+
+
+def test_the_last_shard_to_end_reports_the_whole_grid(alone, tmp_path):
+    out = tmp_path / "grid"
+    first = ablate(make_together(out, batching="vmap", shard="0/2"))
+    statuses = [cell["status"] for cell in first["cells"]]
+    assert statuses.count("missing") == 4
+    assert "missing" in (out / "results.md").read_text()
+    second = ablate(make_together(out, batching="vmap", shard="1/2"))
+    assert [cell["status"] for cell in second["cells"]] == ["done"] * 4 + ["diverged"] * 4
+    assert json.loads((out / "results.json").read_text()) == second
+    assert_same_runs(alone, out)
+
+
+@pytest.mark.slow
+def test_jobs_of_a_launched_grid_do_its_shards(alone, tmp_path):
+    pytest.importorskip("submitit")
+    out = tmp_path / "grid"
+    with pytest.raises(UserError, match=r"launch=local: .*nonsense"):
+        launch(make_together(out), "local", 2, {"nonsense": 1})
+    jobs = launch(make_together(out, batching="one"), "local", 2, {"timeout_min": 5})
+    assert len(jobs) == 2
+    for job in jobs:
+        job.result()
+    assert_same_runs(alone, out)

@@ -146,6 +146,7 @@ def draw(document: dict[str, Any], path: Path) -> None:
         colours = ["tab:blue" if row["side"] == OURS else "0.7" for row in rows]
         bars = ax.barh(range(len(rows)), [row["median_s"] * 1e3 for row in rows], color=colours)
         ax.bar_label(bars, fmt="%.3g", padding=2, fontsize=7)
+        ax.margins(x=0.12)  # room for the numbers
         ax.set_yticks(range(len(rows)), names, fontsize=7)
         ax.set_title(f"{benchmark}, {case}, {shape} (ms)", fontsize=8, loc="left")
         ax.tick_params(axis="x", labelsize=7)

@@ -146,7 +146,7 @@ def list_contestants(
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows of every network and shape."""
     on_cpu = options.device["kind"] == "cpu"
-    turns = options.turns or (8 if options.quick else 30)
+    turns = options.turns or (6 if options.quick else 30)
     shapes = [STANDARD] if options.quick else [STANDARD, SECOND]
     asked = getattr(options, "shape", STANDARD)
     if asked not in shapes:

@@ -2,6 +2,11 @@
 
 import dataclasses
 import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,9 +17,19 @@ import pytest
 from ser_jax.batching import Dataset, cut_batches, shuffle
 from ser_jax.config import ModelConfig, TrainConfig, override
 from ser_jax.features import Normaliser
-from ser_jax.grid import Layout, Progress, init_progress, make_grid_programs
+from ser_jax.grid import (
+    GridPrograms,
+    Layout,
+    Progress,
+    init_progress,
+    keep_best,
+    make_grid_programs,
+)
+from ser_jax.loop import compute_score
+from ser_jax.metrics import Sums
 from ser_jax.models import make_model
 from ser_jax.parallel import make_programs
+from ser_jax.runtime import count_work
 from ser_jax.state import init_state, make_optimizer
 
 N_CLASSES, T, F, N_CLIPS = 3, 8, 4, 24
@@ -29,6 +44,7 @@ def _compile_quickly():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()  # tests elsewhere compile anew, with optimisations
 
 
 @functools.cache
@@ -87,22 +103,34 @@ def run_alone(name: str, r: int) -> tuple[Any, Any, list[Any]]:
     return jax.device_get(state.variables), best[1], found
 
 
-def run_together(name: str, layout: Layout, n_runs: int = 3) -> tuple[Progress, list[Any], Any]:
-    model, runs = make_network(name), range(n_runs)
-    programs = make_grid_programs(model, TX, n_classes=N_CLASSES, layout=layout)
-    progress = layout.place(init_progress(
-        model, TX, seed_R=SEEDS[:n_runs], n_frames=T, n_features=F, dropout_R=DROPOUTS[:n_runs],
-        augment_p_R=np.zeros(n_runs), learning_rate_R=RATES[:n_runs],
-    ))  # fmt: skip
+@functools.cache
+def make_together(name: str, layout: Layout) -> GridPrograms:
+    return make_grid_programs(make_network(name), TX, n_classes=N_CLASSES, layout=layout)
+
+
+def make_arguments(name: str, layout: Layout, n_runs: int, rates: Any = RATES) -> list[Any]:
+    """What `run_epoch` takes for the first epoch."""
+    progress = init_progress(
+        make_network(name), TX, seed_R=SEEDS[:n_runs], n_frames=T, n_features=F,
+        dropout_R=DROPOUTS[:n_runs], augment_p_R=np.zeros(n_runs), learning_rate_R=rates[:n_runs],
+    )  # fmt: skip
     normaliser = jax.tree.map(lambda *x: jnp.stack(x), *NORMALISERS[:n_runs])
-    normaliser, dataset = layout.place(normaliser), layout.share(make_dataset())
+    placed = [layout.place(progress), layout.place(normaliser), layout.share(make_dataset())]
+    return [*placed, *make_indices(1, range(n_runs))]
+
+
+def run_together(
+    name: str, layout: Layout, n_runs: int = 3, rates: Any = RATES
+) -> tuple[Progress, list[Any], Any]:
+    """Progress after all epochs, sums of each, classes of the validation clips."""
+    programs = make_together(name, layout)
+    progress, normaliser, dataset, *_ = make_arguments(name, layout, n_runs, rates)
     found = []
     for epoch in range(1, EPOCHS + 1):
-        indices = make_indices(epoch, runs)
+        indices = make_indices(epoch, range(n_runs))
         progress, train, val = programs.run_epoch(progress, normaliser, dataset, *indices)
         found.append(jax.device_get((train, val)))
-    _, val_index = make_indices(1, runs)
-    classes = programs.predict(progress.best.variables, normaliser, dataset, val_index)
+    classes = programs.predict(progress.best.variables, normaliser, dataset, indices[1])
     return progress, found, np.asarray(classes)
 
 
@@ -128,3 +156,108 @@ def test_runs_together_equal_each_alone(name, how, scan):
         hits = (classes[r].ravel()[:5] == np.asarray(make_dataset().label_B)[VAL[r]]).sum()
         best_sums = sums[int(progress.best_epoch[r]) - 1][1]
         assert hits == np.trace(best_sums.confusion_CC)
+
+
+def test_a_run_that_diverges_leaves_the_others_alone():
+    _, expected, _ = run_together("lstm", Layout("vmap", False), 2)
+    _, found, _ = run_together("lstm", Layout("vmap", False), 3, rates=(*RATES[:2], 1e30))
+    assert np.isnan(found[1][0].loss[2])
+    for epoch, others in zip(found, expected, strict=True):
+        for r in range(2):
+            assert_close(pick(epoch, r), pick(others, r))
+
+
+def make_sums(loss: float, hits: int) -> Sums:
+    return Sums(jnp.asarray(loss), jnp.asarray(10.0), jnp.diag(jnp.asarray([hits, 0.0, 0.0])))
+
+
+@pytest.mark.parametrize(
+    ("best_by", "epochs", "best"),
+    [
+        ("accuracy", [(5.0, 3), (9.0, 4), (8.0, 4), (7.0, 3), (8.0, 4)], 3),
+        ("loss", [(5.0, 3), (5.0, 4), (6.0, 9), (5.0, 2)], 2),
+        ("accuracy", [(5.0, 0), (np.nan, 0)], 1),
+    ],
+)
+def test_the_best_epoch_is_the_one_that_fit_keeps(best_by, epochs, best):
+    state = init_state(make_network("lstm"), TX, seed=0, n_frames=T, n_features=F, dropout=0.0)
+    zero = jnp.zeros((), jnp.int32)
+    progress = Progress(state, state, jnp.full(2, -jnp.inf), zero, zero)
+    keep = jax.jit(keep_best, static_argnums=3)
+    for number, (loss, hits) in enumerate(epochs, 1):
+        step = jnp.asarray(number, jnp.int32)
+        progress = keep(
+            progress, dataclasses.replace(state, step=step), make_sums(loss, hits), best_by
+        )
+    assert progress.epoch == len(epochs)
+    assert progress.best_epoch == progress.best.step == best
+    fitted, kept = 0, [-np.inf]
+    for number, (loss, hits) in enumerate(epochs, 1):
+        score = compute_score(best_by, {"val_loss": loss / 10, "val_accuracy": hits / 10})
+        if score > kept:
+            fitted, kept = number, score
+    assert fitted == best
+
+
+def test_memory_is_measured_and_what_was_compiled_for_it_is_used():
+    layout = Layout("vmap", True)
+    programs = make_grid_programs(make_network("lstm"), TX, n_classes=N_CLASSES, layout=layout)
+    needs = []
+    for n_runs in (1, 3):
+        arguments = make_arguments("lstm", layout, n_runs)
+        needs.append(programs.measure(*arguments))
+        with count_work() as work:
+            programs.run_epoch(*arguments)
+        assert work.compilations == 0
+    # States, their best and what a step keeps are there three times; the clips once.
+    assert needs[0] < needs[1] < 3 * needs[0]
+
+
+@pytest.mark.parametrize("how", ["vmap", "map"])
+@pytest.mark.parametrize("name", ["lstm", "cnn"])
+def test_a_grid_lowers_for_tpu_and_cuda(name, how):
+    layout = Layout(how, True)
+    programs = make_together(name, layout)
+    export = jax.export.export(jax.jit(programs.run_epoch), platforms=["tpu", "cuda"])
+    assert export(*make_arguments(name, layout, 2)).platforms == ("tpu", "cuda")
+
+
+def test_runs_shared_out_over_devices_equal_those_of_one_device():
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", "tests.test_grid"]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        command, env=os.environ | flags, cwd=root, capture_output=True, text=True, check=True
+    )
+    found = json.loads(done.stdout)
+    assert found["devices"] == 2
+    assert found["shares"] == [1, 1]
+    assert found["moved"] > 1e-3
+    assert max(found["gaps"].values()) < 1e-5
+
+
+def compare_devices() -> dict[str, Any]:
+    """Greatest gap between two devices and one, by way; a program of its own, see above."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    devices, gaps, shares = tuple(jax.devices()), {}, []
+    one, expected, _ = run_together("lstm", Layout("vmap", True), 2)
+    for how in ("vmap", "map"):
+        progress, found, classes = run_together("lstm", Layout(how, True, devices), 2)
+        leaf = jax.tree.leaves(progress.state.params)[0]
+        shares = [shard.data.shape[0] for shard in leaf.addressable_shards]
+        pairs = jax.tree.map(
+            lambda a, b: float(np.abs(np.asarray(a) - np.asarray(b)).max()),
+            (progress.best.params, found), (one.best.params, expected),
+        )  # fmt: skip
+        gaps[how] = max(jax.tree.leaves(pairs))
+        assert classes.shape == (2, 2, 4)
+    start = make_arguments("lstm", Layout(), 2)[0]
+    moved = jax.tree.map(
+        lambda a, b: float(np.abs(a - b).max()), start.state.params, one.state.params
+    )
+    moved = max(jax.tree.leaves(moved))
+    return {"devices": len(devices), "shares": shares, "gaps": gaps, "moved": moved}
+
+
+if __name__ == "__main__":
+    json.dump(compare_devices(), sys.stdout)

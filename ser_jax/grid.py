@@ -1,6 +1,7 @@
 """Many runs of one network as one program: side by side (vmap) or one after another (map)."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -108,6 +109,15 @@ def init_progress(
 ) -> Progress:
     """The progress of R runs before the first step, each begun as `state.init_state` does it."""
 
+    numbers = [jnp.asarray(x, jnp.float32) for x in (dropout_R, augment_p_R, learning_rate_R)]
+    init = _make_init(model, tx, n_frames, n_features)
+    return init((jnp.asarray(seed_R, jnp.uint32), *numbers))
+
+
+@functools.lru_cache(maxsize=64)
+def _make_init(
+    model: nn.Module, tx: optax.GradientTransformation, n_frames: int, n_features: int
+) -> Callable[[Any], Progress]:
     def init_one(numbers: tuple[Any, ...]) -> Progress:
         seed, dropout, p, learning_rate = numbers
         state = init_state(
@@ -117,10 +127,8 @@ def init_progress(
         zero = jnp.zeros((), jnp.int32)
         return Progress(state, state, jnp.full(2, -jnp.inf), zero, zero)
 
-    numbers = [jnp.asarray(x, jnp.float32) for x in (dropout_R, augment_p_R, learning_rate_R)]
-    numbers = (jnp.asarray(seed_R, jnp.uint32), *numbers)
     # One run after another, by the same arithmetic as alone.
-    return jax.jit(lambda numbers: jax.lax.map(init_one, numbers))(numbers)
+    return jax.jit(lambda numbers: jax.lax.map(init_one, numbers))
 
 
 def keep_best(progress: Progress, state: TrainState, val: Sums, best_by: str) -> Progress:
@@ -212,9 +220,10 @@ class _Program:
 
     def measure(self, *arguments: Any) -> int:
         """Bytes on each device while it runs."""
-        compiled = self._program.lower(*arguments).compile()
-        self._compiled[_describe(arguments)] = compiled
-        found = compiled.memory_analysis()
+        shapes = _describe(arguments)
+        if shapes not in self._compiled:
+            self._compiled[shapes] = self._program.lower(*arguments).compile()
+        found = self._compiled[shapes].memory_analysis()
         if found is None:  # a backend that does not tell
             return 0
         # What is used up makes room for what comes out.

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ser_jax.ablation.cells import Cell, list_cells, read_outcome, with_shared
-from ser_jax.ablation.groups import can_share, choose_cells, choose_how, group_cells
+from ser_jax.ablation.groups import (
+    can_share,
+    choose_cells,
+    choose_how,
+    group_cells,
+    part_by_features,
+)
 from ser_jax.ablation.launcher import launch
 from ser_jax.ablation.manifest import Manifest
 from ser_jax.ablation.processes import run_one_by_one
@@ -136,8 +142,8 @@ def _list_runs(
     manifest: Manifest,
     advance: Callable[[float], None],
 ) -> Generator[Generator[Cell]]:
-    for key, group in together.items():
-        yield run_together(config, key, group, manifest, advance)
+    for groups in part_by_features(together):
+        yield run_together(config, groups, manifest, advance)
     if alone:
         yield run_one_by_one(config, alone, advance)
 

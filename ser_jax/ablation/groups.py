@@ -1,6 +1,7 @@
 """Cells to groups that one program can run, to shards, and to the way that each is run."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 
@@ -40,6 +41,16 @@ def group_cells(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
     for cell in cells:
         groups.setdefault(compute_program_key(cell.config), []).append(cell)
     return groups
+
+
+def part_by_features(groups: dict[str, list[Cell]]) -> list[dict[str, list[Cell]]]:
+    """Groups that see the same features of the same corpus, together."""
+    parts: dict[Any, dict[str, list[Cell]]] = {}
+    for key, group in groups.items():
+        config = group[0].config
+        config = override(config, _ANY)
+        parts.setdefault((config.data, config.features), {})[key] = group
+    return list(parts.values())
 
 
 def choose_cells(cells: Sequence[Cell], shard: str | None) -> list[Cell]:

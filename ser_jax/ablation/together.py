@@ -5,6 +5,7 @@ import functools
 import os
 import time
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -17,7 +18,8 @@ from ser_jax.ablation.cells import Cell
 from ser_jax.ablation.groups import choose_how
 from ser_jax.ablation.manifest import Manifest
 from ser_jax.ablation.writing import Plan, Trained, make_plan, write_cell
-from ser_jax.batching import PADDING, TakeTrain, cut_batches
+from ser_jax.augment import count_cores
+from ser_jax.batching import PADDING, Dataset, TakeTrain, cut_batches
 from ser_jax.building import choose_take
 from ser_jax.config import AblationConfig, ModelConfig, TrainConfig
 from ser_jax.errors import UserError
@@ -40,30 +42,42 @@ _WORDS = {"vmap": "side by side", "map": "one after another"}
 
 
 def run_together(
-    config: AblationConfig, key: str, cells: Sequence[Cell], manifest: Manifest, advance: Advance
+    config: AblationConfig, groups: dict[str, list[Cell]], manifest: Manifest, advance: Advance
 ) -> Generator[Cell]:
-    """Train cells of one program; gives each once its folder is written.
+    """Train cells, those of one program together; gives each once its folder is written.
 
     Args:
       config: of the grid.
-      key: of the cells' program, see `groups.compute_program_key`.
-      cells: what the program trains.
+      groups: cells by `groups.compute_program_key`, all of one corpus and its features.
       manifest: keeps the way that was found fastest.
       advance: told of epochs of runs as they are done.
 
     Raises:
       UserError: a folder holds another run; a write failed; the device's memory is too small.
     """
-    first = cells[0].config
+    first = next(iter(groups.values()))[0].config
     inputs = load_inputs(first.data, first.features)
-    check_frames(first, *inputs.x_BTF.shape[1:])
-    groups: dict[int, list[Plan]] = {}
+    made = [
+        _Group(config, f"{key}/{n_steps}", plans, inputs, manifest)
+        for key, cells in groups.items()
+        for n_steps, plans in _make_plans(cells, inputs).items()
+    ]
+    # Compilation takes the most of a small grid's time, and one core for each program.
+    with ThreadPoolExecutor(count_cores()) as pool:
+        list(pool.map(_Group.compile, made))
+    for group in made:
+        yield from group.run(advance)
+
+
+def _make_plans(cells: Sequence[Cell], inputs: Inputs) -> dict[int, list[Plan]]:
+    """What to train, by numbers of steps."""
+    check_frames(cells[0].config, *inputs.x_BTF.shape[1:])
+    plans: dict[int, list[Plan]] = {}
     for cell in cells:
         check_run_dir(cell.run_dir, cell.config)
         plan = make_plan(cell, inputs)
-        groups.setdefault(len(plan.cut_epoch(1)), []).append(plan)
-    for n_steps, plans in groups.items():
-        yield from _Group(f"{key}/{n_steps}", plans, inputs).run(config, manifest, advance)
+        plans.setdefault(len(plan.cut_epoch(1)), []).append(plan)
+    return plans
 
 
 class _Ways(NamedTuple):
@@ -74,7 +88,7 @@ class _Ways(NamedTuple):
     programs: dict[str, GridPrograms]
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=64)
 def _build_cached(
     config: ModelConfig, train: TrainConfig, n_classes: int, take_train: TakeTrain, layout: Layout
 ) -> _Ways:
@@ -99,8 +113,15 @@ def _build_cached(
 class _Group:
     """Cells of one program and equal numbers of steps."""
 
-    def __init__(self, key: str, plans: list[Plan], inputs: Inputs):
-        self.key, self.plans, self.inputs = key, plans, inputs
+    def __init__(
+        self,
+        grid: AblationConfig,
+        key: str,
+        plans: list[Plan],
+        inputs: Inputs,
+        manifest: Manifest,
+    ):
+        self.key, self.plans, self.inputs, self.manifest = key, plans, inputs, manifest
         config = plans[0].cell.config
         self.train, n_classes = config.train, len(inputs.corpus.labels)
         devices = tuple(jax.local_devices())
@@ -117,38 +138,61 @@ class _Group:
             choose_take(config.augment, config.features, config.data.rate_hz),
             self.layout,
         )
-        dataset = make_dataset(inputs, plans[0].normaliser, with_waves=config.augment.enabled)
-        self.dataset = self.layout.share(dataset)
         self.draws_anew = config.augment.when == "epoch"
-
-    def run(self, config: AblationConfig, manifest: Manifest, advance: Advance) -> Generator[Cell]:
-        """Train and write all cells; see `run_together`."""
-        way, most = choose_how(config, len(self.plans)), config.runs_at_a_time
-        most = most or MOST_RUNS * self.n_devices
-        known = manifest.find_decision(self.key) if way == "probe" else None
+        self.way = choose_how(grid, len(plans))
+        self.most = grid.runs_at_a_time or MOST_RUNS * self.n_devices
+        known = manifest.find_decision(key) if self.way == "probe" else None
         if known:
-            way, most = known["batching"], min(most, known["runs_at_a_time"])
+            self.way, self.most = known["batching"], min(self.most, known["runs_at_a_time"])
+
+    @functools.cached_property
+    def dataset(self) -> Dataset:
+        """The corpus, on all devices."""
+        with_waves = self.plans[0].cell.config.augment.enabled
+        dataset = make_dataset(self.inputs, self.plans[0].normaliser, with_waves=with_waves)
+        return self.layout.share(dataset)
+
+    def compile(self) -> None:
+        """Compile for as many runs as the memory holds."""
+        start_s = time.perf_counter()
+        while not self._begin(self.plans):
+            start_s = time.perf_counter()
+        self.compile_s = time.perf_counter() - start_s
+        del self.dataset
+
+    def _begin(self, left: list[Plan]) -> "_Stack | None":
+        """The next runs, in parts of equal size; None if they were too many, and `most` is less."""
+        size = self._round(-(-len(left) // -(-len(left) // self.most)))
+        try:
+            stack = _Stack(self, left[:size], size)
+            fitting = self._fit(stack, "vmap" if self.way == "probe" else self.way)
+        except jax.errors.JaxRuntimeError as error:
+            self.most = self._halve(size, error)
+            return None
+        self.most = min(self.most, max(fitting, 1)) if fitting < size else self.most
+        return stack if fitting == size else None
+
+    def run(self, advance: Advance) -> Generator[Cell]:
+        """Train and write all cells; see `run_together`."""
         left = self.plans
         while left:
-            size = self._round(-(-len(left) // -(-len(left) // most)))  # parts of equal size
             start_s = time.perf_counter()
+            stack = self._begin(left)
+            if stack is None:
+                continue
             try:
-                stack = _Stack(self, left[:size], size)
-                fitting = self._fit(stack, "vmap" if way == "probe" else way)
-                if fitting < size:
-                    most = fitting
-                    continue
-                if way == "probe":
-                    way = self._probe(stack, len(left), manifest, advance)
-                stack.train(way, advance)
-                results = stack.finish(way, start_s)
+                if self.way == "probe":
+                    self.way = self._probe(stack, len(left), advance)
+                stack.train(self.way, advance)
+                results = stack.finish(self.way, start_s)
             except jax.errors.JaxRuntimeError as error:
-                most = self._halve(size, error)
+                self.most = self._halve(stack.size, error)
                 continue
             for plan, trained in zip(left, results, strict=False):
                 write_cell(plan, self.inputs, trained)
                 yield plan.cell
-            left = left[size:]
+            left = left[stack.size :]
+        del self.dataset
 
     @property
     def n_devices(self) -> int:
@@ -160,9 +204,7 @@ class _Group:
 
     def _fit(self, stack: "_Stack", way: str) -> int:
         """Compile for the runs of `stack`; how many runs the memory holds, at most these."""
-        start_s = time.perf_counter()
         need = self.ways.programs[way].measure(*stack.make_arguments(1))
-        self.compile_s = time.perf_counter() - start_s
         free = _count_free_bytes()
         if need <= free or stack.size <= self.n_devices:
             return stack.size
@@ -181,7 +223,7 @@ class _Group:
             ) from error
         return self._round(size // 2)
 
-    def _probe(self, stack: "_Stack", n_left: int, manifest: Manifest, advance: Advance) -> str:
+    def _probe(self, stack: "_Stack", n_left: int, advance: Advance) -> str:
         """The faster way, found by the first epochs themselves: one side by side and, where so much
         is left that another compilation is worth its while, one run after another."""
         timings = {"vmap": stack.time_epoch("vmap", advance)}
@@ -192,7 +234,7 @@ class _Group:
         way = min(timings, key=lambda way: timings[way])
         if len(timings) > 1:
             decision = {"batching": way, "runs_at_a_time": stack.size, "seconds": timings}
-            manifest.keep_decision(self.key, decision)
+            self.manifest.keep_decision(self.key, decision)
         told = ", ".join(f"{_WORDS[way]} {s:.2f} s" for way, s in timings.items())
         print(f"{len(self.plans)} runs, {stack.size} at a time: an epoch {told}", flush=True)
         return way

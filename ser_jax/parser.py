@@ -226,6 +226,8 @@ def describe(kind: Any) -> str:
         return " or ".join("null" if arg is types.NoneType else describe(arg) for arg in args)
     if typing.get_origin(kind) is tuple:
         return f"a list, each entry {describe(args[0])}"
+    if typing.get_origin(kind) is dict and typing.get_origin(args[1]) is list:
+        return "a mapping to lists"
     return _WORDS.get(kind, "a mapping")
 
 

@@ -116,7 +116,7 @@ def compute_features(
     *,
     chunk: int = 64,
     on_chunk: Callable[[int], None] = lambda n: None,
-) -> jax.Array:
+) -> np.ndarray:
     """Features of many clips, a chunk at a time so that memory stays bounded.
 
     Args:
@@ -126,15 +126,17 @@ def compute_features(
       on_chunk: told how many clips were done.
 
     Returns:
-      float32 [clips, T, F] on the device.
+      float32 [clips, T, F] on the host, since a corpus may be larger than the device's memory.
     """
-    parts = []
+    parts: list[Any] = []
     for start in range(0, len(wave_BN), chunk):
         part_BN = wave_BN[start : start + chunk]
         n = len(part_BN)
         if part_BN.dtype == np.int16:
             part_BN = part_BN.astype(np.float32) / 32768
         part_BN = np.pad(part_BN, ((0, chunk - n), (0, 0)))
-        parts.append(front_end(part_BN)[:n])
+        parts.append(front_end(part_BN))
+        if len(parts) > 1:  # the one before comes to the host while the device makes this one
+            parts[-2] = np.asarray(parts[-2])
         on_chunk(n)
-    return jnp.concatenate(parts)
+    return np.concatenate(parts)[: len(wave_BN)]

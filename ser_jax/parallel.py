@@ -69,8 +69,8 @@ def choose_layout(parallel: ParallelConfig) -> Layout:
 class Stream(Protocol):
     """A corpus that does not live on the device: batches come from the host as they are needed."""
 
-    def stream(self, index_SB: np.ndarray) -> Iterator[Batch]:
-        """The batches of clips `index_SB`, on the devices, each device with its rows."""
+    def stream(self, index_SB: np.ndarray) -> Iterator[tuple[Dataset, jax.Array]]:
+        """For each batch of clip numbers a `Dataset` to take those clips of, and the numbers."""
         ...
 
 
@@ -99,14 +99,11 @@ class Steps(NamedTuple):
     Attributes:
       train: ((state, sums so far), dataset, index_B) -> (state, sums).
       evaluate: (sums so far, dataset, index_B, variables) -> sums.
-      train_batch, evaluate_batch: the same with a `Batch` instead of dataset and index_B.
       predict: (dataset, index_B, variables) -> logits [B, C].
     """
 
     train: Callable[..., tuple[TrainState, Sums]]
     evaluate: Callable[..., Sums]
-    train_batch: Callable[..., tuple[TrainState, Sums]]
-    evaluate_batch: Callable[..., Sums]
     predict: Callable[..., jax.Array]
 
 
@@ -118,28 +115,23 @@ def make_steps(
 ) -> Steps:
     """The steps of one network; see `Steps`."""
 
-    def train_batch(carry: tuple[TrainState, Sums], batch: Batch) -> tuple[TrainState, Sums]:
-        state, total = carry
-        state, sums = train_step(state, batch, model=model, tx=tx, axis_name=axis_name)
-        return state, total + sums
-
-    def evaluate_batch(total: Sums, batch: Batch, variables: Any) -> Sums:
-        return total + eval_step(variables, batch, model=model, axis_name=axis_name)
-
     def train(
         carry: tuple[TrainState, Sums], dataset: Dataset, index_B: jax.Array
     ) -> tuple[TrainState, Sums]:
-        state, _ = carry
+        state, total = carry
         key, p = state.augment_key, state.hyper["augment_p"]
-        return train_batch(carry, take_train(dataset, index_B, key, dataset.draw, p))
+        batch = take_train(dataset, index_B, key, dataset.draw, p)
+        state, sums = train_step(state, batch, model=model, tx=tx, axis_name=axis_name)
+        return state, total + sums
 
     def evaluate(total: Sums, dataset: Dataset, index_B: jax.Array, variables: Any) -> Sums:
-        return evaluate_batch(total, take(dataset, index_B), variables)
+        batch = take(dataset, index_B)
+        return total + eval_step(variables, batch, model=model, axis_name=axis_name)
 
     def predict(dataset: Dataset, index_B: jax.Array, variables: Any) -> jax.Array:
         return predict_step(variables, take(dataset, index_B), model=model)
 
-    return Steps(train, evaluate, train_batch, evaluate_batch, predict)
+    return Steps(train, evaluate, predict)
 
 
 def _scan(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -181,6 +173,11 @@ def share_out_clips(layout: Layout) -> NamedSharding | None:
     return NamedSharding(replicated(layout).mesh, PartitionSpec(AXIS))
 
 
+def place(dataset: Dataset, layout: Layout) -> Dataset:
+    """The corpus where a layout wants it: on every device, or shared out to the processes'."""
+    return _lay_out(dataset, replicated(layout)) if layout.mode == "mesh" else dataset
+
+
 def _lay_out(arguments: Any, whole: NamedSharding) -> Any:
     put = jax.device_put if whole.is_fully_addressable else spread
     return put(arguments, whole)
@@ -195,7 +192,32 @@ def _compile_mesh(function: Callable[..., Any], layout: Layout) -> Callable[...,
         return function(carry, dataset, index, *rest)
 
     program = jax.jit(constrained, donate_argnums=0, out_shardings=whole)
-    return lambda *arguments: program(*_lay_out(arguments, whole))
+    return lambda carry, dataset, *rest: program(
+        _lay_out(carry, whole), dataset, *_lay_out(rest, whole)
+    )
+
+
+def _share_out_take(take_train: TakeTrain, layout: Layout) -> TakeTrain:
+    """`take_train` with every device taking, and augmenting, its own rows.
+
+    Left to itself XLA would have every device go through all clips where they are augmented one
+    after another, as on CPU.
+    """
+    whole = replicated(layout)
+    rows = PartitionSpec(AXIS)
+
+    def shared(
+        dataset: Dataset, index_B: jax.Array, key: jax.Array, draw: jax.Array, p: jax.Array
+    ) -> Batch:
+        if not isinstance(dataset.x_BTF, jax.Array):  # rows in shards already
+            return take_train(dataset, index_B, key, draw, p)
+        everywhere = PartitionSpec()
+        return jax.shard_map(
+            take_train, mesh=whole.mesh, check_vma=False, out_specs=rows,
+            in_specs=(everywhere, rows, everywhere, everywhere, everywhere),
+        )(dataset, index_B, key, draw, p)  # fmt: skip
+
+    return shared
 
 
 def _compile_pmap(function: Callable[..., Any], layout: Layout) -> Callable[..., Any]:
@@ -209,17 +231,6 @@ def _compile_pmap(function: Callable[..., Any], layout: Layout) -> Callable[...,
         return make(len(rest))(carry, dataset, np.moveaxis(shards, -2, 0), *rest)
 
     return program
-
-
-def _compile_batch(function: Callable[..., Any], layout: Layout) -> Callable[..., Any]:
-    """`function(carry, batch, *rest)`; the rows of a batch lie where its stream has put them."""
-    if layout.mode == "jit":
-        return jax.jit(function, donate_argnums=0)
-    whole = replicated(layout)
-    program = jax.jit(function, donate_argnums=0, out_shardings=whole)
-    return lambda carry, batch, *rest: program(
-        _lay_out(carry, whole), batch, *_lay_out(rest, whole)
-    )
 
 
 def _compile_predict(function: Callable[..., Any], layout: Layout) -> Callable[..., Any]:
@@ -248,9 +259,10 @@ def make_programs(
       take_train: training batches; see `batching.TakeTrain`.
       layout: see `choose_layout`.
     """
+    if layout.mode == "mesh":
+        take_train = _share_out_take(take_train, layout)
     steps = make_steps(model, tx, take_train, layout.axis_name)
-    run_train = _make_fold(steps.train, steps.train_batch, layout)
-    run_evaluate = _make_fold(steps.evaluate, steps.evaluate_batch, layout)
+    run_train, run_evaluate = _make_fold(steps.train, layout), _make_fold(steps.evaluate, layout)
     run_predict = _compile_predict(steps.predict, layout)
 
     def train_epoch(
@@ -264,25 +276,32 @@ def make_programs(
     def evaluate(variables: Any, corpus: Dataset | Stream, index_SB: np.ndarray) -> Sums:
         return run_evaluate(Sums.zeros(n_classes), corpus, index_SB, variables)
 
-    def predict(variables: Any, corpus: Dataset, index_SB: np.ndarray) -> np.ndarray:
-        logits = [run_predict(corpus, index_B, variables) for index_B in index_SB]
+    def predict(variables: Any, corpus: Dataset | Stream, index_SB: np.ndarray) -> np.ndarray:
+        batches = _iterate(corpus, index_SB, layout)
+        logits = [run_predict(dataset, index_B, variables) for dataset, index_B in batches]
         return np.asarray(jnp.concatenate(logits))
 
     return Programs(train_epoch, evaluate, predict, layout)
 
 
-def _make_fold(
-    step: Callable[..., Any], step_batch: Callable[..., Any], layout: Layout
-) -> Callable[..., Any]:
+def _iterate(
+    corpus: Dataset | Stream, index_SB: np.ndarray, layout: Layout
+) -> Iterator[tuple[Dataset, Any]]:
+    """Each batch's clip numbers and what to take them of."""
+    if isinstance(corpus, Dataset):
+        dataset = place(corpus, layout)
+        return ((dataset, index_B) for index_B in index_SB)
+    return corpus.stream(index_SB)
+
+
+def _make_fold(step: Callable[..., Any], layout: Layout) -> Callable[..., Any]:
     """A function (carry, corpus, index_SB, *rest) -> carry that takes all steps of an epoch.
 
     Args:
       step: (carry, dataset, index_B, *rest) -> carry.
-      step_batch: (carry, batch, *rest) -> carry, for a corpus that is streamed.
       layout: see `Layout`.
     """
-    run = compile_step(step, layout)
-    run_batch = _compile_batch(step_batch, layout)
+    run, run_scan = (compile_step(step, layout._replace(scan=scan)) for scan in (False, True))
 
     def fold(
         carry: Any,
@@ -292,16 +311,12 @@ def _make_fold(
         on_step: Callable[[int], None] = lambda step: None,
     ) -> Any:
         if isinstance(corpus, Dataset) and layout.scan:
-            carry = run(carry, corpus, index_SB, *rest)
+            carry = run_scan(carry, place(corpus, layout), index_SB, *rest)
             on_step(len(index_SB) - 1)
-        elif isinstance(corpus, Dataset):
-            for number, index_B in enumerate(index_SB):
-                carry = run(carry, corpus, index_B, *rest)
-                on_step(number)
-        else:
-            for number, batch in enumerate(corpus.stream(index_SB)):
-                carry = run_batch(carry, batch, *rest)
-                on_step(number)
+            return carry
+        for number, (dataset, index_B) in enumerate(_iterate(corpus, index_SB, layout)):
+            carry = run(carry, dataset, index_B, *rest)
+            on_step(number)
         return carry
 
     return fold

@@ -9,35 +9,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
-import optax
 
-from ser_jax.batching import Dataset, TakeTrain, cut_batches, take_plain
+from ser_jax.batching import Dataset, cut_batches
+from ser_jax.building import build_for
 from ser_jax.checkpoint import Checkpoints
-from ser_jax.config import (
-    AugmentConfig,
-    Config,
-    FeaturesConfig,
-    ModelConfig,
-    ParallelConfig,
-    TrainConfig,
-)
+from ser_jax.config import Config, ParallelConfig
 from ser_jax.corpora import Corpus
 from ser_jax.distributed import is_writer
 from ser_jax.errors import check
-from ser_jax.features import make_front_end
 from ser_jax.files import write_atomic
-from ser_jax.inputs import fit_to_training, load_inputs, make_dataset, open_epochs
+from ser_jax.inputs import Inputs, fit_to_training, load_inputs, make_dataset, open_epochs
 from ser_jax.loop import FitSettings, OnEvent, fit
-from ser_jax.models import make_model
 from ser_jax.monitor import profiled, watch
 from ser_jax.parallel import (
     Layout,
     Programs,
+    Stream,
     choose_layout,
-    make_programs,
+    place,
     replicated,
     share_out_clips,
 )
@@ -60,7 +51,8 @@ from ser_jax.run_dir import (
 from ser_jax.runtime import settle
 from ser_jax.sharing import SharedCheckpoints, share
 from ser_jax.splits import Split, make_split
-from ser_jax.state import init_state, make_optimizer
+from ser_jax.state import init_state
+from ser_jax.streaming import StreamedCorpus, choose_placement
 
 Memo = dict[int, dict[int, np.ndarray]]
 """Augmented features [T, F] by epoch and clip."""
@@ -98,10 +90,13 @@ def train(
     masked = config.model.mask_padding
     normaliser = fit_to_training(inputs, split.train, config.features.normalise, masked)
     on_device = config.augment.enabled and config.augment.backend == "device"
-    dataset = make_dataset(inputs, normaliser, with_waves=on_device)
-    model, tx, programs = build_for(config, len(corpus.labels))
+    streamed = _is_streamed(config.parallel, layout, inputs, with_waves=on_device)
+    dataset = make_dataset(inputs, normaliser, with_waves=on_device, on_host=streamed)
+    hand_over = functools.partial(_hand_over, layout=layout, streamed=streamed)
+    dataset = dataset if streamed else place(dataset, layout)  # once, and not in every epoch
     _, T, F = inputs.x_BTF.shape
     check_frames(config, T, F)
+    model, tx, programs = build_for(config, len(corpus.labels), layout, T, F)
     state = init_state(
         model, tx, seed=config.seed, n_frames=T, n_features=F, dropout=config.model.dropout,
         augment_p=config.augment.p, learning_rate=config.train.learning_rate,
@@ -121,11 +116,12 @@ def train(
             log.cut_back(-1)
         on_event({"event": "start", "identity": facts["identity"], "checksum": corpus.checksum})
         fitted = fit(
-            state, programs, load_epoch=load_epoch, train_index=split.train, val_index=split.val,
+            state, programs, load_epoch=lambda epoch: hand_over(load_epoch(epoch)),
+            train_index=split.train, val_index=split.val,
             settings=_fit_settings(config), checkpoints=checkpoints, on_event=on_event, facts=facts,
         )  # fmt: skip
         scores = {
-            part: score(programs, fitted.state.variables, dataset, index, corpus)
+            part: score(programs, fitted.state.variables, hand_over(dataset), index, corpus)
             for part, index in (("val", split.val), ("test", split.test))
         }
         metrics = make_metrics(
@@ -143,68 +139,39 @@ def train(
     return metrics
 
 
+def _is_streamed(
+    parallel: ParallelConfig, layout: Layout, inputs: Inputs, *, with_waves: bool
+) -> bool:
+    """Whether the corpus stays on the host."""
+    n_bytes = inputs.x_BTF.nbytes + (inputs.corpus.wave_BN.nbytes if with_waves else 0)
+    shared_out = inputs.clips is not None
+    streamed = choose_placement(parallel, 0 if shared_out else n_bytes) == "stream"
+    check(
+        not (streamed and (shared_out or layout.mode == "pmap")),
+        f"parallel.placement={parallel.placement}: takes one process, and not parallel.mode=pmap; "
+        "leave the key out",
+    )
+    return streamed
+
+
+def _hand_over(dataset: Dataset, *, layout: Layout, streamed: bool) -> Dataset | Stream:
+    """The corpus as programs take it."""
+    if not streamed:
+        return dataset
+    return StreamedCorpus(dataset, replicated(layout).mesh if layout.mode == "mesh" else None)
+
+
 def score(
-    programs: Programs, variables: Any, dataset: Dataset, index: np.ndarray, corpus: Corpus
+    programs: Programs,
+    variables: Any,
+    dataset: Dataset | Stream,
+    index: np.ndarray,
+    corpus: Corpus,
 ) -> dict[str, Any]:
     """Metrics of the clips numbered `index`, over all and by group."""
     batch_size = 32 + -32 % programs.layout.n_shards
     logits_BC = programs.predict(variables, dataset, cut_batches(index, batch_size))[: len(index)]
     return compute_scores(corpus, index, logits_BC.argmax(axis=-1))
-
-
-Built = tuple[nn.Module, optax.GradientTransformation, Programs]
-"""Network, optimiser and programs."""
-
-
-@functools.lru_cache(maxsize=8)
-def _build_cached(
-    model_config: ModelConfig,
-    train: TrainConfig,
-    n_classes: int,
-    layout: Layout,
-    take_train: TakeTrain,
-) -> Built:
-    model = make_model(model_config, n_classes, dtype=train.dtype, axis_name=layout.axis_name)
-    tx = make_optimizer(train)
-    programs = make_programs(model, tx, n_classes=n_classes, take_train=take_train, layout=layout)
-    return model, tx, programs
-
-
-def build(
-    model: ModelConfig,
-    train: TrainConfig,
-    n_classes: int,
-    layout: Layout = Layout(),  # noqa: B008 - immutable
-    take_train: TakeTrain = take_plain,
-) -> Built:
-    """Network, optimiser and programs; runs that differ in numbers alone share what is compiled."""
-    # What decides no program: how long, and the numbers that live in the state.
-    model = dataclasses.replace(model, dropout=0.0)
-    train = dataclasses.replace(
-        train, epochs=1, early_stop_epochs=0, profile=0, best_by="accuracy", batch_size=1,
-        learning_rate=1.0,
-    )  # fmt: skip
-    return _build_cached(model, train, n_classes, layout, take_train)
-
-
-def build_for(config: Config, n_classes: int) -> Built:
-    """Network, optimiser and programs of a run, laid out as `config.parallel` says."""
-    take_train = choose_take(config.augment, config.features, config.data.rate_hz)
-    return build(config.model, config.train, n_classes, choose_layout(config.parallel), take_train)
-
-
-def choose_take(augment: AugmentConfig, features: FeaturesConfig, rate_hz: int) -> TakeTrain:
-    """How training batches are taken: plain, or augmented on the device."""
-    if not augment.enabled or augment.backend == "host":
-        return take_plain
-    return _make_take_cached(dataclasses.replace(augment, p=0.5, workers=None), features, rate_hz)
-
-
-@functools.lru_cache(maxsize=8)
-def _make_take_cached(augment: AugmentConfig, features: FeaturesConfig, rate_hz: int) -> TakeTrain:
-    from ser_jax.augment.device import make_take_augmented
-
-    return make_take_augmented(augment, rate_hz, make_front_end(features, rate_hz))
 
 
 def split_corpus(config: Config, corpus: Corpus) -> Split:

@@ -1,12 +1,12 @@
 """A corpus that stays on the host: grain reads a batch's clips and brings them to the device ahead.
 
 Only what every clip has a row of stays there, features or samples; the small rest, the classes
-and lengths of all clips, is on the device, so that a streamed batch is made by the same function
+and lengths of all clips, is on the device, so that a streamed batch is taken by the same function
 as any other and equals it to the bit.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ser_jax.batching import Batch, Dataset, take
+from ser_jax.batching import Dataset
 from ser_jax.config import ParallelConfig
 from ser_jax.errors import check
 
@@ -73,7 +73,6 @@ class StreamedCorpus:
     Attributes:
       dataset: as it would be on the device, but `x_BTF` and, if there, `wave_BN` are arrays of the
         host that can be read by row: NumPy's, or a `np.memmap` of a file.
-      take: (dataset, index_B) -> Batch.
       mesh: the devices that share out a batch; None: the first. Of several processes each must
         have all that `dataset` holds at hand, and reads only the rows of its own devices.
       prefetch: batches that are read at once, each by a thread, and as many that are on the
@@ -81,17 +80,14 @@ class StreamedCorpus:
     """
 
     dataset: Dataset
-    take: Callable[[Dataset, jax.Array], Batch] = take
     mesh: Mesh | None = None
     prefetch: int = 4
 
     def __post_init__(self) -> None:
         check(self.prefetch >= 1, f"prefetch={self.prefetch}: must be at least 1")
-        # JAX keeps what it compiles by function: another epoch's object compiles nothing anew.
-        object.__setattr__(self, "_jit_take", jax.jit(self.take))
 
-    def stream(self, index_SB: np.ndarray) -> Iterator[Batch]:
-        """The batches of clips `index_SB` [S, B], each equal to `take(dataset, index_B)`.
+    def stream(self, index_SB: np.ndarray) -> Iterator[tuple[Dataset, jax.Array]]:
+        """For each row of `index_SB` [S, B] a dataset with those clips, and the clip numbers.
 
         They come in order; threads read ahead. Abandoning the iterator ends them.
         """
@@ -107,7 +103,7 @@ class StreamedCorpus:
             rows = {"x_BTF": TakenRows(x_BTF)}
             if wave_BN is not None:
                 rows["wave_BN"] = TakenRows(wave_BN)
-            yield self._jit_take(small.replace(**rows), index_B)  # pyright: ignore
+            yield small.replace(**rows), index_B
 
     @property
     def _small(self) -> Any:

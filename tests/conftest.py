@@ -1,6 +1,7 @@
 """What all tests share: the CPU, strict numerics, the real recordings where they are at hand."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -10,6 +11,15 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="module")
+def compile_quickly() -> Iterator[None]:
+    """Compile with hardly any optimisation, which suits small programs that run once."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()  # others compile the same functions with optimisation
 
 
 @pytest.fixture(scope="session")

@@ -32,11 +32,7 @@ def make_still(**changes: Any) -> AugmentConfig:
     return AugmentConfig(**(STILL | changes))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 stretch = jax.jit(functools.partial(device.stretch, rate_hz=RATE_HZ))

@@ -26,11 +26,7 @@ SHAPES = {"even": (16, 8), "odd": (13, 11)}
 LENGTHS = {"full": (99, 99, 99, 99), "ragged": (99, 9, 1, 0), "padding": (0, 0, 0, 0)}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 def draw(*shape, seed=0):

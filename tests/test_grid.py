@@ -39,12 +39,7 @@ SEEDS, DROPOUTS, RATES = (3, 5, 2**31 + 1), (0.0, 0.3, 0.5), (1e-3, 3e-2, 1e-2)
 EPOCHS = 2
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()  # tests elsewhere compile anew, with optimisations
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 @functools.cache

@@ -22,7 +22,7 @@ ROWS = [
     ["inputs", "state"],
     ["step"],
     ["parallel", "probe"],
-    ["checkpoint", "pretrained", "report", "grid"],
+    ["checkpoint", "pretrained", "report", "grid", "building"],
     ["loop"],
     ["monitor", "run_dir", "results"],
     ["run"],

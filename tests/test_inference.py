@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ser_jax.batching import Batch
+from ser_jax.building import build
 from ser_jax.checkpoint import Checkpoints
 from ser_jax.cli import main
 from ser_jax.config import Config, DataConfig, override
@@ -28,7 +29,7 @@ from ser_jax.inference import evaluate, evaluation, load_run, measure, predict
 from ser_jax.inference.loading import LoadedRun
 from ser_jax.inference.prediction import list_windows
 from ser_jax.models import make_model
-from ser_jax.run import build, train
+from ser_jax.run import train
 from ser_jax.state import TrainState, init_state
 
 SETTINGS = {

@@ -20,11 +20,7 @@ KEY = jax.random.key(0)
 SMALL = {"channels": (4, 6), "hidden": 8, "dense": (5,), "dropout": 0.0}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 def make_config(**changes: Any) -> ModelConfig:

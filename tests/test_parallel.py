@@ -28,11 +28,7 @@ TX = make_optimizer(TrainConfig(learning_rate=0.05))
 INDEX = np.array([6, 1, 4, 0, 3, 5, 2])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 @pytest.fixture(scope="module")

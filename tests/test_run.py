@@ -14,6 +14,7 @@ from sklearn import metrics as reference
 
 from ser_jax import run as run_module
 from ser_jax.batching import cut_batches, take
+from ser_jax.building import build
 from ser_jax.checkpoint import Checkpoints
 from ser_jax.config import Config
 from ser_jax.corpora import load_corpus
@@ -21,7 +22,7 @@ from ser_jax.errors import UserError
 from ser_jax.inputs import fit_to_training, load_inputs, make_dataset, open_epochs
 from ser_jax.loop import Diverged
 from ser_jax.report.events import load_events
-from ser_jax.run import build, split_corpus, train
+from ser_jax.run import split_corpus, train
 from tests.tiny import Child, make_config, make_template, read_run, read_state
 
 EMOTIONS = ["neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"]
@@ -361,3 +362,17 @@ def test_what_the_networks_see_of_training_clips_sets_the_scale():
     x_BTF = np.asarray(take(make_dataset(inputs, normaliser), index_B).x_BTF)
     np.testing.assert_allclose(x_BTF.mean((0, 1)), 0, atol=1e-3)
     np.testing.assert_allclose(x_BTF.std((0, 1)), 1, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["lstm", "cnn"])
+def test_a_streamed_run_ends_as_one_on_the_device(name, tmp_path):
+    changes: dict[str, Any] = {"model__name": name, "augment__enabled": name == "lstm"}
+    resident = train_quietly(tmp_path / "resident", **changes)
+    streamed = train_quietly(tmp_path / "streamed", parallel__placement="stream", **changes)
+    assert streamed["test"] == resident["test"]
+    assert streamed["best_epoch"] == resident["best_epoch"]
+
+
+def test_streaming_is_refused_where_it_cannot_be(tmp_path):
+    with pytest.raises(UserError, match=r"^parallel\.placement=stream: "):
+        train_quietly(tmp_path / "run", parallel__placement="stream", parallel__mode="pmap")

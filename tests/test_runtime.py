@@ -11,12 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import Child, make_config
 
 from ser_jax import run, runtime
 from ser_jax.runtime import count_work, tune_allocator, use_compile_cache
-
-jax.config.update("jax_disable_most_optimizations", True)
+from tests.tiny import Child, make_config
 
 ROOT = Path(__file__).parents[1]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
@@ -24,11 +22,11 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
 
 def run_here(function: str, *arguments: str, **environment: str) -> dict:
     """What a function of this module prints as JSON in a new process."""
-    call = f"import sys, test_runtime as t; t.{function}(*sys.argv[1:])"
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    call = f"import sys, tests.test_runtime as t; t.{function}(*sys.argv[1:])"
+    settings = {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", call, *arguments], capture_output=True, text=True, check=False,
-        env=os.environ | {"PYTHONPATH": path} | environment,
+        env=os.environ | settings | environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout) | {"errors": done.stderr}

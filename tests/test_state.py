@@ -13,11 +13,7 @@ from ser_jax.state import init_state, make_optimizer
 MODEL = make_model(ModelConfig(name="lstm", hidden=4, dense=()), 3)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 def init(seed, dropout=0.2, model=MODEL, train=TrainConfig()):  # noqa: B008

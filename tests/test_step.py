@@ -51,11 +51,7 @@ def make_batch(*index):
     return take(make_dataset(6), jnp.asarray(index, jnp.int32))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 def make_small(name, masked=False, axis_name=None):

@@ -22,7 +22,7 @@ from ser_jax.runtime import count_work
 from ser_jax.state import init_state
 from ser_jax.streaming import StreamedCorpus, choose_placement, measure_free_memory
 
-jax.config.update("jax_disable_most_optimizations", True)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 CLIPS, T, F, N = 20, 8, 4, 8192
 
@@ -46,23 +46,32 @@ def assert_equal(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+@jax.jit
+def jit_take(dataset, index_B):
+    return take(dataset, index_B)
+
+
+def collect(corpus, index_SB, take=jit_take):
+    return [take(dataset, index_B) for dataset, index_B in corpus.stream(index_SB)]
+
+
 def test_streamed_batches_equal_those_taken_on_the_device():
     host = make_host()
     index_SB = cut_batches(shuffle(np.arange(CLIPS), 0, 1), 8)
     assert PADDING in index_SB
-    batches = list(StreamedCorpus(host).stream(index_SB))
+    batches = collect(StreamedCorpus(host), index_SB)
     assert len(batches) == len(index_SB)
     device = jax.device_put(host)
     for index_B, batch in zip(index_SB, batches, strict=True):
-        assert_equal(batch, jax.jit(take)(device, index_B))
+        assert_equal(batch, jit_take(device, index_B))
 
 
 def test_another_epoch_traces_and_compiles_nothing():
     host, index_SB = make_host(), cut_batches(np.arange(CLIPS), 8)
-    list(StreamedCorpus(host).stream(index_SB))
+    collect(StreamedCorpus(host), index_SB)
     with count_work() as work:
         second = host.replace(draw=jnp.asarray(2, jnp.int32))  # pyright: ignore
-        list(StreamedCorpus(second).stream(index_SB))
+        collect(StreamedCorpus(second), index_SB)
     assert (work.traces, work.compilations) == (0, 0)
 
 
@@ -75,10 +84,8 @@ def test_rows_are_read_from_a_file(tmp_path):
     rows.flush()
     on_disk = host.replace(x_BTF=np.load(tmp_path / "x.npy", mmap_mode="r"))  # pyright: ignore
     index_SB = cut_batches(np.arange(CLIPS)[::-1], 8)
-    for one, other in zip(
-        StreamedCorpus(host).stream(index_SB), StreamedCorpus(on_disk).stream(index_SB), strict=True
-    ):
-        assert_equal(one, other)
+    in_memory = collect(StreamedCorpus(host), index_SB)
+    assert_equal(in_memory, collect(StreamedCorpus(on_disk), index_SB))
 
 
 def train(corpus, epochs: int = 2):
@@ -110,16 +117,16 @@ def test_clips_are_augmented_as_on_the_device():
     take_augmented = make_take_augmented(augment, 16000, front_end)
     key, p = jax.random.key(3), jnp.asarray(1.0)
 
+    @jax.jit
     def take_draw(dataset, index_B):
         return take_augmented(dataset, index_B, key, dataset.draw, p)
 
     host = make_host(with_waves=True)
     device = jax.device_put(host)
     index_SB = cut_batches(np.arange(5), 3)
-    for index_B, batch in zip(
-        index_SB, StreamedCorpus(host, take_draw).stream(index_SB), strict=True
-    ):
-        assert_equal(batch, jax.jit(take_draw)(device, index_B))
+    batches = collect(StreamedCorpus(host), index_SB, take_draw)
+    for index_B, batch in zip(index_SB, batches, strict=True):
+        assert_equal(batch, take_draw(device, index_B))
 
 
 def test_batches_lie_on_the_mesh_by_rows():
@@ -127,10 +134,10 @@ def test_batches_lie_on_the_mesh_by_rows():
     host = make_host()
     index_SB = cut_batches(np.arange(CLIPS), 8, len(jax.devices()))
     (first, *_) = StreamedCorpus(host, mesh=mesh).stream(index_SB)
-    assert first.x_BTF.sharding.is_equivalent_to(
+    assert first[0].x_BTF.rows.sharding.is_equivalent_to(  # pyright: ignore
         jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data")), 3
     )
-    assert_equal(first, jax.jit(take)(jax.device_put(host), index_SB[0]))
+    assert_equal(jit_take(*first), jit_take(jax.device_put(host), index_SB[0]))
 
 
 class SlowRows:

@@ -42,6 +42,7 @@ def _compile_quickly():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()  # tests elsewhere compile anew, with optimisations
 
 
 @pytest.fixture(scope="module", autouse=True)

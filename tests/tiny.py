@@ -19,10 +19,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from ser_jax.building import build
 from ser_jax.checkpoint import Checkpoints
 from ser_jax.config import Config, override
 from ser_jax.report.events import load_events
-from ser_jax.run import build
 from ser_jax.run_dir import load_config
 from ser_jax.state import init_state
 

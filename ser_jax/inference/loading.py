@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ser_jax.building import build
 from ser_jax.checkpoint import Checkpoints
 from ser_jax.config import Config, compute_identity
 from ser_jax.errors import UserError, check
 from ser_jax.features import Normaliser, count_frames
 from ser_jax.parallel import Programs
-from ser_jax.run import build
 from ser_jax.run_dir import CONFIG_FILE, METRICS_FILE, load_config, load_tree
 from ser_jax.runtime import settle
 from ser_jax.state import TrainState, init_state

@@ -120,7 +120,7 @@ def _predict_batch(run: LoadedRun, windows: Sequence[_Window]) -> Iterator[Predi
     front_end = make_fast_front_end(config.features, rate_hz)
     x_BTF = compute_features(front_end, wave_BN, chunk=_BATCH)
     dataset = Dataset(
-        x_BTF=x_BTF,
+        x_BTF=jnp.asarray(x_BTF),
         frames_B=jnp.asarray(count_frames(length_B, config.features.hop_length), jnp.int32),
         label_B=jnp.zeros(_BATCH, jnp.int32),
         normaliser=run.normaliser,

@@ -1,0 +1,78 @@
+"""From settings to network, optimiser and compiled programs."""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import optax
+
+from ser_jax.augment.device import make_take_augmented
+from ser_jax.batching import TakeTrain, take_plain
+from ser_jax.config import AugmentConfig, Config, FeaturesConfig, ModelConfig, TrainConfig
+from ser_jax.features import make_front_end
+from ser_jax.models import Forms, make_model
+from ser_jax.parallel import Layout, Programs, make_programs
+from ser_jax.probe import choose_forms
+from ser_jax.state import make_optimizer
+
+Built = tuple[nn.Module, optax.GradientTransformation, Programs]
+"""Network, optimiser and programs."""
+
+
+@functools.lru_cache(maxsize=8)
+def _build_cached(
+    model_config: ModelConfig,
+    train: TrainConfig,
+    n_classes: int,
+    layout: Layout,
+    take_train: TakeTrain,
+    forms: Forms,
+) -> Built:
+    model = make_model(
+        model_config, n_classes, dtype=train.dtype, axis_name=layout.axis_name, forms=forms
+    )
+    tx = make_optimizer(train)
+    programs = make_programs(model, tx, n_classes=n_classes, take_train=take_train, layout=layout)
+    return model, tx, programs
+
+
+def build(
+    model: ModelConfig,
+    train: TrainConfig,
+    n_classes: int,
+    layout: Layout = Layout(),  # noqa: B008 - immutable
+    take_train: TakeTrain = take_plain,
+    forms: Forms = Forms(),  # noqa: B008 - immutable
+) -> Built:
+    """Network, optimiser and programs; runs that differ in numbers alone share what is compiled."""
+    # What decides no program: how long, and the numbers that live in the state.
+    model = dataclasses.replace(model, dropout=0.0)
+    train = dataclasses.replace(
+        train, epochs=1, early_stop_epochs=0, profile=0, best_by="accuracy", batch_size=1,
+        learning_rate=1.0,
+    )  # fmt: skip
+    return _build_cached(model, train, n_classes, layout, take_train, forms)
+
+
+def build_for(
+    config: Config, n_classes: int, layout: Layout, n_frames: int, n_features: int
+) -> Built:
+    """Network, optimiser and programs of a run, in the forms that are fastest here."""
+    take_train = choose_take(config.augment, config.features, config.data.rate_hz)
+    forms = choose_forms(
+        config.model, config.train.dtype, batch_size=config.train.batch_size,
+        n_frames=n_frames, n_features=n_features,
+    )  # fmt: skip
+    return build(config.model, config.train, n_classes, layout, take_train, forms)
+
+
+def choose_take(augment: AugmentConfig, features: FeaturesConfig, rate_hz: int) -> TakeTrain:
+    """How training batches are taken: plain, or augmented on the device."""
+    if not augment.enabled or augment.backend == "host":
+        return take_plain
+    return _make_take_cached(dataclasses.replace(augment, p=0.5, workers=None), features, rate_hz)
+
+
+@functools.lru_cache(maxsize=8)
+def _make_take_cached(augment: AugmentConfig, features: FeaturesConfig, rate_hz: int) -> TakeTrain:
+    return make_take_augmented(augment, rate_hz, make_front_end(features, rate_hz))

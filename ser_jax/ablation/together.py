@@ -26,6 +26,7 @@ from ser_jax.errors import UserError
 from ser_jax.grid import GridPrograms, Layout, init_progress, make_grid_programs
 from ser_jax.inputs import Inputs, load_inputs, make_dataset
 from ser_jax.models import Forms, make_model
+from ser_jax.probe import choose_forms
 from ser_jax.results import check_frames
 from ser_jax.run_dir import check_run_dir
 from ser_jax.state import make_optimizer
@@ -90,11 +91,16 @@ class _Ways(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def _build_cached(
-    config: ModelConfig, train: TrainConfig, n_classes: int, take_train: TakeTrain, layout: Layout
+    config: ModelConfig,
+    train: TrainConfig,
+    n_classes: int,
+    take_train: TakeTrain,
+    layout: Layout,
+    alone: Forms,
 ) -> _Ways:
     # A convolution of many runs side by side would be one with groups, which is slow; as a product
     # of matrices it becomes a batch of them. All forms share one parameter tree.
-    forms = {"vmap": Forms(conv="im2col"), "map": Forms()}
+    forms = {"vmap": Forms(conv="im2col"), "map": alone}
     models = {
         way: make_model(config, n_classes, dtype=train.dtype, forms=form)
         for way, form in forms.items()
@@ -131,19 +137,27 @@ class _Group:
             scan=wish == "on" or (wish == "auto" and not on_cpu),
             devices=devices if len(devices) > 1 else (),
         )
-        self.ways = _build_cached(
-            dataclasses.replace(config.model, dropout=0.0),
-            dataclasses.replace(config.train, learning_rate=1.0),
-            n_classes,
-            choose_take(config.augment, config.features, config.data.rate_hz),
-            self.layout,
-        )
         self.draws_anew = config.augment.when == "epoch"
         self.way = choose_how(grid, len(plans))
         self.most = grid.runs_at_a_time or MOST_RUNS * self.n_devices
         known = manifest.find_decision(key) if self.way == "probe" else None
         if known:
             self.way, self.most = known["batching"], min(self.most, known["runs_at_a_time"])
+        forms = Forms()
+        if self.way == "map":  # a probe of its own, which compiles
+            _, n_frames, n_features = inputs.x_BTF.shape
+            forms = choose_forms(
+                config.model, config.train.dtype, batch_size=config.train.batch_size,
+                n_frames=n_frames, n_features=n_features,
+            )  # fmt: skip
+        self.ways = _build_cached(
+            dataclasses.replace(config.model, dropout=0.0),
+            dataclasses.replace(config.train, learning_rate=1.0),
+            n_classes,
+            choose_take(config.augment, config.features, config.data.rate_hz),
+            self.layout,
+            forms,
+        )
 
     @functools.cached_property
     def dataset(self) -> Dataset:

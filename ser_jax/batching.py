@@ -48,12 +48,12 @@ class Dataset:
       length_B: real samples, int32; likewise.
     """
 
-    x_BTF: jax.Array
+    x_BTF: Any  # an array, or what stands in for one whose rows lie elsewhere
     frames_B: jax.Array
     label_B: jax.Array
     normaliser: Normaliser
     draw: jax.Array
-    wave_BN: jax.Array | None = None
+    wave_BN: Any = None
     length_B: jax.Array | None = None
 
 

@@ -81,7 +81,9 @@ def _train(command: Command) -> None:
     from ser_jax.printing import print_metrics
     from ser_jax.run import train
     from ser_jax.run_dir import default_run_dir
+    from ser_jax.runtime import use_all_cores
 
+    use_all_cores(command.config.parallel, command.config.train.batch_size)
     with taking_part(command.config.parallel):
         metrics = train(command.config)
         if is_writer():

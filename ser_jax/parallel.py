@@ -34,7 +34,7 @@ class Layout(NamedTuple):
 
     mode: str = "jit"
     scan: bool = False
-    devices: tuple[jax.Device, ...] = ()
+    devices: tuple[Any, ...] = ()
 
     @property
     def axis_name(self) -> str | None:

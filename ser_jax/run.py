@@ -158,7 +158,8 @@ def _hand_over(dataset: Dataset, *, layout: Layout, streamed: bool) -> Dataset |
     """The corpus as programs take it."""
     if not streamed:
         return dataset
-    return StreamedCorpus(dataset, replicated(layout).mesh if layout.mode == "mesh" else None)
+    mesh: Any = replicated(layout).mesh if layout.mode == "mesh" else None
+    return StreamedCorpus(dataset, mesh)
 
 
 def score(

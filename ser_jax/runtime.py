@@ -19,6 +19,9 @@ _MADV_HUGEPAGE = 14
 _HUGE_PAGE = 2 << 20
 _USERS_OWN = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
 
+ROWS_PER_CORE = 16
+"""Least rows of a batch that are worth a device: with fewer its overhead weighs."""
+
 CACHE_BYTES = 1 << 30
 """Size to which the kept programs of one kind of machine are cut back, the oldest first."""
 
@@ -30,6 +33,28 @@ def settle(parallel: ParallelConfig) -> None:
     """
     tune_allocator()
     use_compile_cache(parallel.cache_dir)
+
+
+def use_all_cores(parallel: ParallelConfig, batch_size: int) -> int:
+    """Make each core a device on CPU, if batches are large enough to be shared out.
+
+    XLA splits products over threads but not the rest of a step; devices share out all of it. To be
+    called before JAX meets its devices; GPUs and TPUs are left as they are.
+
+    Returns:
+      The number of CPU devices asked for; 1 where the user has set it, or for several processes.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    count = min(cores or 1, batch_size // ROWS_PER_CORE)
+    is_users = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    together = (parallel.num_processes or 1) > 1 or parallel.coordinator is not None
+    if parallel.mode == "jit" or together or is_users or count < 2:
+        return 1
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError:  # too late: JAX has met them
+        return 1
+    return count
 
 
 # The allocator.

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from ser_jax import run, runtime
-from ser_jax.runtime import count_work, tune_allocator, use_compile_cache
+from ser_jax.config import ParallelConfig
+from ser_jax.runtime import count_work, tune_allocator, use_all_cores, use_compile_cache
 from tests.tiny import Child, make_config
 
 ROOT = Path(__file__).parents[1]
@@ -161,3 +162,32 @@ def test_a_new_process_finds_all_programs_kept(tmp_path):
     first, second = found
     assert second["misses"] == 0
     assert second["hits"] == first["hits"] + first["misses"] > 0
+
+
+# Cores.
+
+
+def tell_devices(mode: str, batch_size: str) -> None:
+    """How many CPU devices there are after a batch was shared out to the cores."""
+    os.sched_getaffinity = lambda _: set(range(4))  # pyright: ignore
+    parallel = ParallelConfig(mode=mode)  # pyright: ignore
+    asked = use_all_cores(parallel, int(batch_size))
+    print(json.dumps({"asked": asked, "found": len(jax.devices())}))
+
+
+@linux
+@pytest.mark.parametrize(
+    ("mode", "batch_size", "flags", "expected"),
+    [
+        ("auto", 64, "", (4, 4)),
+        ("mesh", 32, "", (2, 2)),
+        ("auto", 31, "", (1, 1)),
+        ("jit", 64, "", (1, 1)),
+        ("auto", 64, "--xla_force_host_platform_device_count=3", (1, 3)),
+    ],
+)
+def test_a_batch_is_shared_out_to_the_cores_unless_told_otherwise(
+    mode, batch_size, flags, expected
+):
+    found = run_here("tell_devices", mode, str(batch_size), XLA_FLAGS=flags)
+    assert (found["asked"], found["found"]) == expected

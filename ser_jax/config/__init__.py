@@ -1,0 +1,28 @@
+"""Every setting of a run: frozen dataclasses, checked as they are made.
+
+The text under a field is its help on the command line. Fields marked 'not stated in the study' are
+where the study is silent; their defaults are Keras' or librosa's, since the study used both.
+"""
+
+from ser_jax.config.data import AugmentConfig, DataConfig, FeaturesConfig, Protocol
+from ser_jax.config.experiments import AblationConfig, Config, Experiment
+from ser_jax.config.training import ModelConfig, ParallelConfig, TrainConfig
+from ser_jax.config.trees import compute_identity, flatten, list_settings, override, to_dict
+
+__all__ = [
+    "AblationConfig",
+    "AugmentConfig",
+    "Config",
+    "DataConfig",
+    "Experiment",
+    "FeaturesConfig",
+    "ModelConfig",
+    "ParallelConfig",
+    "Protocol",
+    "TrainConfig",
+    "compute_identity",
+    "flatten",
+    "list_settings",
+    "override",
+    "to_dict",
+]

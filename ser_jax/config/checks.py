@@ -1,0 +1,26 @@
+"""What several sections of the configuration check and default to."""
+
+import os
+from typing import Any
+
+from ser_jax.errors import check
+
+
+def default_store_dir() -> str:
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
+    return os.path.join(cache, "ser_jax")
+
+
+def default_compile_cache() -> str:
+    return os.path.join(default_store_dir(), "compiled")
+
+
+def check_min(section: str, config: Any, least: float, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        check(value >= least, f"{section}.{name}={value}: must be at least {least}")
+
+
+def check_range(section: str, config: Any, low: str, high: str) -> None:
+    a, b = getattr(config, low), getattr(config, high)
+    check(a <= b, f"{section}.{low}={a}: must not exceed {section}.{high}={b}")

@@ -1,0 +1,98 @@
+"""A run and a grid of runs: the sections together."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ser_jax.config.data import AugmentConfig, DataConfig, FeaturesConfig, Protocol
+from ser_jax.config.training import ModelConfig, ParallelConfig, TrainConfig
+from ser_jax.errors import check
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a single run and a grid of runs have in common."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+
+    def __post_init__(self) -> None:
+        fmax_hz, nyquist_hz = self.features.fmax_hz, self.data.rate_hz / 2
+        if fmax_hz is not None:
+            check(
+                fmax_hz <= nyquist_hz,
+                f"features.fmax_hz={fmax_hz}: must not exceed half of data.rate_hz, {nyquist_hz}",
+            )
+        check(
+            self.features.fmin_hz < nyquist_hz,
+            f"features.fmin_hz={self.features.fmin_hz}: must lie below half of data.rate_hz",
+        )
+
+
+@dataclass(frozen=True)
+class Config(Experiment):
+    """One training run."""
+
+    seed: int = 0
+    """Sets the split, the initial values, the order of the clips, dropout and augmentation."""
+    run_dir: str | None = None
+    """Folder of the run; none: runs/MODEL-CORPUS-PROTOCOL-seedN-HASH.
+    A run of the same settings found there is gone on with."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.seed >= 0, f"seed={self.seed}: must be at least 0")
+
+
+@dataclass(frozen=True)
+class AblationConfig(Experiment):
+    """A grid of runs: systems x protocols x folds x seeds x sweep over shared settings."""
+
+    out: str = "runs/ablation"
+    """Folder of the grid: one run directory per cell, tables and figures."""
+    systems: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Rows of the table: a name and the dotted keys in which the row differs."""
+    protocols: tuple[Protocol, ...] = ("study",)
+    """Splits to run."""
+    folds: tuple[int, ...] | None = None
+    """Folds to run, counted from 1; none: all of the protocol's."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds to run."""
+    sweep: dict[str, list[Any]] = field(default_factory=dict)
+    """Dotted keys and the values to try, in all combinations: {model.dropout: [0.1, 0.2]}."""
+    batching: Literal["auto", "vmap", "map", "one"] = "auto"
+    """Runs of equal shapes as one program, side by side (vmap) or one after another (map), or a
+    program each (one); auto: the fastest by a short timed probe."""
+    runs_at_a_time: int | None = None
+    """Most runs in one program; none: as many as the device's memory holds."""
+    shard: str | None = None
+    """I/N: do share I (from 0) of N of the grid, on one of N machines with one shared out."""
+    workers: int | None = None
+    """Processes for `one`; none: on CPU one per core, on a GPU or TPU one."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("protocols", "seeds"):
+            check(len(getattr(self, name)) > 0, f"{name}=[]: name at least one")
+        check(min(self.seeds) >= 0, f"seeds={list(self.seeds)}: none may be below 0")
+        if self.workers is not None:
+            check(self.workers >= 1, f"workers={self.workers}: must be at least 1")
+        if self.runs_at_a_time is not None:
+            check(
+                self.runs_at_a_time >= 1,
+                f"runs_at_a_time={self.runs_at_a_time}: must be at least 1",
+            )
+        for key, values in self.sweep.items():
+            check(
+                isinstance(values, list) and len(values) > 0,
+                f"sweep.{key}={values}: must be a list of at least one value",
+            )
+        if self.shard is not None:
+            index, _, count = self.shard.partition("/")
+            check(
+                index.isdecimal() and count.isdecimal() and int(index) < int(count),
+                f"shard={self.shard}: must be I/N with I from 0 to N - 1",
+            )

@@ -1,0 +1,82 @@
+"""Configurations as trees: dictionaries, dotted keys, the hash of what decides a result."""
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+from ser_jax.errors import check
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as plain dictionaries, lists and scalars, as written to YAML and JSON."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+# What says where or how loudly a run works, but not what it computes.
+_WHEREABOUTS = (
+    "run_dir", "out", "workers", "data.root", "data.store_dir", "data.workers", "data.strict",
+    "augment.workers", "train.profile", "batching", "runs_at_a_time", "shard", "parallel",
+)  # fmt: skip
+
+
+def compute_identity(config: Any) -> str:
+    """Hash of all that decides a run's result, 12 hexadecimal digits. Paths do not.
+
+    Args:
+      config: a configuration, or the dictionary that `to_dict` made of one. A config.yaml written
+        before a setting existed keeps its hash as a dictionary.
+    """
+    flat = list_settings(config)
+    return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def list_settings(config: Any) -> dict[str, Any]:
+    """All that decides a result, as dotted keys and their values; see `compute_identity`."""
+    tree = config if isinstance(config, dict) else to_dict(config)
+    return {
+        key: value
+        for key, value in flatten(tree).items()
+        if key not in _WHEREABOUTS and key.partition(".")[0] not in _WHEREABOUTS
+    }
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, keys joined by dots."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def override(config: Any, changes: dict[str, Any]) -> Any:
+    """A copy of `config` with dotted keys replaced, all at once, and then checked again.
+
+    Raises:
+      UserError: a key that does not exist; a value out of its range.
+    """
+    names = {f.name for f in dataclasses.fields(config)}
+    values: dict[str, Any] = {}
+    below: dict[str, dict[str, Any]] = {}
+    for dotted, value in changes.items():
+        head, _, rest = dotted.partition(".")
+        check(head in names, f"{dotted}: no such key here; known are {', '.join(sorted(names))}")
+        if rest:
+            check(
+                dataclasses.is_dataclass(getattr(config, head)),
+                f"{dotted}: {head} has no keys of its own",
+            )
+            below.setdefault(head, {})[rest] = value
+            continue
+        check(
+            not dataclasses.is_dataclass(getattr(config, head)),
+            f"{head}={value}: {head} has keys of its own; set {head}.KEY",
+        )
+        is_tuple = isinstance(getattr(config, head), tuple)
+        values[head] = tuple(value) if is_tuple and isinstance(value, list) else value
+    for head, inner in below.items():
+        values[head] = override(getattr(config, head), inner)
+    return dataclasses.replace(config, **values)

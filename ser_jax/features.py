@@ -191,7 +191,7 @@ def fit_normaliser(
             row_RF = row_RF[np.asarray(mask_BT, bool).reshape(-1)]
         axis = 0 if kind == "coefficient" else None
         count = total(np.array(float(len(row_RF) if axis == 0 else row_RF.size)))
-        check(count > 0, "normalisation: there is no frame to take statistics from")
+        check(bool(count > 0), "normalisation: there is no frame to take statistics from")
         mean = total(row_RF.sum(axis=axis, dtype=np.float64, keepdims=True)) / count
         std = np.sqrt(total(np.square(row_RF - mean).sum(axis=axis, keepdims=True)) / count)
         mean, std = mean[0], np.where(std > 1e-5, std, 1.0)[0]

@@ -54,7 +54,7 @@ class Layout(NamedTuple):
 
     how: str = "vmap"
     scan: bool = True
-    devices: tuple[jax.Device, ...] = ()
+    devices: tuple[Any, ...] = ()
 
     def place(self, stacked: Any) -> Any:
         """Values with a leading axis R onto the devices; R is a multiple of their number."""

@@ -19,7 +19,8 @@ class Forms(NamedTuple):
     """Which of several equal ways to compute; all share one parameter tree.
 
     Attributes:
-      conv: 'plain' (nn.Conv and the norm by automatic differentiation) or 'fast'.
+      conv: 'plain' (nn.Conv and the norm by automatic differentiation), 'fast', or 'im2col' (a
+        product of patches, for runs side by side under vmap).
       lstm: 'plain' (nn.scan over the cell), 'fast', or 'cudnn' (NVIDIA only).
     """
 

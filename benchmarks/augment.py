@@ -24,6 +24,7 @@ def list_our_contestants(
     clips, keys = len(arguments["wave_BN"]), (NAME, f"{NAME}_all_cores", f"{NAME}_torch")
     builder = "benchmarks.ours:make_augment"
     ways = ["map", "vmap"] if options.device["kind"] == "cpu" else ["vmap"]
+    ways = ways[:1] if options.quick else ways
     return [
         Contestant("ser_jax", way, builder, arguments | {"way": way}, clips=clips, ratio_keys=keys)
         for way in ways

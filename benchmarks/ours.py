@@ -174,9 +174,12 @@ def make_run(*, keys: dict[str, Any], precision: str = "float32") -> Job:
       precision: float32, tf32 or bfloat16.
     """
     from ser_jax.run import train
+    from ser_jax.runtime import use_all_cores
 
     facts: dict[str, Any] = {}
     keys = keys | {"train.dtype": set_precision(precision)}
+    settings = override(Config(), keys)
+    use_all_cores(settings.parallel, settings.train.batch_size)  # as `ser-jax train` does
 
     def turn() -> None:
         with tempfile.TemporaryDirectory() as folder:

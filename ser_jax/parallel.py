@@ -47,8 +47,13 @@ class Layout(NamedTuple):
         return 1 if self.mode == "jit" else len(self.devices)
 
 
-def choose_layout(parallel: ParallelConfig) -> Layout:
+def choose_layout(parallel: ParallelConfig, *, convolves: bool, by_step: bool = False) -> Layout:
     """The layout that the configuration asks for on the devices of this machine.
+
+    Args:
+      parallel: what is asked for.
+      convolves: whether the network has convolutions.
+      by_step: a program per step whatever is asked, to tell the steps apart.
 
     Raises:
       UserError: one device only is asked for where several processes train together.
@@ -61,9 +66,10 @@ def choose_layout(parallel: ParallelConfig) -> Layout:
         mode == "mesh" or jax.process_count() == 1,
         f"parallel.mode={mode}: several processes train together by mesh alone; leave the key out",
     )
-    on_cpu = devices[0].platform == "cpu"
-    scan = parallel.scan == "on" or (parallel.scan == "auto" and not on_cpu)
-    return Layout(mode, scan, devices if mode != "jit" else ())
+    # XLA on CPU runs a convolution inside a loop ten times slower (jax issue 12868).
+    slow = convolves and devices[0].platform == "cpu"
+    scan = parallel.scan == "on" or (parallel.scan == "auto" and not slow)
+    return Layout(mode, scan and not by_step, devices if mode != "jit" else ())
 
 
 class Stream(Protocol):

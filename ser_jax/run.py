@@ -83,7 +83,9 @@ def train(
     config = dataclasses.replace(config, run_dir=str(run_dir))
     if finished := share(lambda: _read_if_finished(run_dir, config, draw=observe is None)):
         return finished
-    layout = choose_layout(config.parallel)
+    layout = choose_layout(
+        config.parallel, convolves=config.model.name != "lstm", by_step=config.train.profile > 0
+    )
     inputs = load_inputs(config.data, config.features, share_out_clips(layout))
     corpus = inputs.corpus
     split = split_corpus(config, corpus)

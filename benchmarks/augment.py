@@ -59,14 +59,7 @@ def list_contestants(arguments: dict[str, Any], options: argparse.Namespace) -> 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows of the augmentation."""
-    data = harness.choose_data(options, 4, 32)
-    n_clips = 32 if options.device["kind"] == "cpu" else 128
-    arguments = harness.call(options, "benchmarks.clips:load_clips", keys=data, n_clips=n_clips)
-    n_samples, rate_hz = arguments["wave_BN"].shape[1], arguments["rate_hz"]
-    place = {
-        "benchmark": NAME, "case": "all four, p = 0.5",
-        "shape": f"{n_clips} x {n_samples / rate_hz:.2f} s, {data['data.corpus']}",
-    }  # fmt: skip
+    arguments, place = harness.load_clips(options, NAME, "all four, p = 0.5")
     turns = options.turns or (4 if options.quick else 20)
     contestants = list_contestants(arguments | {"augment": {}}, options)
     return harness.race(place, contestants, options, turns=turns)

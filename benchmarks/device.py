@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ser_jax.cores import count_cores
+
 # TFLOP/s, dense, and TB/s, from NVIDIA's data sheets; by what the device calls itself.
 GPU_PEAKS: dict[str, dict[str, float]] = {
     "H200": {"float32": 67, "tf32": 495, "bfloat16": 989, "memory": 4.8},
@@ -24,13 +26,6 @@ GPU_PEAKS: dict[str, dict[str, float]] = {
 }
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-
-def count_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def pin(threads: int) -> None:

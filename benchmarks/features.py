@@ -61,14 +61,7 @@ def list_contestants(
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows of the front end."""
-    data = harness.choose_data(options, 4, 32)
-    n_clips = 32 if options.device["kind"] == "cpu" else 128
-    arguments = harness.call(options, "benchmarks.clips:load_clips", keys=data, n_clips=n_clips)
-    n_samples, rate_hz = arguments["wave_BN"].shape[1], arguments["rate_hz"]
-    place = {
-        "benchmark": NAME, "case": "mfcc",
-        "shape": f"{n_clips} x {n_samples / rate_hz:.2f} s, {data['data.corpus']}",
-    }  # fmt: skip
+    arguments, place = harness.load_clips(options, NAME, "mfcc")
     contestants = list_contestants(arguments | {"features": FEATURES}, options, NAME)
     turns = options.turns or (5 if options.quick else 30)
     return harness.race(place, contestants, options, turns=turns)

@@ -79,12 +79,22 @@ def race(
     finally:
         for worker in workers:
             worker.close()
-    rows = [
-        make_row(place, contestant, record, options)
-        for contestant, record in zip(contestants, records, strict=True)
-    ]
-    results.print_rows(rows)
-    return rows
+    return _report(place, contestants, records, options)
+
+
+def load_clips(
+    options: argparse.Namespace, benchmark: str, case: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A batch of clips as builders take them, and the place of their rows."""
+    data = choose_data(options, 4, 32)
+    n_clips = 32 if options.device["kind"] == "cpu" else 128
+    arguments = call(options, "benchmarks.clips:load_clips", keys=data, n_clips=n_clips)
+    n_samples, rate_hz = arguments["wave_BN"].shape[1], arguments["rate_hz"]
+    place = {
+        "benchmark": benchmark, "case": case,
+        "shape": f"{n_clips} x {n_samples / rate_hz:.2f} s, {data['data.corpus']}",
+    }  # fmt: skip
+    return arguments, place
 
 
 def race_cold(
@@ -117,6 +127,16 @@ def race_cold(
                 record["reason"] = str(error)
             finally:
                 worker.close()
+    return _report(place, contestants, records, options)
+
+
+def _report(
+    place: dict[str, Any],
+    contestants: Sequence[Contestant],
+    records: Sequence[dict[str, Any]],
+    options: argparse.Namespace,
+) -> list[dict[str, Any]]:
+    """The rows of a race, printed."""
     rows = [
         make_row(place, contestant, record, options)
         for contestant, record in zip(contestants, records, strict=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 
 from ser_jax.config import ParallelConfig
+from ser_jax.cores import count_cores
 
 # Numbers of glibc's malloc.h and of Linux' mman.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
@@ -44,8 +45,7 @@ def use_all_cores(parallel: ParallelConfig, batch_size: int) -> int:
     Returns:
       The number of CPU devices asked for; 1 where the user has set it, or for several processes.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    count = min(cores or 1, batch_size // ROWS_PER_CORE)
+    count = min(count_cores(), batch_size // ROWS_PER_CORE)
     is_users = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     together = (parallel.num_processes or 1) > 1 or parallel.coordinator is not None
     if parallel.mode == "jit" or together or is_users or count < 2:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from ser_jax.distributed import is_writer
 
@@ -138,17 +138,6 @@ def shard(x: np.ndarray, sharding: NamedSharding) -> ShardedRows:
 
 def _round_up(n_rows: int, sharding: NamedSharding) -> int:
     return n_rows + -n_rows % sharding.num_devices
-
-
-def make_global_batch(local: Any, mesh: Mesh) -> Any:
-    """A tree of NumPy arrays with this process' rows of a batch, as arrays with all rows.
-
-    Each process' devices must follow each other in the mesh.
-    """
-    sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
-    return jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), local
-    )
 
 
 class SharedCheckpoints:

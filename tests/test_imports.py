@@ -13,7 +13,7 @@ ROOT = Path(ser_jax.__file__).parent
 
 # A pattern may name a package: its own modules import each other freely.
 ROWS = [
-    ["errors"],
+    ["errors", "cores"],
     ["files", "progress", "config", "watch"],
     ["meeting"],
     ["audio", "features", "metrics", "parser", "distributed"],

@@ -11,8 +11,9 @@ from multiprocessing import resource_tracker
 from typing import Any
 
 from ser_jax.ablation.cells import Cell, write_diverged
-from ser_jax.augment import count_cores, exit_with_parent, sigint_held_back
+from ser_jax.augment import exit_with_parent, sigint_held_back
 from ser_jax.config import AblationConfig
+from ser_jax.cores import count_cores
 from ser_jax.errors import UserError
 from ser_jax.loop import Diverged
 from ser_jax.run import Memo, train

@@ -18,10 +18,10 @@ from ser_jax.ablation.cells import Cell
 from ser_jax.ablation.groups import choose_how
 from ser_jax.ablation.manifest import Manifest
 from ser_jax.ablation.writing import Plan, Trained, make_plan, write_cell
-from ser_jax.augment import count_cores
 from ser_jax.batching import PADDING, Dataset, TakeTrain, cut_batches
 from ser_jax.building import choose_take
 from ser_jax.config import AblationConfig, ModelConfig, TrainConfig
+from ser_jax.cores import count_cores
 from ser_jax.errors import UserError
 from ser_jax.grid import GridPrograms, Layout, init_progress, make_grid_programs
 from ser_jax.inputs import Inputs, load_inputs, make_dataset

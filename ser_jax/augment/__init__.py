@@ -7,9 +7,8 @@ itself for what runs on the device.
 from ser_jax.augment.host import (
     HostAugmenter,
     Pending,
-    count_cores,
     exit_with_parent,
     sigint_held_back,
 )
 
-__all__ = ["HostAugmenter", "Pending", "count_cores", "exit_with_parent", "sigint_held_back"]
+__all__ = ["HostAugmenter", "Pending", "exit_with_parent", "sigint_held_back"]

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ser_jax.config import AugmentConfig
+from ser_jax.cores import count_cores
 from ser_jax.errors import UserError, check
 
 _CHUNK_CLIPS = 8
@@ -101,13 +102,6 @@ def sigint_held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def count_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @dataclasses.dataclass

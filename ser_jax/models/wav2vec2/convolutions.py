@@ -1,0 +1,267 @@
+"""The convolutions of wav2vec 2.0, under the names of transformers' Flax modules.
+
+Forwards they are `lax.conv`; their gradients are matrix products where XLA's own gradient of a
+convolution is slow (on CPU by twenty times for the grouped one).
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from transformers.models.wav2vec2 import modeling_flax_wav2vec2 as hf
+
+from ser_jax.models.wav2vec2.architecture import Architecture
+
+_NAMES = ("NWC", "WIO", "NWC")
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def convolve(x_BTC: jax.Array, kernel_KCD: jax.Array, stride: int) -> jax.Array:
+    """A strided convolution without padding, [B, T, C] to [B, T', D]."""
+    return jax.lax.conv_general_dilated(
+        x_BTC, kernel_KCD, (stride,), "VALID", dimension_numbers=_NAMES
+    )
+
+
+def _convolve_by_products(x_BTC: jax.Array, kernel_KCD: jax.Array, stride: int) -> jax.Array:
+    """The same: blocks of `stride` frames, each multiplied with the part of the kernel it meets."""
+    B, T, C = x_BTC.shape
+    K, _, D = kernel_KCD.shape
+    n_out = (T - K) // stride + 1
+    n_blocks = -(-T // stride)
+    x_BTC = jnp.pad(x_BTC, ((0, 0), (0, n_blocks * stride - T), (0, 0)))
+    blocks = x_BTC.reshape(B, n_blocks, stride * C)
+    total = jnp.zeros((B, n_out, D), x_BTC.dtype)
+    for first in range(0, K, stride):
+        taps, start = min(stride, K - first), first // stride
+        part = blocks[:, start : start + n_out, : taps * C]
+        total = total + part @ kernel_KCD[first : first + taps].reshape(taps * C, D)
+    return total
+
+
+def _forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, Any]:
+    return convolve(x, kernel, stride), (x, kernel)
+
+
+def _backward(stride: int, saved: Any, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return jax.vjp(lambda x, w: _convolve_by_products(x, w, stride), *saved)[1](g)
+
+
+convolve.defvjp(_forward, _backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def convolve_same(x_BTC: jax.Array, kernel_KCD: jax.Array, groups: int) -> jax.Array:
+    """A grouped convolution of stride 1 with K // 2 zeros on both sides, [B, T, C] to [B, T', D].
+
+    The kernel's C is one group's; T' is T, and one more for an even K.
+    """
+    return _convolve_padded(x_BTC, kernel_KCD, groups, kernel_KCD.shape[0] // 2)
+
+
+def _convolve_padded(x: jax.Array, kernel: jax.Array, groups: int, padding: int) -> jax.Array:
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1,), ((padding, padding),), dimension_numbers=_NAMES, feature_group_count=groups
+    )
+
+
+def _forward_same(x: jax.Array, kernel: jax.Array, groups: int) -> tuple[jax.Array, Any]:
+    return convolve_same(x, kernel, groups), (x, kernel)
+
+
+def _backward_same(groups: int, saved: Any, g_BTD: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x_BTC, kernel_KCD = saved
+    K, c, D = kernel_KCD.shape
+    turned = jnp.flip(kernel_KCD, 0).reshape(K, c, groups, D // groups)
+    turned = jnp.transpose(turned, (0, 3, 2, 1)).reshape(K, D // groups, groups * c)
+    g_x = _convolve_padded(g_BTD, turned, groups, K - 1 - K // 2)
+    return g_x, _compute_kernel_gradient(x_BTC, g_BTD, K, groups)
+
+
+def _compute_kernel_gradient(x_BTC: jax.Array, g_BTD: jax.Array, K: int, groups: int) -> jax.Array:
+    """One product a group: patches of some taps by the output's gradient, shifted for the others.
+
+    Patches of all K taps would take K times the memory of x, and gradients shifted K times as much.
+    """
+    split = next(n for n in range(int(K**0.5 * 1.5), 0, -1) if K % n == 0)
+    B, _, C = x_BTC.shape
+    n_out, D = g_BTD.shape[1:]
+    c, d, parts = C // groups, D // groups, K // split
+    n_patches = n_out + K - split
+    x_BTC = jnp.pad(x_BTC, ((0, 0), (K // 2, K // 2), (0, 0)))
+    x_GBTc = jnp.moveaxis(x_BTC.reshape(B, -1, groups, c), 2, 0)
+    patches = jnp.stack([x_GBTc[:, :, tap : tap + n_patches] for tap in range(split)], axis=3)
+    g_GBTd = jnp.moveaxis(g_BTD.reshape(B, n_out, groups, d), 2, 0)
+    shifted = jnp.stack(
+        [
+            jnp.pad(g_GBTd, ((0, 0), (0, 0), (part * split, K - split - part * split), (0, 0)))
+            for part in range(parts)
+        ],
+        axis=3,
+    )
+    products = jnp.einsum(
+        "gnx,gny->gxy",
+        patches.reshape(groups, B * n_patches, split * c),
+        shifted.reshape(groups, B * n_patches, parts * d),
+    )
+    kernel = products.reshape(groups, split, c, parts, d)
+    return jnp.transpose(kernel, (3, 1, 2, 0, 4)).reshape(K, c, D)
+
+
+convolve_same.defvjp(_forward_same, _backward_same)
+
+
+class _Kernel(nn.Module):
+    """The parameters of an `nn.Conv`, under its names."""
+
+    shape: tuple[int, int, int]
+    use_bias: bool
+
+    @nn.compact
+    def __call__(self) -> tuple[jax.Array, jax.Array | None]:
+        kernel = self.param("kernel", nn.initializers.he_normal(), self.shape)
+        if not self.use_bias:
+            return kernel, None
+        return kernel, self.param("bias", nn.initializers.zeros, self.shape[-1:])
+
+
+class _Scale(nn.Module):
+    """The parameters of a norm, under their names."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self) -> tuple[jax.Array, jax.Array]:
+        scale = self.param("scale", nn.initializers.ones, (self.features,))
+        return scale, self.param("bias", nn.initializers.zeros, (self.features,))
+
+
+class ConvLayer(nn.Module):
+    """One layer of the feature encoder: convolution, norm if it has one, activation."""
+
+    config: Architecture
+    layer_id: int
+    dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        config, number = self.config, self.layer_id
+        n_in = config.conv_dim[number - 1] if number else 1
+        shape = (config.conv_kernel[number], n_in, config.conv_dim[number])
+        self.conv = _Kernel(shape, config.conv_bias)
+        self.norm = config.feat_extract_norm if number == 0 else ""
+        if config.feat_extract_norm == "layer":
+            self.norm = "layer"
+            self.layer_norm = LayerNorm(config.layer_norm_eps, self.dtype)
+        elif number == 0:
+            self.layer_norm = _Scale(config.conv_dim[0])
+        self.activation = hf.ACT2FN[config.feat_extract_activation]
+
+    def __call__(self, x_BTC: jax.Array) -> jax.Array:
+        kernel, bias = self.conv()
+        x_BTC = x_BTC.astype(self.dtype)
+        stride = self.config.conv_stride[self.layer_id]
+        if self.norm == "group":
+            return self.activation(self._convolve_and_norm(x_BTC, kernel, stride))
+        h_BTD = convolve(x_BTC, kernel.astype(self.dtype), stride)
+        if bias is not None:
+            h_BTD = h_BTD + bias.astype(self.dtype)
+        if self.norm == "layer":
+            h_BTD = self.layer_norm(h_BTD)
+        return self.activation(h_BTD)
+
+    def _convolve_and_norm(self, x_BTC: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+        """The convolution and a norm of every channel over all frames, padding too, at once.
+
+        The mean and variance of a channel over time follow from those of the patches, K x C
+        numbers and their products, so the convolution's output is written once and never read
+        for its statistics. A bias would be subtracted again with the mean.
+        """
+        K, C, D = kernel.shape
+        n_out = (x_BTC.shape[1] - K) // stride + 1
+        weight = kernel.reshape(K * C, D).astype(jnp.float32)
+        taps = [x_BTC[:, k : k + (n_out - 1) * stride + 1 : stride] for k in range(K)]
+        patches = jnp.concatenate(taps, axis=-1).astype(jnp.float32)
+        mean_B1P = patches.mean(axis=1, keepdims=True)
+        patches = patches - mean_B1P
+        covariance = jnp.einsum("btp,btq->bpq", patches, patches) / n_out
+        variance_BD = jnp.einsum("bpq,pd,qd->bd", covariance, weight, weight)
+        scale, bias = self.layer_norm()
+        factor_BD = scale * jax.lax.rsqrt(jnp.maximum(variance_BD, 0) + self.config.layer_norm_eps)
+        weight_BPD = (weight * factor_BD[:, None, :]).astype(self.dtype)
+        return patches.astype(self.dtype) @ weight_BPD + bias.astype(self.dtype)
+
+
+class LayerNorm(nn.Module):
+    """Layer norm with the variance taken about the mean, in float32.
+
+    Flax' own takes the mean square less the squared mean, which loses digits where the mean is
+    large; PyTorch does not.
+    """
+
+    epsilon: float
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        x = x.astype(jnp.float32)
+        x = x - x.mean(axis=-1, keepdims=True)
+        variance = jnp.square(x).mean(axis=-1, keepdims=True)
+        x = x * (jax.lax.rsqrt(variance + self.epsilon) * scale) + bias
+        return x.astype(self.dtype)
+
+
+class ConvLayers(nn.Module):
+    config: Architecture
+    dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        self.layers = [
+            ConvLayer(self.config, number, self.dtype, name=str(number))
+            for number in range(self.config.num_feat_extract_layers)
+        ]
+
+    def __call__(self, x_BTC: jax.Array) -> jax.Array:
+        for layer in self.layers:
+            x_BTC = layer(x_BTC)
+        return x_BTC
+
+
+class FeatureEncoder(nn.Module):
+    """Samples [B, N] to features [B, T, C]: the stack of strided convolutions."""
+
+    config: Architecture
+    dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        self.conv_layers = ConvLayers(self.config, self.dtype)
+
+    def __call__(self, x_BN: jax.Array) -> jax.Array:
+        return self.conv_layers(x_BN[:, :, None])
+
+
+class PositionalConvEmbedding(hf.FlaxWav2Vec2PositionalConvEmbedding):
+    """transformers' positional convolution and activation, computed by `convolve_same`."""
+
+    def setup(self) -> None:
+        self.conv = _WeightNormKernel(self.config, dtype=self.dtype)
+        self.activation = hf.ACT2FN[self.config.feat_extract_activation]
+        self.num_pad_remove = 1 if self.config.num_conv_pos_embeddings % 2 == 0 else 0
+
+    def __call__(self, hidden_states: jax.Array) -> jax.Array:
+        kernel, bias = self.conv()
+        groups = self.config.num_conv_pos_embedding_groups
+        h = convolve_same(hidden_states.astype(self.dtype), kernel, groups) + bias
+        if self.num_pad_remove > 0:
+            h = h[:, : -self.num_pad_remove]
+        return self.activation(h)
+
+
+class _WeightNormKernel(hf.FlaxConvWithWeightNorm):
+    """The kernel that the weight norm makes of its parameters, and the bias."""
+
+    def __call__(self) -> tuple[jax.Array, jax.Array]:  # pyright: ignore
+        return self._get_normed_weights().T.astype(self.dtype), self.bias.astype(self.dtype)

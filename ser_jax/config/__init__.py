@@ -4,6 +4,7 @@ The text under a field is its help on the command line. Fields marked 'not state
 where the study is silent; their defaults are Keras' or librosa's, since the study used both.
 """
 
+from ser_jax.config.backbone import BackboneConfig
 from ser_jax.config.data import AugmentConfig, DataConfig, FeaturesConfig, Protocol
 from ser_jax.config.experiments import AblationConfig, Config, Experiment
 from ser_jax.config.training import ModelConfig, ParallelConfig, TrainConfig
@@ -12,6 +13,7 @@ from ser_jax.config.trees import compute_identity, flatten, list_settings, overr
 __all__ = [
     "AblationConfig",
     "AugmentConfig",
+    "BackboneConfig",
     "Config",
     "DataConfig",
     "Experiment",

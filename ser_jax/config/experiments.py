@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ser_jax.config.backbone import BackboneConfig
 from ser_jax.config.data import AugmentConfig, DataConfig, FeaturesConfig, Protocol
 from ser_jax.config.training import ModelConfig, ParallelConfig, TrainConfig
 from ser_jax.errors import check
@@ -16,10 +17,16 @@ class Experiment:
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:
+        check(
+            (self.model.name == "wav2vec2") == (self.features.kind == "wave"),
+            f"model.name={self.model.name}: takes features.kind="
+            + ("wave" if self.model.name == "wav2vec2" else "mfcc or logmel"),
+        )
         fmax_hz, nyquist_hz = self.features.fmax_hz, self.data.rate_hz / 2
         if fmax_hz is not None:
             check(

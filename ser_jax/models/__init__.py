@@ -6,13 +6,14 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ser_jax.config import ModelConfig
+from ser_jax.config import BackboneConfig, ModelConfig
 from ser_jax.models.cnn import CNN
 from ser_jax.models.cnn_lstm import CNNLSTM
 from ser_jax.models.conv import ConvStack
 from ser_jax.models.layers import KERNEL_INITS, Head
 from ser_jax.models.lstm import LSTMNetwork
 from ser_jax.models.recurrent import LSTM
+from ser_jax.models.wav2vec2.architecture import Architecture
 
 
 class Forms(NamedTuple):
@@ -26,6 +27,20 @@ class Forms(NamedTuple):
 
     conv: str = "fast"
     lstm: str = "fast"
+
+
+class BackboneSpec(NamedTuple):
+    """The pre-trained network below a head.
+
+    Attributes:
+      architecture: its sizes, and its rates of dropout and masks.
+      settings: what of it is trained, and how it is computed.
+      entry: where the part begins that a program computes; see `models.wav2vec2.network`.
+    """
+
+    architecture: Architecture
+    settings: BackboneConfig
+    entry: str = "wave"
 
 
 def _make_stack(
@@ -71,6 +86,25 @@ def _make_cnn_lstm(
     return CNNLSTM(stack, lstm, _make_head(config, n_classes, dtype), config.mask_padding)
 
 
+def _make_wav2vec2(
+    config: ModelConfig, n_classes: int, dtype: jnp.dtype, spec: BackboneSpec
+) -> nn.Module:
+    # transformers takes seconds to import.
+    from ser_jax.models.wav2vec2.backbone import Backbone
+    from ser_jax.models.wav2vec2.blocks import Lora
+    from ser_jax.models.wav2vec2.network import Wav2Vec2Network
+
+    settings = spec.settings
+    lora = None
+    if settings.lora_rank:
+        lora = Lora(settings.lora_rank, settings.lora_alpha, settings.lora_targets)
+    return Wav2Vec2Network(
+        Backbone(spec.architecture, dtype, lora, settings.remat, settings.attention),
+        n_classes, settings.projector, settings.weighted_layers, config.mask_padding,
+        settings.normalise_before_padding, settings.freeze == "all", spec.entry,
+    )  # fmt: skip
+
+
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "cnn": _make_cnn,
     "lstm": _make_lstm_network,
@@ -85,6 +119,7 @@ def make_model(
     dtype: str = "float32",
     axis_name: str | None = None,
     forms: Forms | None = None,
+    spec: BackboneSpec | None = None,
 ) -> nn.Module:
     """The network that `config.name` names.
 
@@ -98,6 +133,9 @@ def make_model(
       dtype: type of the computation; parameters and statistics are float32.
       axis_name: mapped axis that shards the batch, for the statistics of batch norm.
       forms: how convolutions and recurrences are computed; None: the fast forms for any device.
+      spec: the backbone of wav2vec2, which has no other use of `axis_name` and `forms`.
     """
+    if spec is not None:
+        return _make_wav2vec2(config, n_classes, jnp.dtype(dtype), spec)
     build = MODELS[config.name]
     return build(config, n_classes, jnp.dtype(dtype), axis_name, forms or Forms())

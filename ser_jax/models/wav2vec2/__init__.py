@@ -1,1 +1,1 @@
-"""wav2vec 2.0. Only `architecture` is light; the others import transformers as they are imported."""
+"""wav2vec 2.0. All modules but `architecture` import transformers; import them where needed."""

@@ -98,7 +98,7 @@ class Architecture:
     def receptive_field(self) -> int:
         """Samples that one frame sees, hence the least that the network takes: 400."""
         n = 1
-        for kernel, stride in zip(reversed(self.conv_kernel), reversed(self.conv_stride)):
+        for kernel, stride in zip(self.conv_kernel[::-1], self.conv_stride[::-1], strict=True):
             n = (n - 1) * stride + kernel
         return n
 
@@ -112,7 +112,8 @@ class Architecture:
         """As config.json has it."""
         tree = {key: list(value) if isinstance(value, tuple) else value
                 for key, value in dataclasses.asdict(self).items()}  # fmt: skip
-        return tree | {"num_feat_extract_layers": self.num_feat_extract_layers}
+        tree["num_feat_extract_layers"] = self.num_feat_extract_layers
+        return {"model_type": "wav2vec2"} | tree
 
 
 def read_architecture(tree: Mapping[str, Any], where: str) -> Architecture:

@@ -66,3 +66,18 @@ def augment_spectrum(
         )
         h_BTH = jnp.where(mask_BH[:, None, :], 0, h_BTH)
     return h_BTH
+
+
+def normalise_wave(x_BN: jax.Array, mask_BN: jax.Array | None = None) -> jax.Array:
+    """Zero mean and unit variance of every clip, as transformers' Wav2Vec2FeatureExtractor.
+
+    Args:
+      x_BN: samples.
+      mask_BN: over these alone, the others being zero; None: over all.
+    """
+    real_BN = jnp.ones(x_BN.shape, bool) if mask_BN is None else mask_BN
+    count_B1 = jnp.maximum(real_BN.sum(axis=1, keepdims=True), 1)
+    mean_B1 = jnp.where(real_BN, x_BN, 0).sum(axis=1, keepdims=True) / count_B1
+    centred_BN = jnp.where(real_BN, x_BN - mean_B1, 0)
+    variance_B1 = jnp.square(centred_BN).sum(axis=1, keepdims=True) / count_B1
+    return centred_BN * jax.lax.rsqrt(variance_B1 + 1e-7)

@@ -39,13 +39,14 @@ class Dataset:
     clips, hence other normalisers, share them.
 
     Attributes:
-      x_BTF: features before normalisation, float32.
+      x_BTF: features before normalisation, float32; or samples, int16.
       frames_B: real frames, int32.
       label_B: class numbers, int32.
       normaliser: of this run.
       draw: which draw of the augmentation a training batch sees, int32 scalar.
       wave_BN: samples, int16; only for augmentation on the device.
       length_B: real samples, int32; likewise.
+      n_frames: frames to which batches are cut, which have no longer clips; None: all.
     """
 
     x_BTF: Any  # an array, or what stands in for one whose rows lie elsewhere
@@ -55,6 +56,7 @@ class Dataset:
     draw: jax.Array
     wave_BN: Any = None
     length_B: jax.Array | None = None
+    n_frames: int | None = struct.field(pytree_node=False, default=None)
 
 
 TakeTrain = Callable[[Dataset, jax.Array, jax.Array, jax.Array, jax.Array], Batch]
@@ -64,7 +66,8 @@ augmentation sees them, each augmentation with probability p."""
 
 def take(dataset: Dataset, index_B: jax.Array) -> Batch:
     """The clips numbered `index_B`; `PADDING` gives a row of zeros and weight 0."""
-    return make_batch(dataset, index_B, dataset.x_BTF[jnp.maximum(index_B, 0)])
+    x_BTF = dataset.x_BTF[jnp.maximum(index_B, 0)]
+    return make_batch(dataset, index_B, x_BTF[:, : dataset.n_frames])
 
 
 def take_plain(
@@ -79,8 +82,10 @@ def make_batch(dataset: Dataset, index_B: jax.Array, x_BTF: jax.Array) -> Batch:
     """The batch of clips `index_B`, whose features before normalisation are `x_BTF`."""
     real_B = index_B >= 0
     row_B = jnp.maximum(index_B, 0)
-    T = dataset.x_BTF.shape[1]
+    T = x_BTF.shape[1]
     frames_B = jnp.where(real_B, dataset.frames_B[row_B], 0)
+    if x_BTF.dtype == jnp.int16:
+        x_BTF = x_BTF.astype(jnp.float32) / 32768
     return Batch(
         x_BTF=jnp.where(real_B[:, None, None], normalise(x_BTF, dataset.normaliser), 0),
         mask_BT=jnp.arange(T)[None, :] < frames_B[:, None],
@@ -108,6 +113,29 @@ def cut_batches(index: np.ndarray, batch_size: int, n_shards: int = 1) -> np.nda
     fill = -batch_size % n_shards
     return np.pad(index_SB.reshape(n_steps, batch_size), ((0, 0), (0, fill)),
                   constant_values=PADDING)  # fmt: skip
+
+
+def cut_buckets(
+    order: np.ndarray, frames_B: np.ndarray, n_buckets: int, cut: Callable[[np.ndarray], np.ndarray]
+) -> list[tuple[int, np.ndarray]]:
+    """Batches of clips of like length.
+
+    Args:
+      order: clip numbers in the order of the epoch.
+      frames_B: frames of every clip of the corpus.
+      n_buckets: sets of clips of like length, as equal in number as can be.
+      cut: from clip numbers to batches [S, B].
+
+    Returns:
+      For each batch its clip numbers [1, B] and how many frames the longest of its set has; one
+      set after another.
+    """
+    ranked = np.sort(order)[np.argsort(frames_B[np.sort(order)], kind="stable")]
+    batches: list[tuple[int, np.ndarray]] = []
+    for members in np.array_split(ranked, min(n_buckets, len(ranked))):
+        n_frames = int(frames_B[members].max())
+        batches += [(n_frames, row[None]) for row in cut(order[np.isin(order, members)])]
+    return batches
 
 
 def compute_features(

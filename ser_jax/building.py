@@ -10,10 +10,10 @@ from ser_jax.augment.device import make_take_augmented
 from ser_jax.batching import TakeTrain, take_plain
 from ser_jax.config import AugmentConfig, Config, FeaturesConfig, ModelConfig, TrainConfig
 from ser_jax.features import make_front_end
-from ser_jax.models import Forms, make_model
+from ser_jax.models import BackboneSpec, Forms, make_model
 from ser_jax.parallel import Layout, Programs, make_programs
 from ser_jax.probe import choose_forms
-from ser_jax.state import make_optimizer
+from ser_jax.state import make_optimizer, needs_steps
 
 Built = tuple[nn.Module, optax.GradientTransformation, Programs]
 """Network, optimiser and programs."""
@@ -27,12 +27,18 @@ def _build_cached(
     layout: Layout,
     take_train: TakeTrain,
     forms: Forms,
+    spec: BackboneSpec | None,
+    n_steps: int | None,
 ) -> Built:
     model = make_model(
-        model_config, n_classes, dtype=train.dtype, axis_name=layout.axis_name, forms=forms
-    )
-    tx = make_optimizer(train)
-    programs = make_programs(model, tx, n_classes=n_classes, take_train=take_train, layout=layout)
+        model_config, n_classes, dtype=train.dtype, axis_name=layout.axis_name, forms=forms,
+        spec=spec,
+    )  # fmt: skip
+    tx = make_optimizer(train, n_steps)
+    programs = make_programs(
+        model, tx, n_classes=n_classes, take_train=take_train, layout=layout,
+        accumulate=train.accumulate,
+    )  # fmt: skip
     return model, tx, programs
 
 
@@ -43,19 +49,35 @@ def build(
     layout: Layout = Layout(),  # noqa: B008 - immutable
     take_train: TakeTrain = take_plain,
     forms: Forms = Forms(),  # noqa: B008 - immutable
+    spec: BackboneSpec | None = None,
+    n_steps: int | None = None,
 ) -> Built:
     """Network, optimiser and programs; runs that differ in numbers alone share what is compiled."""
     # What decides no program: how long, and the numbers that live in the state.
     model = dataclasses.replace(model, dropout=0.0)
     train = dataclasses.replace(
         train, epochs=1, early_stop_epochs=0, profile=0, best_by="accuracy", batch_size=1,
-        learning_rate=1.0,
+        buckets=1, **_hold_rates(train),
     )  # fmt: skip
-    return _build_cached(model, train, n_classes, layout, take_train, forms)
+    n_steps = n_steps if needs_steps(train) else None
+    return _build_cached(model, train, n_classes, layout, take_train, forms, spec, n_steps)
+
+
+def _hold_rates(train: TrainConfig) -> dict[str, float | None]:
+    """The learning rates as a program knows them: their ratio alone."""
+    below = train.backbone_learning_rate
+    ratio = None if below is None else below / train.learning_rate
+    return {"learning_rate": 1.0, "backbone_learning_rate": ratio}
 
 
 def build_for(
-    config: Config, n_classes: int, layout: Layout, n_frames: int, n_features: int
+    config: Config,
+    n_classes: int,
+    layout: Layout,
+    n_frames: int,
+    n_features: int,
+    spec: BackboneSpec | None = None,
+    n_steps: int | None = None,
 ) -> Built:
     """Network, optimiser and programs of a run, in the forms that are fastest here."""
     take_train = choose_take(config.augment, config.features, config.data.rate_hz)
@@ -63,7 +85,7 @@ def build_for(
         config.model, config.train.dtype, batch_size=config.train.batch_size,
         n_frames=n_frames, n_features=n_features,
     )  # fmt: skip
-    return build(config.model, config.train, n_classes, layout, take_train, forms)
+    return build(config.model, config.train, n_classes, layout, take_train, forms, spec, n_steps)
 
 
 def choose_take(augment: AugmentConfig, features: FeaturesConfig, rate_hz: int) -> TakeTrain:

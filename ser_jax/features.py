@@ -21,6 +21,24 @@ def count_frames(n_samples: Any, hop_length: int) -> Any:
     return 1 + n_samples // hop_length
 
 
+def count_feature_frames(features: FeaturesConfig, n_samples: Any) -> Any:
+    """Number of frames of clips of `n_samples`; a frame of kind wave is a sample."""
+    return n_samples if features.kind == "wave" else count_frames(n_samples, features.hop_length)
+
+
+def count_least_samples(features: FeaturesConfig) -> int:
+    """Samples that a recording must have to be heard: one analysis window.
+
+    For wave it is what a frame of every published wav2vec 2.0 sees.
+    """
+    return 400 if features.kind == "wave" else features.n_fft
+
+
+def get_wave(wave: jax.Array) -> jax.Array:
+    """The samples themselves as features, [..., N] to [..., N, 1]."""
+    return jnp.asarray(wave, jnp.float32)[..., None]
+
+
 def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
     """Slaney's scale: 15 mel at 1 kHz, linear below, logarithmic above (27 mel to 6.4 times)."""
     return np.where(mel < 15, mel * 200 / 3, 1000 * 6.4 ** ((mel - 15) / 27))
@@ -152,6 +170,8 @@ def make_front_end(features: FeaturesConfig, rate_hz: int) -> Callable[..., jax.
         "fmax_hz": features.fmax_hz,
         "top_db": features.top_db,
     }
+    if features.kind == "wave":
+        return get_wave
     if features.kind == "logmel":
         return functools.partial(compute_log_mel, **settings)
     return functools.partial(compute_mfcc, n_mfcc=features.n_mfcc, **settings)

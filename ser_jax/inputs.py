@@ -17,7 +17,7 @@ from ser_jax.config import AugmentConfig, DataConfig, FeaturesConfig
 from ser_jax.corpora import Corpus, load_corpus
 from ser_jax.corpora.shard import load_shard
 from ser_jax.errors import check
-from ser_jax.features import Normaliser, count_frames, fit_normaliser, make_front_end
+from ser_jax.features import Normaliser, count_feature_frames, fit_normaliser, make_front_end
 from ser_jax.progress import progress
 from ser_jax.sharing import add_up, find_rows, shard
 
@@ -30,7 +30,7 @@ class Inputs(NamedTuple):
     Attributes:
       corpus: the clips.
       front_end: compiled function from waves [B, N] to features [B, T, F].
-      x_BTF: features of every clip, float32, on the host.
+      x_BTF: features of every clip, float32, on the host; samples stay int16.
       frames_B: real frames of every clip.
       clips: how several processes share the clips out; each has the features and samples of its
         own, and zeros for the others'. None: one process has all.
@@ -82,7 +82,9 @@ def compute_inputs(
 ) -> Inputs:
     """The features of a corpus in memory, with a progress bar; `clips` as in `load_inputs`."""
     front_end = make_fast_front_end(features, corpus.rate_hz)
-    frames_B = count_frames(corpus.length_B, features.hop_length).astype(np.int32)
+    frames_B = count_feature_frames(features, corpus.length_B).astype(np.int32)
+    if features.kind == "wave":
+        return Inputs(corpus, front_end, corpus.wave_BN[:, :, None], frames_B, clips)
     rows = slice(None) if clips is None else find_rows(len(frames_B), clips)
     wave_BN = corpus.wave_BN[rows]
     with progress("features", len(wave_BN), "clips") as advance:
@@ -93,15 +95,19 @@ def compute_inputs(
     return Inputs(corpus, front_end, x_BTF, frames_B, clips)
 
 
-def fit_to_training(inputs: Inputs, train_index: np.ndarray, kind: str, masked: bool) -> Normaliser:
+def fit_to_training(
+    inputs: Inputs, train_index: np.ndarray, features: FeaturesConfig, masked: bool
+) -> Normaliser:
     """Statistics of the training clips, over real frames alone if `masked`."""
+    if features.kind == "wave":  # the network's own affair, clip by clip
+        return Normaliser(jnp.zeros(1), jnp.ones(1))
     total = add_up if inputs.clips is not None else lambda part: part
     if inputs.clips is not None:
         train_index = train_index[np.isin(train_index, inputs.rows)]
     x_BTF = inputs.x_BTF[train_index]
     mask_BT = np.arange(x_BTF.shape[1])[None, :] < inputs.frames_B[train_index][:, None]
     mask = mask_BT if masked else None
-    return fit_normaliser(x_BTF, mask, kind, total=total)  # pyright: ignore[reportArgumentType]
+    return fit_normaliser(x_BTF, mask, features.normalise, total=total)  # pyright: ignore[reportArgumentType]
 
 
 def make_dataset(

@@ -1,21 +1,21 @@
 """fit(): epochs, validation, best epoch, early stop, resumption; says what happens by events."""
 
+import functools
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 
-from ser_jax.batching import Dataset, cut_batches, shuffle
+from ser_jax.batching import Dataset, cut_batches, cut_buckets, shuffle
 from ser_jax.checkpoint import Checkpoints
 from ser_jax.errors import UserError
 from ser_jax.metrics import Sums, compute_accuracy, compute_loss
 from ser_jax.parallel import Programs, Stream
 from ser_jax.sharing import SharedCheckpoints
-from ser_jax.state import TrainState
+from ser_jax.state import TrainState, get_learning_rate
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -33,6 +33,7 @@ class FitSettings:
     batch_size: int
     best_by: str = "accuracy"
     early_stop_epochs: int = 0
+    buckets: int = 1
 
 
 @dataclass(frozen=True)
@@ -123,10 +124,9 @@ def fit(
     if (latest := checkpoints.latest_epoch()) is not None:
         saved = checkpoints.load_facts(latest)
         best_score, best_epoch, epoch = saved["best_score"], saved["best_epoch"], latest
-        state = checkpoints.load_state(latest, state)
+        state = _load(checkpoints, latest, state)
         on_event({"event": "restored", "epoch": epoch, "step": int(state.step)})
-    n_shards = programs.layout.n_shards
-    val_index_SB = cut_batches(val_index, settings.batch_size, n_shards)
+    cut = functools.partial(cut_batches, batch_size=settings.batch_size, n_shards=programs.multiple)
 
     def stop_early() -> bool:
         return 0 < settings.early_stop_epochs <= epoch - best_epoch
@@ -136,15 +136,21 @@ def fit(
         start_s = time.perf_counter()
         dataset = load_epoch(epoch)
         order = shuffle(train_index, settings.seed, epoch)
-        index_SB = cut_batches(order, settings.batch_size, n_shards)
-
-        def on_step(number: int, epoch: int = epoch, of: int = len(index_SB)) -> None:
-            on_event({"event": "step", "epoch": epoch, "number": number + 1, "of": of})
-
-        state, train_sums = programs.train_epoch(state, dataset, index_SB, on_step)
-        val_sums = programs.evaluate(state.variables, dataset, val_index_SB)
+        pieces = _cut_epoch(dataset, order, settings.buckets, cut)
+        mixed = np.random.default_rng((settings.seed, epoch, 1)).permutation(len(pieces))
+        tell = _StepTeller(on_event, epoch, sum(len(index_SB) for _, index_SB in pieces))
+        train_sums = val_sums = None
+        for part, index_SB in (pieces[number] for number in mixed):
+            state, sums = programs.train_epoch(state, part, index_SB, tell)
+            train_sums = sums if train_sums is None else train_sums + sums
+            tell.done += len(index_SB)
+        for part, index_SB in _cut_epoch(dataset, val_index, settings.buckets, cut):
+            sums = programs.evaluate(state.variables, part, index_SB)
+            val_sums = sums if val_sums is None else val_sums + sums
+        assert train_sums is not None
+        assert val_sums is not None
         figures = read_figures(
-            train_sums, val_sums, epoch=epoch, learning_rate=_learning_rate(state)
+            train_sums, val_sums, epoch=epoch, learning_rate=get_learning_rate(state)
         )
         score = compute_score(settings.best_by, figures)
         if best_epoch == 0 or score > best_score:
@@ -154,10 +160,37 @@ def fit(
         seconds = time.perf_counter() - start_s
         on_event(make_epoch_event(epoch, int(state.step), figures, best_epoch, seconds))
         progress = {"best_score": best_score, "best_epoch": best_epoch}
-        checkpoints.save(epoch, state, facts | progress, best_epoch=best_epoch)
-    best_state = state if best_epoch == epoch else checkpoints.load_state(best_epoch, state)
+        trained = state.replace(frozen={})
+        checkpoints.save(epoch, trained, facts | progress, best_epoch=best_epoch)
+    best_state = state if best_epoch == epoch else _load(checkpoints, best_epoch, state)
     return FitResult(best_epoch, epoch, int(state.step), best_state)
 
 
-def _learning_rate(state: TrainState) -> float:
-    return float(jax.device_get(state.opt_state.hyperparams["learning_rate"]))
+class _StepTeller:
+    """Tells of the steps of an epoch that is trained in several pieces."""
+
+    def __init__(self, on_event: OnEvent, epoch: int, of: int):
+        self.on_event, self.epoch, self.of, self.done = on_event, epoch, of, 0
+
+    def __call__(self, number: int) -> None:
+        number += self.done + 1
+        self.on_event({"event": "step", "epoch": self.epoch, "number": number, "of": self.of})
+
+
+def _cut_epoch(
+    dataset: Dataset | Stream,
+    index: np.ndarray,
+    n_buckets: int,
+    cut: Callable[[np.ndarray], np.ndarray],
+) -> list[tuple[Dataset | Stream, np.ndarray]]:
+    """Batches as programs take them: all at once, or one by one where they differ in length."""
+    if n_buckets == 1:
+        return [(dataset, cut(index))]
+    assert isinstance(dataset, Dataset)
+    batches = cut_buckets(index, np.asarray(dataset.frames_B), n_buckets, cut)
+    return [(dataset.replace(n_frames=n), index_1B) for n, index_1B in batches]  # pyright: ignore
+
+
+def _load(checkpoints: Checkpoints | SharedCheckpoints, epoch: int, state: Any) -> TrainState:
+    """The state of an epoch; what is not trained is not in the checkpoint."""
+    return checkpoints.load_state(epoch, state.replace(frozen={})).replace(frozen=state.frozen)

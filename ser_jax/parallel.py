@@ -91,12 +91,14 @@ class Programs(NamedTuple):
       evaluate: (variables, corpus, index_SB) -> Sums.
       predict: (variables, corpus, index_SB) -> logits, NumPy float32 [S * B, C].
       layout: where they run.
+      multiple: B must be a multiple of it; see `batching.cut_batches`.
     """
 
     train_epoch: Callable[..., tuple[TrainState, Sums]]
     evaluate: Callable[[Any, Any, np.ndarray], Sums]
     predict: Callable[[Any, Any, np.ndarray], np.ndarray]
     layout: Layout = Layout()
+    multiple: int = 1
 
 
 class Steps(NamedTuple):
@@ -118,6 +120,7 @@ def make_steps(
     tx: optax.GradientTransformation,
     take_train: TakeTrain = take_plain,
     axis_name: str | None = None,
+    accumulate: int = 1,
 ) -> Steps:
     """The steps of one network; see `Steps`."""
 
@@ -127,7 +130,9 @@ def make_steps(
         state, total = carry
         key, p = state.augment_key, state.hyper["augment_p"]
         batch = take_train(dataset, index_B, key, dataset.draw, p)
-        state, sums = train_step(state, batch, model=model, tx=tx, axis_name=axis_name)
+        state, sums = train_step(
+            state, batch, model=model, tx=tx, axis_name=axis_name, accumulate=accumulate
+        )
         return state, total + sums
 
     def evaluate(total: Sums, dataset: Dataset, index_B: jax.Array, variables: Any) -> Sums:
@@ -255,6 +260,7 @@ def make_programs(
     n_classes: int,
     take_train: TakeTrain = take_plain,
     layout: Layout = Layout(),  # noqa: B008 - immutable
+    accumulate: int = 1,
 ) -> Programs:
     """Programs of one network in a layout.
 
@@ -264,10 +270,11 @@ def make_programs(
       n_classes: number of logits.
       take_train: training batches; see `batching.TakeTrain`.
       layout: see `choose_layout`.
+      accumulate: see `step.train_step`.
     """
     if layout.mode == "mesh":
         take_train = _share_out_take(take_train, layout)
-    steps = make_steps(model, tx, take_train, layout.axis_name)
+    steps = make_steps(model, tx, take_train, layout.axis_name, accumulate)
     run_train, run_evaluate = _make_fold(steps.train, layout), _make_fold(steps.evaluate, layout)
     run_predict = _compile_predict(steps.predict, layout)
 
@@ -287,7 +294,8 @@ def make_programs(
         logits = [run_predict(dataset, index_B, variables) for dataset, index_B in batches]
         return np.asarray(jnp.concatenate(logits))
 
-    return Programs(train_epoch, evaluate, predict, layout)
+    multiple = layout.n_shards * accumulate
+    return Programs(train_epoch, evaluate, predict, layout, multiple)
 
 
 def _iterate(

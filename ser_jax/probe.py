@@ -29,7 +29,7 @@ def choose_forms(
       dtype: type of the computation.
       batch_size, n_frames, n_features: B, T and F of a batch.
     """
-    if not _has_cudnn() or model.name == "cnn":
+    if not _has_cudnn() or model.name in ("cnn", "wav2vec2"):
         return Forms()
     # Neither dropout nor masks move the race.
     return _race_lstm(model.name, model.hidden, dtype, batch_size, n_frames, n_features)

@@ -20,6 +20,7 @@ from ser_jax.corpora import Corpus
 from ser_jax.distributed import is_writer
 from ser_jax.errors import check
 from ser_jax.files import write_atomic
+from ser_jax.finetuning import prepare, save_kept
 from ser_jax.inputs import Inputs, fit_to_training, load_inputs, make_dataset, open_epochs
 from ser_jax.loop import FitSettings, OnEvent, fit
 from ser_jax.monitor import profiled, watch
@@ -86,11 +87,12 @@ def train(
     layout = choose_layout(
         config.parallel, convolves=config.model.name != "lstm", by_step=config.train.profile > 0
     )
-    inputs = load_inputs(config.data, config.features, share_out_clips(layout))
+    prepared = prepare(config, load_inputs(config.data, config.features, share_out_clips(layout)))
+    inputs = prepared.inputs
     corpus = inputs.corpus
     split = split_corpus(config, corpus)
     masked = config.model.mask_padding
-    normaliser = fit_to_training(inputs, split.train, config.features.normalise, masked)
+    normaliser = fit_to_training(inputs, split.train, config.features, masked)
     on_device = config.augment.enabled and config.augment.backend == "device"
     streamed = _is_streamed(config.parallel, layout, inputs, with_waves=on_device)
     dataset = make_dataset(inputs, normaliser, with_waves=on_device, on_host=streamed)
@@ -98,10 +100,14 @@ def train(
     dataset = dataset if streamed else place(dataset, layout)  # once, and not in every epoch
     _, T, F = inputs.x_BTF.shape
     check_frames(config, T, F)
-    model, tx, programs = build_for(config, len(corpus.labels), layout, T, F)
+    n_steps = config.train.epochs * -(-len(split.train) // config.train.batch_size)
+    model, tx, programs = build_for(
+        config, len(corpus.labels), layout, T, F, prepared.spec, n_steps
+    )
     state = init_state(
         model, tx, seed=config.seed, n_frames=T, n_features=F, dropout=config.model.dropout,
         augment_p=config.augment.p, learning_rate=config.train.learning_rate,
+        variables=prepared.variables, frozen=prepared.frozen,
     )  # fmt: skip
     facts = describe(corpus, normaliser, config)
     log = EventLog(run_dir)
@@ -116,6 +122,7 @@ def train(
     ):  # fmt: skip
         if checkpoints.latest_epoch() is None and is_writer():
             log.cut_back(-1)
+            save_kept(run_dir, prepared)
         on_event({"event": "start", "identity": facts["identity"], "checksum": corpus.checksum})
         fitted = fit(
             state, programs, load_epoch=lambda epoch: hand_over(load_epoch(epoch)),
@@ -187,7 +194,12 @@ def split_corpus(config: Config, corpus: Corpus) -> Split:
 def _fit_settings(config: Config) -> FitSettings:
     train = config.train
     return FitSettings(
-        config.seed, train.epochs, train.batch_size, train.best_by, train.early_stop_epochs
+        config.seed,
+        train.epochs,
+        train.batch_size,
+        train.best_by,
+        train.early_stop_epochs,
+        train.buckets,
     )
 
 

@@ -1,6 +1,7 @@
 """What training changes: parameters, statistics, optimiser, random key, swept numbers."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -23,6 +24,8 @@ class TrainState:
       opt_state: state of the optimiser, the learning rate among it.
       key: random key of the run; a step uses `fold_in(key, step)`.
       hyper: numbers that a grid may sweep inside one program: {'dropout', 'augment_p'}.
+      frozen: parameters that a step needs and leaves as they are ({} for most networks); neither
+        the optimiser nor a checkpoint holds them.
     """
 
     step: jax.Array
@@ -31,11 +34,13 @@ class TrainState:
     opt_state: Any
     key: jax.Array
     hyper: dict[str, jax.Array]
+    frozen: Any = struct.field(default_factory=dict)
 
     @property
     def variables(self) -> dict[str, Any]:
         """What `model.apply` takes."""
-        return {"params": self.params, "batch_stats": self.batch_stats}
+        params = merge_params(self.params, self.frozen)
+        return {"params": params, "batch_stats": self.batch_stats}
 
     @property
     def augment_key(self) -> jax.Array:
@@ -43,13 +48,81 @@ class TrainState:
         return jax.random.fold_in(self.key, 2**31 - 1)
 
 
-def make_optimizer(train: TrainConfig) -> optax.GradientTransformation:
-    """The optimiser; its learning rate lives in its state, so that a grid can sweep it."""
+def merge_params(params: Any, frozen: Any) -> Any:
+    """One tree of two nested dictionaries that share no leaf."""
+    if not frozen:
+        return params
+    merged = dict(params)
+    for name, below in frozen.items():
+        merged[name] = merge_params(merged[name], below) if name in merged else below
+    return merged
+
+
+def make_optimizer(train: TrainConfig, n_steps: int | None = None) -> optax.GradientTransformation:
+    """The optimiser; its learning rate lives in its state, so that a grid can sweep it.
+
+    Args:
+      train: rates and their schedule.
+      n_steps: optimiser steps of the whole run, if `needs_steps(train)`.
+    """
     if train.optimizer == "sgd":
-        return optax.inject_hyperparams(optax.sgd)(learning_rate=train.learning_rate)
-    # Only numbers that a grid sweeps are made part of the state.
-    adam = optax.inject_hyperparams(optax.adam, static_args=("b1", "b2", "eps", "eps_root"))
-    return adam(learning_rate=train.learning_rate, eps=train.adam_epsilon)
+        tx = optax.inject_hyperparams(optax.sgd)(learning_rate=train.learning_rate)
+    elif train.weight_decay:
+        static = ("b1", "b2", "eps", "eps_root", "weight_decay")
+        adamw = optax.inject_hyperparams(optax.adamw, static_args=static)
+        tx = adamw(
+            learning_rate=train.learning_rate, eps=train.adam_epsilon,
+            weight_decay=train.weight_decay,
+        )  # fmt: skip
+    else:
+        # Only numbers that a grid sweeps are made part of the state.
+        adam = optax.inject_hyperparams(optax.adam, static_args=("b1", "b2", "eps", "eps_root"))
+        tx = adam(learning_rate=train.learning_rate, eps=train.adam_epsilon)
+    parts = [tx]
+    if train.clip_norm:
+        parts.insert(0, optax.clip_by_global_norm(train.clip_norm))
+    if train.backbone_learning_rate is not None:
+        parts.append(_scale_backbone(train.backbone_learning_rate / train.learning_rate))
+    if needs_steps(train):
+        assert n_steps is not None, "the schedule needs the number of steps"
+        parts.append(optax.scale_by_schedule(make_schedule(train, n_steps)))
+    return tx if len(parts) == 1 else optax.chain(*parts)
+
+
+def needs_steps(train: TrainConfig) -> bool:
+    """Whether the learning rate depends on how many steps the run has."""
+    return train.schedule != "constant" or train.warmup > 0
+
+
+def make_schedule(train: TrainConfig, n_steps: int) -> Callable[[Any], jax.Array]:
+    """What the learning rate is multiplied with at step number 0, 1, ...; at most 1."""
+    n_warm = round(train.warmup * n_steps)
+
+    def schedule(step: Any) -> jax.Array:
+        step = jnp.asarray(step, jnp.float32)
+        rise = (step + 1) / max(n_warm, 1)
+        fall = (n_steps - step) / max(n_steps - n_warm, 1) if train.schedule == "linear" else 1.0
+        return jnp.clip(jnp.minimum(rise, fall), 0.0, 1.0)
+
+    return schedule
+
+
+def _scale_backbone(ratio: float) -> optax.GradientTransformation:
+    """Updates of the parameters below 'backbone' times `ratio`."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        del params
+        if "backbone" not in updates:
+            return updates, state
+        scaled = jax.tree.map(lambda u: u * ratio, updates["backbone"])
+        return updates | {"backbone": scaled}, state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def get_learning_rate(state: TrainState) -> float:
+    """The learning rate that the optimiser's state holds, before any schedule."""
+    return float(jax.device_get(optax.tree_utils.tree_get(state.opt_state, "learning_rate")))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2, 3))
@@ -70,6 +143,8 @@ def init_state(
     dropout: float,
     augment_p: float = 0.0,
     learning_rate: float | None = None,
+    variables: Any = None,
+    frozen: Any = None,
 ) -> TrainState:
     """The state before the first step.
 
@@ -79,9 +154,12 @@ def init_state(
       n_frames, n_features: of the features.
       dropout, augment_p, learning_rate: numbers that live in the state; learning_rate None: the
         optimiser's own.
+      variables: initial variables of what is trained; None: the network's own by the seed.
+      frozen: parameters that are not trained.
     """
     init_key, run_key = jax.random.split(jax.random.key(seed))
-    variables = _init_variables(model, init_key, n_frames, n_features)
+    if variables is None:
+        variables = _init_variables(model, init_key, n_frames, n_features)
     opt_state = tx.init(variables["params"])
     if learning_rate is not None:
         rate = jnp.asarray(learning_rate, jnp.float32)
@@ -96,4 +174,5 @@ def init_state(
             "dropout": jnp.asarray(dropout, jnp.float32),
             "augment_p": jnp.asarray(augment_p, jnp.float32),
         },
+        frozen={} if frozen is None else frozen,
     )

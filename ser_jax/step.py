@@ -1,6 +1,8 @@
 """One step of training, evaluation and prediction: pure functions, wrapped in `parallel`."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any, cast
 
 import flax.linen as nn
@@ -10,7 +12,7 @@ import optax
 
 from ser_jax.batching import Batch
 from ser_jax.metrics import Sums, compute_sums
-from ser_jax.state import TrainState
+from ser_jax.state import TrainState, merge_params
 
 
 def compute_losses(logits_BC: jax.Array, label_B: jax.Array) -> jax.Array:
@@ -25,6 +27,7 @@ def train_step(
     model: nn.Module,
     tx: optax.GradientTransformation,
     axis_name: str | None = None,
+    accumulate: int = 1,
 ) -> tuple[TrainState, Sums]:
     """One optimiser step over the real rows of `batch`.
 
@@ -37,6 +40,7 @@ def train_step(
       model: a network of `models`.
       tx: the optimiser that made `state.opt_state`.
       axis_name: mapped axis over devices; None: one program.
+      accumulate: parts in which the batch is gone through, one after another; divides its rows.
 
     Returns:
       The state after the step, and the sums over all devices' rows.
@@ -44,23 +48,11 @@ def train_step(
     key = jax.random.fold_in(state.key, state.step)
     if axis_name is not None:
         key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
-
-    def compute_loss_sum(params: Any) -> tuple[jax.Array, tuple[Any, Sums]]:
-        logits_BC, updated = model.apply(
-            {"params": params, "batch_stats": state.batch_stats},
-            batch.x_BTF,
-            batch.mask_BT,
-            train=True,
-            dropout=state.hyper["dropout"],
-            rngs={"dropout": key},
-            mutable=["batch_stats"],
-        )
-        losses_B = compute_losses(logits_BC, batch.label_B)
-        sums = compute_sums(losses_B, logits_BC, batch.label_B, batch.weight_B)
-        return sums.loss, (updated.get("batch_stats", {}), sums)
-
-    gradient_fn = jax.grad(compute_loss_sum, has_aux=True)
-    gradients, (batch_stats, sums) = gradient_fn(state.params)
+    gradient_fn = functools.partial(_compute_gradients, state=state, model=model)
+    if accumulate == 1:
+        gradients, batch_stats, sums = gradient_fn(state.batch_stats, batch, key)
+    else:
+        gradients, batch_stats, sums = _accumulate(gradient_fn, state, batch, key, accumulate)
     if axis_name is not None:
         gradients, sums = jax.lax.psum((gradients, sums), axis_name)
     count = jnp.maximum(sums.count, 1.0)
@@ -74,6 +66,58 @@ def train_step(
         opt_state=opt_state,
     )
     return new_state, sums
+
+
+_Gradients = tuple[Any, Any, Sums]
+"""Gradients of the summed loss, running statistics, and the sums."""
+
+
+def _compute_gradients(
+    batch_stats: Any, batch: Batch, key: jax.Array, *, state: TrainState, model: nn.Module
+) -> _Gradients:
+    def compute_loss_sum(params: Any) -> tuple[jax.Array, tuple[Any, Sums]]:
+        logits_BC, updated = model.apply(
+            {"params": merge_params(params, state.frozen), "batch_stats": batch_stats},
+            batch.x_BTF,
+            batch.mask_BT,
+            train=True,
+            dropout=state.hyper["dropout"],
+            rngs={"dropout": key},
+            mutable=["batch_stats"],
+        )
+        losses_B = compute_losses(logits_BC, batch.label_B)
+        sums = compute_sums(losses_B, logits_BC, batch.label_B, batch.weight_B)
+        return sums.loss, (updated.get("batch_stats", {}), sums)
+
+    gradients, (updated, sums) = jax.grad(compute_loss_sum, has_aux=True)(state.params)
+    return gradients, updated, sums
+
+
+def _accumulate(
+    gradient_fn: Callable[..., _Gradients],
+    state: TrainState,
+    batch: Batch,
+    key: jax.Array,
+    n_parts: int,
+) -> _Gradients:
+    """A batch in parts of every `n_parts`-th row, so that each device keeps the rows it has."""
+
+    def cut(x: jax.Array) -> jax.Array:
+        return jnp.swapaxes(x.reshape(-1, n_parts, *x.shape[1:]), 0, 1)
+
+    def body(carry: tuple[Any, Any, Any], part: tuple[jax.Array, Batch]) -> tuple[Any, None]:
+        gradients, batch_stats, total = carry
+        number, rows = part
+        added, batch_stats, sums = gradient_fn(batch_stats, rows, jax.random.fold_in(key, number))
+        return (jax.tree.map(jnp.add, gradients, added), batch_stats, total + sums), None
+
+    n_classes = jax.eval_shape(
+        lambda: gradient_fn(state.batch_stats, jax.tree.map(lambda x: cut(x)[0], batch), key)[2]
+    ).confusion_CC.shape[0]
+    zeros = jax.tree.map(jnp.zeros_like, state.params)
+    start = (zeros, state.batch_stats, Sums.zeros(n_classes))
+    parts = (jnp.arange(n_parts), jax.tree.map(cut, batch))
+    return jax.lax.scan(body, start, parts)[0]
 
 
 def predict_step(variables: Any, batch: Batch, *, model: nn.Module) -> jax.Array:

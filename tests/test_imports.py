@@ -13,7 +13,7 @@ ROOT = Path(ser_jax.__file__).parent
 
 # A pattern may name a package: its own modules import each other freely.
 ROWS = [
-    ["errors", "cores"],
+    ["errors", "cores", "weights"],
     ["files", "progress", "config", "watch"],
     ["meeting"],
     ["audio", "features", "metrics", "parser", "distributed"],
@@ -23,10 +23,11 @@ ROWS = [
     ["step"],
     ["parallel", "probe"],
     ["checkpoint", "pretrained", "report", "grid", "building"],
-    ["loop"],
+    ["loop", "finetuning"],
     ["monitor", "run_dir", "results"],
     ["run"],
-    ["ablation", "classical", "pretrain", "inference", "export"],
+    ["ablation", "classical", "pretraining", "inference"],
+    ["export"],
     ["arguments", "printing"],
     ["cli"],
     ["__main__"],
@@ -36,7 +37,7 @@ ROW = {name: number for number, row in enumerate(ROWS) for name in row}
 PURE = ["features", "augment.*", "models.*", "metrics", "state", "step", "parallel", "grid"]
 # What only these modules may import (patterns).
 RESERVED = {
-    "transformers": ["models.wav2vec2", "pretrained", "export"],
+    "transformers": ["models.wav2vec2.*"],
     "soundfile": ["audio"],
     "audioread": ["audio"],
     "jsonargparse": ["parser", "arguments"],
@@ -44,9 +45,10 @@ RESERVED = {
     "rich": ["progress", "printing", "report.*"],
 }
 # The builder is a subclass of tensorflow_datasets' own, so the module itself is imported late.
-LATE = "ser_jax.corpora.builder"
+# Modules of classes derived from transformers' own are imported late as well.
+LATE = ["corpora.builder", "models.wav2vec2.*"]
 LAZY = [
-    LATE,
+    *(f"ser_jax.{name.removesuffix('.*')}" for name in LATE),
     "grain",
     "transformers",
     "librosa",
@@ -127,7 +129,9 @@ def test_package_is_imported_only_where_it_belongs(package):
 @pytest.mark.parametrize("name", MODULES)
 def test_heavy_package_is_imported_inside_functions_only(name):
     heavy = [f for f in find_top_imports(MODULES[name]) for package in LAZY if within(f, package)]
-    assert not heavy or f"ser_jax.{name}" == LATE
+    allowed = ["ser_jax.models.wav2vec2.architecture"]
+    heavy = [f for f in heavy if not any(within(f, light) for light in allowed)]
+    assert not heavy or matches(name, LATE)
 
 
 def test_loop_knows_no_report():

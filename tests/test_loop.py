@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 
 from ser_jax.batching import PADDING
 from ser_jax.errors import UserError
@@ -23,7 +24,7 @@ class Played:
     The state counts steps and adds up what it saw, so that another order is another state.
     """
 
-    layout = Layout()
+    layout, multiple = Layout(), 1
 
     def __init__(self, played, resumed_after):
         self.played, self.resumed_after = played, resumed_after
@@ -71,10 +72,16 @@ class Memory:
         return self.kept[epoch][0]
 
 
+@struct.dataclass
+class State:
+    step: int
+    variables: Any
+    opt_state: Any
+    frozen: Any
+
+
 def make_state(step: int, trace: int) -> Any:
-    hyperparams = {"learning_rate": jnp.float32(0.5)}
-    opt_state = SimpleNamespace(hyperparams=hyperparams)
-    return SimpleNamespace(step=step, variables=trace, opt_state=opt_state)
+    return State(step, trace, {"learning_rate": jnp.float32(0.5)}, {"kept": 1})
 
 
 def make_sums(loss, hits):

@@ -59,8 +59,9 @@ class DataConfig:
 class FeaturesConfig:
     """Waveform to features, with librosa's conventions; all but `kind` not stated in the study."""
 
-    kind: Literal["mfcc", "logmel"] = "mfcc"
-    """Input of the networks: mfcc, or the log-mel spectrogram itself."""
+    kind: Literal["mfcc", "logmel", "wave"] = "mfcc"
+    """Input of the networks: mfcc, the log-mel spectrogram itself, or the samples (wave), which
+    the network normalises on its own; the keys below then count for the report's figure alone."""
     n_fft: int = 2048
     """Length of the Hann window and of the FFT, in samples."""
     hop_length: int = 512

@@ -67,6 +67,21 @@ class TrainConfig:
     """Optimiser: adam, or plain sgd."""
     learning_rate: float = 1e-3
     """Step size of the optimiser."""
+    backbone_learning_rate: float | None = None
+    """Step size below the head of a pre-trained network; none: the same."""
+    schedule: Literal["constant", "linear"] = "constant"
+    """After the warm-up the learning rate stays (constant, the study's), or falls to 0 (linear)."""
+    warmup: float = 0.0
+    """Share of all steps over which the learning rate rises from 0."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of adam."""
+    clip_norm: float = 0.0
+    """Greatest norm of the gradient, which is scaled down to it; 0: any."""
+    accumulate: int = 1
+    """Parts in which a step goes through its batch, one after another, to save memory."""
+    buckets: int = 1
+    """Batches of clips of like length, by this many lengths, each cut to its longest; 1: all are
+    padded to the longest of all, as in the study. Takes model.mask_padding=true."""
     adam_epsilon: float = 1e-7
     """Added to the root of the second moment (not stated in the study; Keras' default)."""
     best_by: Literal["accuracy", "loss"] = "accuracy"
@@ -79,8 +94,14 @@ class TrainConfig:
     """Write a profiler trace of this many steps of the first epoch; 0: none."""
 
     def __post_init__(self) -> None:
-        check_min("train", self, 1, "epochs", "batch_size")
-        check_min("train", self, 0, "early_stop_epochs", "profile")
+        check_min("train", self, 1, "epochs", "batch_size", "accumulate", "buckets")
+        check_min("train", self, 0, "early_stop_epochs", "profile", "weight_decay", "clip_norm")
+        check(0 <= self.warmup < 1, f"train.warmup={self.warmup}: must lie in [0, 1)")
+        check(
+            self.backbone_learning_rate is None or self.backbone_learning_rate > 0,
+            f"train.backbone_learning_rate={self.backbone_learning_rate}: must be positive; to "
+            "train nothing of the backbone, set backbone.freeze=all",
+        )
         for name in ("learning_rate", "adam_epsilon"):
             value = getattr(self, name)
             check(value > 0, f"train.{name}={value}: must be positive")

@@ -15,7 +15,8 @@ from ser_jax.building import build
 from ser_jax.checkpoint import Checkpoints
 from ser_jax.config import Config, compute_identity
 from ser_jax.errors import UserError, check
-from ser_jax.features import Normaliser, count_frames
+from ser_jax.features import Normaliser, count_feature_frames
+from ser_jax.finetuning import init_trained, load_kept
 from ser_jax.parallel import Programs
 from ser_jax.run_dir import CONFIG_FILE, METRICS_FILE, load_config, load_tree
 from ser_jax.runtime import settle
@@ -100,17 +101,22 @@ def _load_best(
         checksum, best_epoch = str(facts["checksum"]), int(facts["best_epoch"])
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged(checkpoints.folder) from error
-    model, tx, programs = build(config.model, config.train, len(labels))
-    n_frames = count_frames(n_samples, config.features.hop_length)
+    spec, kept = None, {}
+    if config.model.name == "wav2vec2":
+        spec, kept = load_kept(run_dir, config)
+    model, tx, programs = build(config.model, config.train, len(labels), spec=spec, n_steps=1)
+    n_frames = count_feature_frames(config.features, n_samples)
     like = _describe_state(lambda: init_state(
-        model, tx, seed=0, n_frames=n_frames, n_features=len(mean_F), dropout=0.0
+        model, tx, seed=0, n_frames=n_frames, n_features=len(mean_F), dropout=0.0,
+        variables=None if spec is None else init_trained(config.model, spec, len(labels)),
     ))  # fmt: skip
+    variables = checkpoints.load_state(best_epoch, like).replace(frozen=kept).variables
     return LoadedRun(
         run_dir=run_dir,
         config=config,
         labels=labels,
         programs=programs,
-        variables=checkpoints.load_state(best_epoch, like).variables,
+        variables=variables,
         normaliser=Normaliser(jnp.asarray(mean_F), jnp.asarray(std_F)),
         n_samples=n_samples,
         checksum=checksum,

@@ -12,7 +12,7 @@ import numpy as np
 from ser_jax.audio import load_int16
 from ser_jax.batching import Dataset, compute_features
 from ser_jax.errors import check
-from ser_jax.features import count_frames
+from ser_jax.features import count_feature_frames, count_least_samples
 from ser_jax.inference.loading import LoadedRun, load_run
 from ser_jax.inputs import make_fast_front_end
 from ser_jax.progress import progress
@@ -77,15 +77,15 @@ def _cut_files(
     run: LoadedRun, names: Sequence[str], advance: Callable[[float], None]
 ) -> Iterator[_Window]:
     """The windows of all files; one file is in memory at a time."""
-    rate_hz, n_fft = run.config.data.rate_hz, run.config.features.n_fft
+    rate_hz, least = run.config.data.rate_hz, count_least_samples(run.config.features)
     for name in names:
         wave_N = load_int16(name, rate_hz)
         check(
-            len(wave_N) >= n_fft,
+            len(wave_N) >= least,
             f"{name}: {len(wave_N) / rate_hz:.3f} s long; the least is one analysis window, "
-            f"{n_fft / rate_hz:.3f} s ({n_fft} samples); give a longer recording",
+            f"{least / rate_hz:.3f} s ({least} samples); give a longer recording",
         )
-        bounds = list_windows(len(wave_N), run.n_samples, least=n_fft)
+        bounds = list_windows(len(wave_N), run.n_samples, least=least)
         for start, end in bounds:
             yield _Window(name, start, end, wave_N[start:end])
             advance(1 / len(bounds))
@@ -121,7 +121,7 @@ def _predict_batch(run: LoadedRun, windows: Sequence[_Window]) -> Iterator[Predi
     x_BTF = compute_features(front_end, wave_BN, chunk=_BATCH)
     dataset = Dataset(
         x_BTF=jnp.asarray(x_BTF),
-        frames_B=jnp.asarray(count_frames(length_B, config.features.hop_length), jnp.int32),
+        frames_B=jnp.asarray(count_feature_frames(config.features, length_B), jnp.int32),
         label_B=jnp.zeros(_BATCH, jnp.int32),
         normaliser=run.normaliser,
         draw=jnp.zeros((), jnp.int32),

@@ -1,0 +1,56 @@
+"""Names and shapes of wav2vec 2.0's parameters in PyTorch and in Flax."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+_WEIGHT_NORM = re.compile(r"(.*pos_conv_embed\.conv)\.(?:parametrizations\.weight\.)?(\w+)$")
+_SPELLINGS = {"original0": "weight_g", "original1": "weight_v"}
+
+
+def to_flax(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """PyTorch's tensors by name to Flax' tree.
+
+    A linear layer's weight [out, in] becomes a kernel [in, out], a convolution's [out, in, K] one
+    [K, in, out], a norm's a scale; both spellings of the weight norm are understood.
+    """
+    flat: dict[tuple[str, ...], np.ndarray] = {}
+    for name, tensor in tensors.items():
+        if match := _WEIGHT_NORM.match(name):
+            name = f"{match[1]}.{_SPELLINGS.get(match[2], match[2])}"
+        *path, last = name.split(".")
+        if last == "weight":
+            last = "scale" if tensor.ndim == 1 else "kernel"
+            tensor = tensor.transpose()
+        flat[(*path, last)] = np.ascontiguousarray(tensor)
+    return unflatten_dict(flat)
+
+
+def to_torch(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Flax' tree to PyTorch's tensors by name, the reverse of `to_flax`."""
+    tensors = {}
+    for path, leaf in flatten_dict(params).items():
+        array, last = np.asarray(leaf, np.float32), path[-1]
+        if last in ("kernel", "scale"):
+            array, last = array.transpose(), "weight"
+        tensors[".".join((*path[:-1], last))] = np.ascontiguousarray(array)
+    return tensors
+
+
+def merge_lora(params: Mapping[str, Any], alpha: float) -> dict[str, Any]:
+    """The tree with low-rank additions lora_a [in, r], lora_b [r, out] put into its kernels."""
+    merged = {}
+    for name, below in params.items():
+        if not isinstance(below, Mapping):
+            merged[name] = below
+        elif "lora_a" in below:
+            a, b = np.asarray(below["lora_a"]), np.asarray(below["lora_b"])
+            rest = {k: v for k, v in below.items() if not k.startswith("lora_")}
+            kernel = np.asarray(rest["kernel"]) + a @ b * (alpha / a.shape[1])
+            merged[name] = rest | {"kernel": kernel}
+        else:
+            merged[name] = merge_lora(below, alpha)
+    return merged

@@ -38,6 +38,8 @@ def parse(argv: list[str]) -> Command:
         made = make_config(config.DataConfig, options["data"])
     elif name == "train":
         made = make_config(config.Config, options)
+    elif name == "pretrain":
+        made = make_config(config.PretrainConfig, options)
     elif name == "ablate":
         given = {token.partition("=")[0][2:] for token in argv if token.startswith("--")}
         made = _make_grid(commands[name], options, given)
@@ -150,6 +152,11 @@ def _fill_train(parser: Parser) -> None:
     parser.add_keys(config.Config)
 
 
+def _fill_pretrain(parser: Parser) -> None:
+    _add_config_file(parser)
+    parser.add_keys(config.PretrainConfig)
+
+
 def _fill_ablate(parser: Parser) -> None:
     _add_config_file(parser)
     text = (
@@ -196,6 +203,14 @@ def _fill_predict(parser: Parser) -> None:
     )
 
 
+def _fill_export(parser: Parser) -> None:
+    _add_run_dir(parser)
+    text = "Folder to write: new, or empty."
+    parser.add_argument("dir", type=str, metavar="DIR", help=text)
+    text = "transformers: config.json, model.safetensors and preprocessor_config.json for PyTorch."
+    parser.add_key("format", Literal["transformers"], "transformers", text)
+
+
 def _fill_report(parser: Parser) -> None:
     text = "A run directory, or the folder of an ablation."
     parser.add_argument("dir", type=str, metavar="DIR", help=text)
@@ -209,6 +224,11 @@ def _add_run_dir(parser: Parser) -> None:
 _COMMANDS = {
     "prepare": ("[--data.KEY VALUE ...]", "Decode a corpus once, into the store.", _fill_prepare),
     "train": ("[--config FILE] [--KEY VALUE ...]", "Train one network.", _fill_train),
+    "pretrain": (
+        "--data.root DIR [--config FILE] [--KEY VALUE ...]",
+        "Pre-train wav2vec 2.0 on recordings without labels.",
+        _fill_pretrain,
+    ),
     "evaluate": ("RUN_DIR [--KEY VALUE ...]", "Measure a trained run.", _fill_evaluate),
     "predict": (
         "RUN_DIR FILE... [--format table|json|csv]",
@@ -219,6 +239,11 @@ _COMMANDS = {
         "[--config FILE] [--KEY VALUE ...]",
         "Train a grid of runs and compare them.",
         _fill_ablate,
+    ),
+    "export": (
+        "RUN_DIR DIR [--format transformers]",
+        "Write a wav2vec2 run for PyTorch's transformers.",
+        _fill_export,
     ),
     "report": ("DIR", "Write the tables and figures of a folder again.", _fill_report),
 }

@@ -3,6 +3,7 @@
 import io
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,9 @@ FULL_SCALE = 32768  # int16 samples per unit of a float waveform
 _SOURCE_RATES_HZ = (1000, 768000)  # a damaged header must not ask for gigabytes when resampled
 
 
-def load_audio(path: str | Path, rate_hz: int) -> np.ndarray:
+def load_audio(
+    path: str | Path, rate_hz: int, start_s: float = 0.0, length_s: float | None = None
+) -> np.ndarray:
     """A sound file as one mono waveform, full scale being 1.
 
     Channels are averaged, and another rate is resampled with librosa's soxr_hq.
@@ -20,6 +23,7 @@ def load_audio(path: str | Path, rate_hz: int) -> np.ndarray:
     Args:
       path: wav, flac, ogg or mp3 file of any rate and any number of channels.
       rate_hz: rate of the result, in Hz.
+      start_s, length_s: part of the file to read, in seconds; None: to its end.
 
     Returns:
       float32 [N].
@@ -28,7 +32,7 @@ def load_audio(path: str | Path, rate_hz: int) -> np.ndarray:
       UserError: the file is missing, unreadable, no audio, truncated, empty, or holds NaN or inf.
     """
     path = Path(path)
-    wave_NC, source_hz = _read(path)
+    wave_NC, source_hz = _read(path, start_s, length_s)
     _check_complete_wav(path)
     check(len(wave_NC) > 0, f"{path}: holds no samples; remove it or record it again")
     check(
@@ -75,7 +79,21 @@ def decode_flac(flac: bytes) -> np.ndarray:
     return soundfile.read(io.BytesIO(flac), dtype="int16")[0]
 
 
-def _read(path: Path) -> tuple[np.ndarray, int]:
+def measure_audio(path: str | Path) -> float:
+    """Length of a sound file in seconds, by its header.
+
+    Raises:
+      UserError: the file is missing, unreadable, or no audio.
+    """
+    import soundfile
+
+    try:
+        return soundfile.info(str(path)).duration
+    except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
+        raise UserError(f"{path}: cannot be decoded; give a wav, flac, ogg or mp3 file") from error
+
+
+def _read(path: Path, start_s: float = 0.0, length_s: float | None = None) -> tuple[Any, int]:
     """Samples, float32 [N, channels], and rate in Hz."""
     import soundfile
 
@@ -95,8 +113,11 @@ def _read(path: Path) -> tuple[np.ndarray, int]:
                 f"{path}: its header says {file.samplerate} Hz; "
                 f"needs a file between {low} and {high} Hz",
             )
-            expected = file.frames
-            wave_NC = file.read(dtype="float32", always_2d=True)
+            start = round(start_s * file.samplerate)
+            wanted = -1 if length_s is None else round(length_s * file.samplerate)
+            expected = 0 if start_s or wanted >= 0 else file.frames
+            file.seek(min(start, file.frames))
+            wave_NC = file.read(wanted, dtype="float32", always_2d=True)
             lossless = file.format in ("FLAC", "WAV", "WAVEX", "RF64")
             rate_hz = file.samplerate
     except (soundfile.LibsndfileError, RuntimeError) as error:

@@ -21,6 +21,7 @@ _REMEDIES = {
 }
 _INTERRUPTED = {
     "train": "; the same command goes on from the last finished epoch",
+    "pretrain": "; the same command goes on from the last finished epoch",
     "ablate": "; the same command goes on with what is left of the grid",
     "prepare": "; the same command starts over, a download goes on where it stopped",
 }
@@ -139,6 +140,24 @@ def _ablate(command: Command) -> None:
     print(f"{command.config.out}: results.md, results.csv, results.json, figures, cells")
 
 
+def _pretrain(command: Command) -> None:
+    from ser_jax.pretrain import pretrain
+    from ser_jax.runtime import use_all_cores
+
+    use_all_cores(command.config.parallel, command.config.train.batch_size)
+    pretrain(command.config)
+    run_dir = command.config.run_dir
+    print(f"{run_dir}: backbone (for --backbone.path of ser-jax train), events.jsonl, checkpoints")
+
+
+def _export(command: Command) -> None:
+    from ser_jax.export import export
+
+    options = command.options
+    folder = export(options["run_dir"], options["dir"], options["format"])
+    print(f"{folder}: config.json, model.safetensors, preprocessor_config.json")
+
+
 def _report(command: Command) -> None:
     from ser_jax.report import rebuild
 
@@ -152,5 +171,7 @@ _RUN: dict[str, Callable[[Command], None]] = {
     "evaluate": _evaluate,
     "predict": _predict,
     "ablate": _ablate,
+    "pretrain": _pretrain,
+    "export": _export,
     "report": _report,
 }

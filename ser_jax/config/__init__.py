@@ -7,6 +7,7 @@ where the study is silent; their defaults are Keras' or librosa's, since the stu
 from ser_jax.config.backbone import BackboneConfig
 from ser_jax.config.data import AugmentConfig, DataConfig, FeaturesConfig, Protocol
 from ser_jax.config.experiments import AblationConfig, Config, Experiment
+from ser_jax.config.pretraining import PretrainConfig, UnlabelledConfig
 from ser_jax.config.training import ModelConfig, ParallelConfig, TrainConfig
 from ser_jax.config.trees import compute_identity, flatten, list_settings, override, to_dict
 
@@ -20,8 +21,10 @@ __all__ = [
     "FeaturesConfig",
     "ModelConfig",
     "ParallelConfig",
+    "PretrainConfig",
     "Protocol",
     "TrainConfig",
+    "UnlabelledConfig",
     "compute_identity",
     "flatten",
     "list_settings",

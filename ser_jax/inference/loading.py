@@ -17,6 +17,7 @@ from ser_jax.config import Config, compute_identity
 from ser_jax.errors import UserError, check
 from ser_jax.features import Normaliser, count_feature_frames
 from ser_jax.finetuning import init_trained, load_kept
+from ser_jax.models import BackboneSpec
 from ser_jax.parallel import Programs
 from ser_jax.run_dir import CONFIG_FILE, METRICS_FILE, load_config, load_tree
 from ser_jax.runtime import settle
@@ -39,6 +40,8 @@ class LoadedRun:
     checksum: str
     """Of the recordings it was trained on; see `Corpus.checksum`."""
     best_epoch: int
+    spec: BackboneSpec | None = None
+    """The backbone of a wav2vec2."""
 
 
 def load_run(run_dir: str | Path) -> LoadedRun:
@@ -121,6 +124,7 @@ def _load_best(
         n_samples=n_samples,
         checksum=checksum,
         best_epoch=best_epoch,
+        spec=spec,
     )
 
 

@@ -135,7 +135,7 @@ def init_params(
     def init(key: jax.Array) -> dict[tuple[str, ...], jax.Array]:
         n_least = spec.architecture.receptive_field
         x_BTF, mask_BT = jnp.zeros((1, n_least, 1)), jnp.ones((1, n_least), bool)
-        made = flatten_dict(model.init(key, x_BTF, mask_BT, train=False)["params"])
+        made: dict[Any, Any] = flatten_dict(model.init(key, x_BTF, mask_BT, train=False)["params"])
         return {path: leaf for path, leaf in made.items() if path not in have}
 
     key = jax.random.split(jax.random.key(seed))[0]  # as state.init_state

@@ -1,5 +1,6 @@
 """fit(): epochs, validation, best epoch, early stop, resumption; says what happens by events."""
 
+import dataclasses
 import functools
 import math
 import time
@@ -160,7 +161,7 @@ def fit(
         seconds = time.perf_counter() - start_s
         on_event(make_epoch_event(epoch, int(state.step), figures, best_epoch, seconds))
         progress = {"best_score": best_score, "best_epoch": best_epoch}
-        trained = state.replace(frozen={})
+        trained = dataclasses.replace(state, frozen={})
         checkpoints.save(epoch, trained, facts | progress, best_epoch=best_epoch)
     best_state = state if best_epoch == epoch else _load(checkpoints, best_epoch, state)
     return FitResult(best_epoch, epoch, int(state.step), best_state)
@@ -193,4 +194,5 @@ def _cut_epoch(
 
 def _load(checkpoints: Checkpoints | SharedCheckpoints, epoch: int, state: Any) -> TrainState:
     """The state of an epoch; what is not trained is not in the checkpoint."""
-    return checkpoints.load_state(epoch, state.replace(frozen={})).replace(frozen=state.frozen)
+    trained = dataclasses.replace(state, frozen={})
+    return dataclasses.replace(checkpoints.load_state(epoch, trained), frozen=state.frozen)

@@ -116,7 +116,7 @@ def make_pretrain_step(
     )
 
     train = config.train
-    model = PretrainNetwork(architecture, jnp.dtype(train.dtype), train.remat)
+    model: Any = PretrainNetwork(architecture, jnp.dtype(train.dtype), train.remat)
 
     def step(
         carry: tuple[TrainState, Figures], crops: Crops, row_B: jax.Array

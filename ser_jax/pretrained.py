@@ -157,14 +157,15 @@ def _describe(architecture: Architecture) -> dict[tuple[str, ...], tuple[int, ..
 
     x_BN = jnp.zeros((1, architecture.receptive_field))
     tree = jax.eval_shape(Backbone(architecture).init, jax.random.key(0), x_BN)["params"]
-    return {path: leaf.shape for path, leaf in flatten_dict(tree).items()}
+    flat: dict[Any, Any] = flatten_dict(tree)
+    return {path: leaf.shape for path, leaf in flat.items()}
 
 
 def _check_shapes(
     tree: dict[str, Any], shapes: dict[tuple[str, ...], tuple[int, ...]], folder: Path
 ) -> dict[str, Any]:
     """What of `tree` has a place in the network, or an error that names what does not fit."""
-    flat = flatten_dict(tree)
+    flat: dict[Any, Any] = flatten_dict(tree)
     for path, shape in shapes.items():
         name = ".".join(path)
         check(path in flat, f"{folder}: lacks the tensor {name} {list(shape)} of its config.json")

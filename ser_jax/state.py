@@ -78,7 +78,7 @@ def make_optimizer(train: TrainConfig, n_steps: int | None = None) -> optax.Grad
         # Only numbers that a grid sweeps are made part of the state.
         adam = optax.inject_hyperparams(optax.adam, static_args=("b1", "b2", "eps", "eps_root"))
         tx = adam(learning_rate=train.learning_rate, eps=train.adam_epsilon)
-    parts = [tx]
+    parts: list[optax.GradientTransformation] = [tx]
     if train.clip_norm:
         parts.insert(0, optax.clip_by_global_norm(train.clip_norm))
     if train.backbone_learning_rate is not None:

@@ -79,8 +79,8 @@ def predict(run_dir: Path, part: str) -> tuple[np.ndarray, np.ndarray, dict[str,
     inputs = load_inputs(config.data, config.features)
     corpus = inputs.corpus
     split = split_corpus(config, corpus)
-    kind, masked = config.features.normalise, config.model.mask_padding
-    normaliser = fit_to_training(inputs, split.train, kind, masked)
+    masked = config.model.mask_padding
+    normaliser = fit_to_training(inputs, split.train, config.features, masked)
     _, _, programs = build(config.model, config.train, 8)
     metrics = json.loads((run_dir / "metrics.json").read_text())
     checkpoints = Checkpoints(run_dir / "checkpoints", read_only=True)
@@ -340,7 +340,7 @@ def test_augmentation_touches_training_clips_only(when):
     config = make_config(None, changes)
     inputs = load_inputs(config.data, config.features)
     split = split_corpus(config, inputs.corpus)
-    normaliser = fit_to_training(inputs, split.train, "coefficient", False)
+    normaliser = fit_to_training(inputs, split.train, config.features, False)
     plain = make_dataset(inputs, normaliser)
     with open_epochs(inputs, plain, split.train, config.augment, seed=0, epochs=2) as load_epoch:
         first, second = (np.asarray(load_epoch(epoch).x_BTF) for epoch in (1, 2))
@@ -357,7 +357,7 @@ def test_what_the_networks_see_of_training_clips_sets_the_scale():
     config = make_config(None)
     inputs = load_inputs(config.data, config.features)
     split = split_corpus(config, load_corpus(config.data))
-    normaliser = fit_to_training(inputs, split.train, "coefficient", False)
+    normaliser = fit_to_training(inputs, split.train, config.features, False)
     index_B = jnp.asarray(split.train)
     x_BTF = np.asarray(take(make_dataset(inputs, normaliser), index_B).x_BTF)
     np.testing.assert_allclose(x_BTF.mean((0, 1)), 0, atol=1e-3)

@@ -55,8 +55,8 @@ class Trained(NamedTuple):
 def make_plan(cell: Cell, inputs: Inputs) -> Plan:
     """The cell's clips and normaliser."""
     split = split_corpus(cell.config, inputs.corpus)
-    kind, masked = cell.config.features, cell.config.model.mask_padding
-    return Plan(cell, split, fit_to_training(inputs, split.train, kind, masked))
+    features, masked = cell.config.features, cell.config.model.mask_padding
+    return Plan(cell, split, fit_to_training(inputs, split.train, features, masked))
 
 
 def write_cell(plan: Plan, inputs: Inputs, trained: Trained) -> None:

@@ -1,6 +1,6 @@
 """wav2vec 2.0 without a head: samples to the hidden states of every layer."""
 
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -26,7 +26,8 @@ class Encoder(nn.Module):
     remat: bool = False
 
     def setup(self) -> None:
-        self.pos_conv_embed = PositionalConvEmbedding(self.config, dtype=self.dtype)
+        config: Any = self.config  # has what transformers' modules read
+        self.pos_conv_embed = PositionalConvEmbedding(config, dtype=self.dtype)
         self.layer_norm = LayerNorm(self.config.layer_norm_eps, self.dtype)
         self.layers = Layers(self.config, self.dtype, self.lora, self.form, self.remat)
 
@@ -62,11 +63,11 @@ class Backbone(nn.Module):
     attention: str = "auto"
 
     def setup(self) -> None:
-        form = self.attention
+        form, config = self.attention, cast(Any, self.config)
         if form == "auto":
             form = "fused" if jax.default_backend() == "gpu" else "plain"
         self.feature_extractor = FeatureEncoder(self.config, self.dtype)
-        self.feature_projection = FeatureProjection(self.config, dtype=self.dtype)
+        self.feature_projection = FeatureProjection(config, dtype=self.dtype)
         self.masked_spec_embed = self.param(
             "masked_spec_embed", nn.initializers.uniform(1.0), (self.config.hidden_size,)
         )
@@ -124,7 +125,7 @@ class Backbone(nn.Module):
         h_BTH, normed_BTC = self.feature_projection(z_BTC, train=train)
         fill_H = self.masked_spec_embed.astype(self.dtype)
         if time_mask_BT is not None:
-            h_BTH = jnp.where(time_mask_BT[:, :, None], fill_H, h_BTH)
+            h_BTH = jnp.where(time_mask_BT[:, :, None], fill_H[None, None, :], h_BTH)
         elif train and self.config.apply_spec_augment and not self.is_initializing():
             real_BT = jnp.ones(h_BTH.shape[:2], bool) if mask_BT is None else mask_BT
             key = self.make_rng("dropout")

@@ -13,7 +13,7 @@ from transformers.models.wav2vec2 import modeling_flax_wav2vec2 as hf
 
 from ser_jax.models.layers import drop
 from ser_jax.models.wav2vec2.architecture import Architecture
-from ser_jax.models.wav2vec2.convolutions import LayerNorm
+from ser_jax.models.wav2vec2.convolutions import LayerNorm, along_last
 
 
 class Lora(NamedTuple):
@@ -49,7 +49,8 @@ class LoraDense(nn.Dense):
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
         bias = self.param("bias", self.bias_init, shape[1:], self.param_dtype)
         x = inputs.astype(self.dtype)
-        y = x @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+        y = x @ kernel.astype(self.dtype)
+        y = y + along_last(bias, y)
         if self.lora is None:
             return y
         rank = self.lora.rank
@@ -128,7 +129,7 @@ class FeatureProjection(hf.FlaxWav2Vec2FeatureProjection):
 class Layer(hf.FlaxWav2Vec2EncoderLayerStableLayerNorm):
     """A transformer layer of either layout: norms before the blocks (stable), or after."""
 
-    config: Architecture
+    config: Any  # an Architecture
     lora: Lora | None = None
     form: str = "plain"
 

@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from transformers.modeling_flax_utils import ACT2FN
 from transformers.models.wav2vec2 import modeling_flax_wav2vec2 as hf
 
 from ser_jax.models.wav2vec2.architecture import Architecture
@@ -122,6 +123,11 @@ def _compute_kernel_gradient(x_BTC: jax.Array, g_BTD: jax.Array, K: int, groups:
 convolve_same.defvjp(_forward_same, _backward_same)
 
 
+def along_last(vector: jax.Array, x: jax.Array) -> jax.Array:
+    """`vector` [H] with the rank and type of `x` [..., H]."""
+    return vector.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+
+
 class _Kernel(nn.Module):
     """The parameters of an `nn.Conv`, under its names."""
 
@@ -158,14 +164,14 @@ class ConvLayer(nn.Module):
         config, number = self.config, self.layer_id
         n_in = config.conv_dim[number - 1] if number else 1
         shape = (config.conv_kernel[number], n_in, config.conv_dim[number])
-        self.conv = _Kernel(shape, config.conv_bias)
+        self.conv: Any = _Kernel(shape, config.conv_bias)
         self.norm = config.feat_extract_norm if number == 0 else ""
         if config.feat_extract_norm == "layer":
             self.norm = "layer"
-            self.layer_norm = LayerNorm(config.layer_norm_eps, self.dtype)
+            self.layer_norm: Any = LayerNorm(config.layer_norm_eps, self.dtype)
         elif number == 0:
             self.layer_norm = _Scale(config.conv_dim[0])
-        self.activation = hf.ACT2FN[config.feat_extract_activation]
+        self.activation = ACT2FN[config.feat_extract_activation]
 
     def __call__(self, x_BTC: jax.Array) -> jax.Array:
         kernel, bias = self.conv()
@@ -173,33 +179,30 @@ class ConvLayer(nn.Module):
         stride = self.config.conv_stride[self.layer_id]
         if self.norm == "group":
             return self.activation(self._convolve_and_norm(x_BTC, kernel, stride))
-        h_BTD = convolve(x_BTC, kernel.astype(self.dtype), stride)
+        h_BTD: Any = convolve(x_BTC, kernel.astype(self.dtype), stride)
         if bias is not None:
-            h_BTD = h_BTD + bias.astype(self.dtype)
+            h_BTD = h_BTD + along_last(bias, h_BTD)
         if self.norm == "layer":
             h_BTD = self.layer_norm(h_BTD)
         return self.activation(h_BTD)
 
     def _convolve_and_norm(self, x_BTC: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-        """The convolution and a norm of every channel over all frames, padding too, at once.
+        """The convolution of few channels, then a norm of each channel over all frames, padding too.
 
-        The mean and variance of a channel over time follow from those of the patches, K x C
-        numbers and their products, so the convolution's output is written once and never read
-        for its statistics. A bias would be subtracted again with the mean.
+        A bias would be subtracted again with the mean. Patches less their mean give outputs without
+        one, so that these are gone through once for their variance.
         """
         K, C, D = kernel.shape
         n_out = (x_BTC.shape[1] - K) // stride + 1
-        weight = kernel.reshape(K * C, D).astype(jnp.float32)
         taps = [x_BTC[:, k : k + (n_out - 1) * stride + 1 : stride] for k in range(K)]
         patches = jnp.concatenate(taps, axis=-1).astype(jnp.float32)
-        mean_B1P = patches.mean(axis=1, keepdims=True)
-        patches = patches - mean_B1P
-        covariance = jnp.einsum("btp,btq->bpq", patches, patches) / n_out
-        variance_BD = jnp.einsum("bpq,pd,qd->bd", covariance, weight, weight)
+        patches = patches - patches.mean(axis=1, keepdims=True)
+        h_BTD = patches @ kernel.reshape(K * C, D).astype(jnp.float32)
+        variance = jnp.square(h_BTD).mean(axis=1, keepdims=True)
         scale, bias = self.layer_norm()
-        factor_BD = scale * jax.lax.rsqrt(jnp.maximum(variance_BD, 0) + self.config.layer_norm_eps)
-        weight_BPD = (weight * factor_BD[:, None, :]).astype(self.dtype)
-        return patches.astype(self.dtype) @ weight_BPD + bias.astype(self.dtype)
+        factor = jax.lax.rsqrt(variance + self.config.layer_norm_eps)
+        h_BTD = h_BTD * (factor * along_last(scale, factor)) + along_last(bias, h_BTD)
+        return h_BTD.astype(self.dtype)
 
 
 class LayerNorm(nn.Module):
@@ -219,8 +222,8 @@ class LayerNorm(nn.Module):
         x = x.astype(jnp.float32)
         x = x - x.mean(axis=-1, keepdims=True)
         variance = jnp.square(x).mean(axis=-1, keepdims=True)
-        x = x * (jax.lax.rsqrt(variance + self.epsilon) * scale) + bias
-        return x.astype(self.dtype)
+        x = x * (jax.lax.rsqrt(variance + self.epsilon) * along_last(scale, x))
+        return (x + along_last(bias, x)).astype(self.dtype)
 
 
 class ConvLayers(nn.Module):
@@ -257,13 +260,14 @@ class PositionalConvEmbedding(hf.FlaxWav2Vec2PositionalConvEmbedding):
 
     def setup(self) -> None:
         self.conv = _WeightNormKernel(self.config, dtype=self.dtype)
-        self.activation = hf.ACT2FN[self.config.feat_extract_activation]
+        self.activation = ACT2FN[self.config.feat_extract_activation]
         self.num_pad_remove = 1 if self.config.num_conv_pos_embeddings % 2 == 0 else 0
 
     def __call__(self, hidden_states: jax.Array) -> jax.Array:
         kernel, bias = self.conv()
         groups = self.config.num_conv_pos_embedding_groups
-        h = convolve_same(hidden_states.astype(self.dtype), kernel, groups) + bias
+        h: Any = convolve_same(hidden_states.astype(self.dtype), kernel, groups)
+        h = h + along_last(bias, h)
         if self.num_pad_remove > 0:
             h = h[:, : -self.num_pad_remove]
         return self.activation(h)

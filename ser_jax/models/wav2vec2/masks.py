@@ -58,7 +58,8 @@ def augment_spectrum(
         mask_BT = draw_spans(
             time_key, frames_B, T, config.mask_time_prob, config.mask_time_length, least=2
         )
-        h_BTH = jnp.where(mask_BT[:, :, None], fill_H.astype(h_BTH.dtype), h_BTH)
+        fill_H = fill_H.astype(h_BTH.dtype)[None, None, :]
+        h_BTH = jnp.where(mask_BT[:, :, None], fill_H, h_BTH)
     if config.mask_feature_prob > 0:
         all_B = jnp.full((B,), H, jnp.int32)
         mask_BH = draw_spans(

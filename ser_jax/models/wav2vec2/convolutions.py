@@ -187,7 +187,7 @@ class ConvLayer(nn.Module):
         return self.activation(h_BTD)
 
     def _convolve_and_norm(self, x_BTC: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-        """The convolution of few channels, then a norm of each channel over all frames, padding too.
+        """The convolution of few channels, then a norm of each over all frames, padding too.
 
         A bias would be subtracted again with the mean. Patches less their mean give outputs without
         one, so that these are gone through once for their variance.

@@ -159,7 +159,7 @@ def make_pretrain_step(
         new = state.replace(step=state.step + 1, params=params, opt_state=opt_state)  # pyright: ignore
         figures = Figures(
             losses.contrastive, losses.diversity, losses.correct, losses.count, losses.perplexity,
-            optax.global_norm(gradients), temperature, jnp.ones(()),
+            optax.tree.norm(gradients), temperature, jnp.ones(()),
         )  # fmt: skip
         return new, jax.tree.map(jnp.add, total, figures)
 

@@ -20,6 +20,7 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin", "flax_model.msgpack")
 """Files of weights, in the order in which they are looked for."""
 _INDEX = "model.safetensors.index.json"
 _PREFIX = "wav2vec2"
+_TYPES = {"F64": "f8", "F32": "f4", "F16": "f2", "BF16": jnp.bfloat16, "I64": "i8", "I32": "i4"}
 HEADS = ("quantizer", "project_q", "project_hid")
 """The parts of pre-training beside the backbone."""
 
@@ -98,12 +99,15 @@ def read_safetensors(file: Path) -> dict[str, np.ndarray]:
     Raises:
       UserError: the file is missing, cut short or damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.flax import load
+    from safetensors import SafetensorError, deserialize
 
     try:
-        # Flax' loader knows bfloat16, which NumPy's does not.
-        return {name: np.asarray(t, np.float32) for name, t in load(file.read_bytes()).items()}
+        tensors = {}
+        for name, found in deserialize(file.read_bytes()):
+            dtype = np.dtype(_TYPES[found["dtype"]])
+            array = np.frombuffer(found["data"], dtype).reshape(found["shape"])
+            tensors[name] = array.astype(np.float32)
+        return tensors
     except (SafetensorError, ValueError, KeyError, OSError) as error:
         raise _damaged(file) from error
 

@@ -86,13 +86,12 @@ class UnlabelledClips:
         if clip < 0:
             return crop_N, 0
         spare_s = max(float(self.seconds_B[clip]) - crop_s, 0.0)
-        start_s = np.random.default_rng((seed, epoch, clip)).uniform(0, spare_s)
+        start = int(np.random.default_rng((seed, epoch, clip)).uniform(0, spare_s) * rate_hz)
         if self._decoded is not None:
-            start = int(start_s * rate_hz)
             wave_N = self._decoded[clip][start : start + len(crop_N)].astype(np.float32)
             wave_N /= FULL_SCALE
         else:
-            wave_N = load_audio(self.paths[clip], rate_hz, start_s, crop_s)[: len(crop_N)]
+            wave_N = load_audio(self.paths[clip], rate_hz, start / rate_hz, crop_s)[: len(crop_N)]
         crop_N[: len(wave_N)] = wave_N
         return crop_N, len(wave_N)
 

@@ -57,13 +57,13 @@ def build(
     model = dataclasses.replace(model, dropout=0.0)
     train = dataclasses.replace(
         train, epochs=1, early_stop_epochs=0, profile=0, best_by="accuracy", batch_size=1,
-        buckets=1, **_hold_rates(train),
+        buckets=1, **hold_rates(train),
     )  # fmt: skip
     n_steps = n_steps if needs_steps(train) else None
     return _build_cached(model, train, n_classes, layout, take_train, forms, spec, n_steps)
 
 
-def _hold_rates(train: TrainConfig) -> dict[str, float | None]:
+def hold_rates(train: TrainConfig) -> dict[str, float | None]:
     """The learning rates as a program knows them: their ratio alone."""
     below = train.backbone_learning_rate
     ratio = None if below is None else below / train.learning_rate

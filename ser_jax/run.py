@@ -95,6 +95,10 @@ def train(
     normaliser = fit_to_training(inputs, split.train, config.features, masked)
     on_device = config.augment.enabled and config.augment.backend == "device"
     streamed = _is_streamed(config.parallel, layout, inputs, with_waves=on_device)
+    check(
+        config.train.buckets == 1 or not streamed,
+        f"train.buckets={config.train.buckets}: takes a corpus on the device; leave the key out",
+    )
     dataset = make_dataset(inputs, normaliser, with_waves=on_device, on_host=streamed)
     hand_over = functools.partial(_hand_over, layout=layout, streamed=streamed)
     dataset = dataset if streamed else place(dataset, layout)  # once, and not in every epoch

@@ -1,5 +1,9 @@
 """Pre-training has PyTorch's losses, hears no test clip, resumes, and feeds fine-tuning."""
 
+# Linen's apply may return a pair, which none of these calls asks for.
+# pyright: reportCallIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportOperatorIssue=false, reportAssignmentType=false
+
 import json
 from types import SimpleNamespace
 

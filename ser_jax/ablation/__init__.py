@@ -123,9 +123,7 @@ def _check_folders(config: AblationConfig, cells: list[Cell]) -> None:
 def _run_cells(config: AblationConfig, cells: list[Cell], manifest: Manifest) -> Generator[Cell]:
     """Each cell when its folder is complete."""
     together = group_cells([cell for cell in cells if can_share(cell)])
-    together = {
-        k: group for k, group in together.items() if choose_how(config, len(group)) != "one"
-    }
+    together = {k: group for k, group in together.items() if choose_how(config, group) != "one"}
     shared = {cell.run_dir for group in together.values() for cell in group}
     alone = [cell for cell in cells if cell.run_dir not in shared]
     epochs = sum(cell.config.train.epochs for cell in cells)

@@ -7,6 +7,7 @@ import jax
 
 from ser_jax.ablation.cells import Cell
 from ser_jax.config import AblationConfig, AugmentConfig, Config, compute_identity, override
+from ser_jax.finetuning import choose_entry
 
 _ANY = {
     "seed": 0, "data.protocol": "study", "data.fold": 1, "data.split_seed": None,
@@ -26,12 +27,25 @@ def compute_program_key(config: Config) -> str:
 def can_share(cell: Cell) -> bool:
     """Whether a cell may run in one program with others."""
     config = cell.config
+    if config.model.name == "wav2vec2" and not trains_heads_alone(config):
+        return False
     return not (
         (config.augment.enabled and config.augment.backend == "host")
         or config.train.early_stop_epochs  # its cells end at different times
         or config.train.profile
+        or config.train.accumulate > 1
+        or config.train.buckets > 1
         or config.parallel.placement == "stream"
         or (cell.run_dir / "checkpoints").exists()  # begun alone: it goes on from there
+    )
+
+
+def trains_heads_alone(config: Config) -> bool:
+    """Whether all runs of such settings are heads on what one frozen network computes once."""
+    return (
+        config.model.name == "wav2vec2"
+        and choose_entry(config) == "pooled"
+        and config.backbone.pretrained
     )
 
 
@@ -74,14 +88,16 @@ def choose_cells(cells: Sequence[Cell], shard: str | None) -> list[Cell]:
     return shares[index]
 
 
-def choose_how(config: AblationConfig, n_runs: int) -> str:
+def choose_how(config: AblationConfig, cells: Sequence[Cell]) -> str:
     """How runs of one program are trained: 'vmap', 'map', 'one', or 'probe' of the first two."""
     if config.batching != "auto":
         return config.batching
+    if trains_heads_alone(cells[0].config):  # each process would run the frozen network anew
+        return "vmap"
     # On CPU a process of one core per run is faster whatever the network, and so nothing is timed:
     # side by side a step of the study's LSTM costs a run 182 ms of one core for 4 runs, and 135 ms
     # alone; a network that convolves loses more. On a GPU or TPU one run after another in one
     # program does what a program for each would, without its starts.
-    if jax.default_backend() == "cpu" or n_runs == 1:
+    if jax.default_backend() == "cpu" or len(cells) == 1:
         return "one"
     return "probe"

@@ -19,13 +19,14 @@ from ser_jax.ablation.groups import choose_how
 from ser_jax.ablation.manifest import Manifest
 from ser_jax.ablation.writing import Plan, Trained, make_plan, write_cell
 from ser_jax.batching import PADDING, Dataset, TakeTrain, cut_batches
-from ser_jax.building import choose_take
+from ser_jax.building import choose_take, hold_rates
 from ser_jax.config import AblationConfig, ModelConfig, TrainConfig
 from ser_jax.cores import count_cores
 from ser_jax.errors import UserError
+from ser_jax.finetuning import prepare
 from ser_jax.grid import GridPrograms, Layout, init_progress, make_grid_programs
 from ser_jax.inputs import Inputs, load_inputs, make_dataset
-from ser_jax.models import Forms, make_model
+from ser_jax.models import BackboneSpec, Forms, make_model
 from ser_jax.probe import choose_forms
 from ser_jax.results import check_frames
 from ser_jax.run_dir import check_run_dir
@@ -97,15 +98,17 @@ def _build_cached(
     take_train: TakeTrain,
     layout: Layout,
     alone: Forms,
+    spec: BackboneSpec | None,
+    n_steps: int,
 ) -> _Ways:
     # A convolution of many runs side by side would be one with groups, which is slow; as a product
     # of matrices it becomes a batch of them. All forms share one parameter tree.
     forms = {"vmap": Forms(conv="im2col"), "map": alone}
     models = {
-        way: make_model(config, n_classes, dtype=train.dtype, forms=form)
+        way: make_model(config, n_classes, dtype=train.dtype, forms=form, spec=spec)
         for way, form in forms.items()
     }
-    tx = make_optimizer(train)
+    tx = make_optimizer(train, n_steps)
     programs = {
         way: make_grid_programs(
             model, tx, n_classes=n_classes, best_by=train.best_by, take_train=take_train,
@@ -127,8 +130,10 @@ class _Group:
         inputs: Inputs,
         manifest: Manifest,
     ):
-        self.key, self.plans, self.inputs, self.manifest = key, plans, inputs, manifest
         config = plans[0].cell.config
+        self.prepared = prepare(config, inputs)
+        self.inputs = inputs = self.prepared.inputs
+        self.key, self.plans, self.manifest = key, plans, manifest
         self.train, n_classes = config.train, len(inputs.corpus.labels)
         devices = tuple(jax.local_devices())
         # A program per step on CPU, where a convolution inside a loop is ten times slower.
@@ -138,7 +143,7 @@ class _Group:
             devices=devices if len(devices) > 1 else (),
         )
         self.draws_anew = config.augment.when == "epoch"
-        self.way = choose_how(grid, len(plans))
+        self.way = choose_how(grid, [plan.cell for plan in plans])
         self.most = grid.runs_at_a_time or MOST_RUNS * self.n_devices
         known = manifest.find_decision(key) if self.way == "probe" else None
         if known:
@@ -152,11 +157,13 @@ class _Group:
             )  # fmt: skip
         self.ways = _build_cached(
             dataclasses.replace(config.model, dropout=0.0),
-            dataclasses.replace(config.train, learning_rate=1.0),
+            dataclasses.replace(config.train, **hold_rates(config.train)),
             n_classes,
             choose_take(config.augment, config.features, config.data.rate_hz),
             self.layout,
             forms,
+            self.prepared.spec,
+            config.train.epochs * len(plans[0].cut_epoch(1)),
         )
 
     @functools.cached_property
@@ -203,7 +210,7 @@ class _Group:
                 self.most = self._halve(stack.size, error)
                 continue
             for plan, trained in zip(left, results, strict=False):
-                write_cell(plan, self.inputs, trained)
+                write_cell(plan, self.prepared, trained)
                 yield plan.cell
             left = left[stack.size :]
         del self.dataset

@@ -11,6 +11,7 @@ from ser_jax.batching import cut_batches, shuffle
 from ser_jax.checkpoint import Checkpoints
 from ser_jax.features import Normaliser
 from ser_jax.files import write_atomic
+from ser_jax.finetuning import Prepared, save_kept
 from ser_jax.inputs import Inputs, fit_to_training
 from ser_jax.loop import Diverged, compute_score, make_epoch_event, read_figures
 from ser_jax.metrics import Sums
@@ -59,7 +60,7 @@ def make_plan(cell: Cell, inputs: Inputs) -> Plan:
     return Plan(cell, split, fit_to_training(inputs, split.train, features, masked))
 
 
-def write_cell(plan: Plan, inputs: Inputs, trained: Trained) -> None:
+def write_cell(plan: Plan, prepared: Prepared, trained: Trained) -> None:
     """Write all that `run.train` would have left, metrics.json last.
 
     Killed before that, the cell goes on alone from the checkpoint of its best epoch.
@@ -67,13 +68,14 @@ def write_cell(plan: Plan, inputs: Inputs, trained: Trained) -> None:
     Raises:
       UserError: a file cannot be written.
     """
-    (cell, split, normaliser), corpus = plan, inputs.corpus
+    (cell, split, normaliser), corpus = plan, prepared.inputs.corpus
     config, run_dir = cell.config, cell.run_dir
     facts = describe(corpus, normaliser, config)
     open_run_dir(run_dir, config)
     log = EventLog(run_dir)
     log.cut_back(-1)
     log({"event": "start", "identity": facts["identity"], "checksum": corpus.checksum})
+    save_kept(run_dir, prepared)
     try:
         best_epoch, best_score = _log_epochs(plan, trained, log)
     except Diverged as error:

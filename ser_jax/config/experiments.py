@@ -27,6 +27,15 @@ class Experiment:
             f"model.name={self.model.name}: takes features.kind="
             + ("wave" if self.model.name == "wav2vec2" else "mfcc or logmel"),
         )
+        check(
+            self.train.buckets == 1 or self.model.mask_padding,
+            f"train.buckets={self.train.buckets}: takes model.mask_padding=true, since lengths "
+            "would decide what padding is read",
+        )
+        check(
+            self.train.buckets == 1 or not self.augment.enabled,
+            f"train.buckets={self.train.buckets}: takes augment.enabled=false",
+        )
         fmax_hz, nyquist_hz = self.features.fmax_hz, self.data.rate_hz / 2
         if fmax_hz is not None:
             check(

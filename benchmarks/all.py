@@ -15,8 +15,8 @@ if not __package__:  # run as a script: modules are found from the root
 
 from benchmarks import harness, results, scaling
 
-BENCHMARKS = ("step", "features", "augment", "inference", "epoch", "grid", "scaling")
-SLOW = ("scaling",)  # left out by --quick, unless named
+BENCHMARKS = ("step", "features", "augment", "inference", "epoch", "grid", "wav2vec2", "scaling")
+SLOW = ("wav2vec2", "scaling")  # left out by --quick, unless named
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -138,6 +138,12 @@ def cut_buckets(
     return batches
 
 
+def count_steps(n_clips: int, batch_size: int, n_buckets: int = 1) -> int:
+    """Batches that `n_clips` make; in buckets each set of like length ends in a ragged one."""
+    buckets = np.array_split(np.arange(n_clips), min(n_buckets, n_clips))
+    return sum(-(-len(members) // batch_size) for members in buckets)
+
+
 def compute_features(
     front_end: Callable[[Any], jax.Array],
     wave_BN: np.ndarray,

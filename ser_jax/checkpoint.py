@@ -1,5 +1,6 @@
 """Checkpoints of a run by orbax: the latest epoch and the best one, each complete or not there."""
 
+import dataclasses
 import functools
 import inspect
 import logging
@@ -19,6 +20,7 @@ import numpy as np
 
 from ser_jax.errors import UserError
 from ser_jax.files import saving
+from ser_jax.state import TrainState
 
 
 class Checkpoints:
@@ -62,7 +64,7 @@ class Checkpoints:
         import orbax.checkpoint as ocp
 
         arguments = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), facts=ocp.args.JsonSave(facts)
+            state=ocp.args.StandardSave(_list_saved(state)), facts=ocp.args.JsonSave(facts)
         )
         with saving(self.folder):
             try:
@@ -100,14 +102,18 @@ class Checkpoints:
     def load_state(self, epoch: int, like: Any) -> Any:
         """The state saved with `epoch`, in the shapes and types of `like`.
 
+        What of a `TrainState` is frozen is not saved; it is that of `like`.
+
         Raises:
           UserError: the checkpoint is damaged, or of another network.
         """
         import orbax.checkpoint as ocp
 
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        wanted = _list_saved(like)
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, wanted)
         state = self._restore(epoch, state=ocp.args.StandardRestore(abstract))["state"]
-        return jax.tree.map(_restore_place, jax.tree.map(_restore_key, state, like), like)
+        state = jax.tree.map(_restore_place, jax.tree.map(_restore_key, state, wanted), wanted)
+        return dataclasses.replace(like, **state) if isinstance(like, TrainState) else state
 
     def _restore(self, epoch: int, **items: Any) -> Any:
         import orbax.checkpoint as ocp
@@ -125,6 +131,14 @@ class Checkpoints:
     def close(self) -> None:
         """Let go of orbax' threads."""
         self._manager.close()
+
+
+def _list_saved(state: Any) -> Any:
+    """What of a state is written, by the names that checkpoints had before anything was frozen."""
+    if not isinstance(state, TrainState):
+        return state
+    names = [field.name for field in dataclasses.fields(state) if field.name != "frozen"]
+    return {name: getattr(state, name) for name in names}
 
 
 def _restore_key(leaf: Any, like: Any) -> Any:

@@ -107,7 +107,11 @@ def init_progress(
     augment_p_R: Any,
     learning_rate_R: Any,
 ) -> Progress:
-    """The progress of R runs before the first step, each begun as `state.init_state` does it."""
+    """The progress of R runs before the first step, each begun as `state.init_state` does it.
+
+    A run here has all that it needs in its own parameters, and nothing frozen: what is frozen
+    altogether is in the dataset, as what it makes of the clips.
+    """
 
     numbers = [jnp.asarray(x, jnp.float32) for x in (dropout_R, augment_p_R, learning_rate_R)]
     init = _make_init(model, tx, n_frames, n_features)

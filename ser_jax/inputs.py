@@ -182,6 +182,8 @@ class AugmentedEpochs:
 
     def _replace_rows(self, rows: np.ndarray) -> Any:
         x_BTF = self._dataset.x_BTF
+        if x_BTF.dtype == np.int16:  # augmented samples are no whole numbers, and may exceed 1
+            x_BTF = x_BTF.astype(np.float32) / 32768
         if isinstance(x_BTF, np.ndarray):  # streamed
             x_BTF = x_BTF.copy()
             x_BTF[self._train_index] = rows

@@ -1,5 +1,6 @@
 """The pure steps made into programs: on one device or many, step by step or an epoch at once."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
@@ -86,8 +87,8 @@ class Programs(NamedTuple):
     A corpus is a `batching.Dataset` on the device, or a `Stream`.
 
     Attributes:
-      train_epoch: (state, corpus, index_SB, on_step) -> (state, Sums); the old state is gone;
-        `on_step` is told of steps begun.
+      train_epoch: (state, corpus, index_SB, on_step) -> (state, Sums); the old state is gone, but
+        for what is frozen; `on_step` is told of steps begun.
       evaluate: (variables, corpus, index_SB) -> Sums.
       predict: (variables, corpus, index_SB) -> logits, NumPy float32 [S * B, C].
       layout: where they run.
@@ -105,7 +106,8 @@ class Steps(NamedTuple):
     """The steps as pure functions, still to be compiled.
 
     Attributes:
-      train: ((state, sums so far), dataset, index_B) -> (state, sums).
+      train: ((state, sums so far), dataset, index_B, frozen) -> (state, sums); given `frozen`
+        stands in for the state's own, which is {} then.
       evaluate: (sums so far, dataset, index_B, variables) -> sums.
       predict: (dataset, index_B, variables) -> logits [B, C].
     """
@@ -125,14 +127,18 @@ def make_steps(
     """The steps of one network; see `Steps`."""
 
     def train(
-        carry: tuple[TrainState, Sums], dataset: Dataset, index_B: jax.Array
+        carry: tuple[TrainState, Sums], dataset: Dataset, index_B: jax.Array, frozen: Any = None
     ) -> tuple[TrainState, Sums]:
         state, total = carry
+        if frozen is not None:
+            state = dataclasses.replace(state, frozen=frozen)
         key, p = state.augment_key, state.hyper["augment_p"]
         batch = take_train(dataset, index_B, key, dataset.draw, p)
         state, sums = train_step(
             state, batch, model=model, tx=tx, axis_name=axis_name, accumulate=accumulate
         )
+        if frozen is not None:
+            state = dataclasses.replace(state, frozen={})
         return state, total + sums
 
     def evaluate(total: Sums, dataset: Dataset, index_B: jax.Array, variables: Any) -> Sums:
@@ -284,7 +290,13 @@ def make_programs(
         index_SB: np.ndarray,
         on_step: Callable[[int], None] = lambda step: None,
     ) -> tuple[TrainState, Sums]:
-        return run_train((state, Sums.zeros(n_classes)), corpus, index_SB, on_step=on_step)
+        # Beside what a program uses up and makes anew, so that others may hold it as well.
+        frozen = state.frozen
+        if layout.mode == "mesh":  # once, and not in every step
+            frozen = _lay_out(frozen, replicated(layout))
+        start = dataclasses.replace(state, frozen={}), Sums.zeros(n_classes)
+        state, sums = run_train(start, corpus, index_SB, frozen, on_step=on_step)
+        return dataclasses.replace(state, frozen=frozen), sums
 
     def evaluate(variables: Any, corpus: Dataset | Stream, index_SB: np.ndarray) -> Sums:
         return run_evaluate(Sums.zeros(n_classes), corpus, index_SB, variables)

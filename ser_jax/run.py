@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ser_jax.batching import Dataset, cut_batches
+from ser_jax.batching import Dataset, count_steps, cut_batches
 from ser_jax.building import build_for
 from ser_jax.checkpoint import Checkpoints
 from ser_jax.config import Config, ParallelConfig
@@ -104,7 +104,8 @@ def train(
     dataset = dataset if streamed else place(dataset, layout)  # once, and not in every epoch
     _, T, F = inputs.x_BTF.shape
     check_frames(config, T, F)
-    n_steps = config.train.epochs * -(-len(split.train) // config.train.batch_size)
+    rates = config.train
+    n_steps = rates.epochs * count_steps(len(split.train), rates.batch_size, rates.buckets)
     model, tx, programs = build_for(
         config, len(corpus.labels), layout, T, F, prepared.spec, n_steps
     )

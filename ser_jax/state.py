@@ -154,8 +154,9 @@ def init_state(
       n_frames, n_features: of the features.
       dropout, augment_p, learning_rate: numbers that live in the state; learning_rate None: the
         optimiser's own.
-      variables: initial variables of what is trained; None: the network's own by the seed.
-      frozen: parameters that are not trained.
+      variables: initial variables of what is trained, which training uses up; None: the network's
+        own by the seed.
+      frozen: parameters that are not trained, and are never used up.
     """
     init_key, run_key = jax.random.split(jax.random.key(seed))
     if variables is None:

@@ -41,6 +41,7 @@ def train_step(
       tx: the optimiser that made `state.opt_state`.
       axis_name: mapped axis over devices; None: one program.
       accumulate: parts in which the batch is gone through, one after another; divides its rows.
+        Batch norm takes the statistics of each part.
 
     Returns:
       The state after the step, and the sums over all devices' rows.
@@ -52,7 +53,9 @@ def train_step(
     if accumulate == 1:
         gradients, batch_stats, sums = gradient_fn(state.batch_stats, batch, key)
     else:
-        gradients, batch_stats, sums = _accumulate(gradient_fn, state, batch, key, accumulate)
+        gradients, batch_stats, sums = _accumulate(
+            gradient_fn, state, batch, key, accumulate, axis_name
+        )
     if axis_name is not None:
         gradients, sums = jax.lax.psum((gradients, sums), axis_name)
     count = jnp.maximum(sums.count, 1.0)
@@ -99,6 +102,7 @@ def _accumulate(
     batch: Batch,
     key: jax.Array,
     n_parts: int,
+    axis_name: str | None,
 ) -> _Gradients:
     """A batch in parts of every `n_parts`-th row, so that each device keeps the rows it has."""
 
@@ -106,9 +110,12 @@ def _accumulate(
         return jnp.swapaxes(x.reshape(-1, n_parts, *x.shape[1:]), 0, 1)
 
     def body(carry: tuple[Any, Any, Any], part: tuple[jax.Array, Batch]) -> tuple[Any, None]:
-        gradients, batch_stats, total = carry
+        gradients, old_stats, total = carry
         number, rows = part
-        added, batch_stats, sums = gradient_fn(batch_stats, rows, jax.random.fold_in(key, number))
+        added, new_stats, sums = gradient_fn(old_stats, rows, jax.random.fold_in(key, number))
+        count = sums.count if axis_name is None else jax.lax.psum(sums.count, axis_name)
+        # A ragged batch may leave a part nothing but rows that fill up.
+        batch_stats = jax.tree.map(lambda n, o: jnp.where(count > 0, n, o), new_stats, old_stats)
         return (jax.tree.map(jnp.add, gradients, added), batch_stats, total + sums), None
 
     n_classes = jax.eval_shape(

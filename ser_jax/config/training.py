@@ -102,6 +102,10 @@ class TrainConfig:
             f"train.backbone_learning_rate={self.backbone_learning_rate}: must be positive; to "
             "train nothing of the backbone, set backbone.freeze=all",
         )
+        check(
+            self.optimizer == "adam" or not self.weight_decay,
+            f"train.weight_decay={self.weight_decay}: takes train.optimizer=adam",
+        )
         for name in ("learning_rate", "adam_epsilon"):
             value = getattr(self, name)
             check(value > 0, f"train.{name}={value}: must be positive")

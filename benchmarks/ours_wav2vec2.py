@@ -1,0 +1,90 @@
+"""ser_jax' side of the race of wav2vec 2.0."""
+
+from typing import Any
+
+import numpy as np
+
+from benchmarks.ours import set_precision
+from benchmarks.worker import Job
+from ser_jax.config import BackboneConfig, ModelConfig, TrainConfig
+
+N_CLASSES = 8
+
+
+def make_job(
+    *,
+    folder: str,
+    x_BN: np.ndarray,
+    label_B: np.ndarray,
+    train: bool,
+    steps: int,
+    precision: str = "float32",
+    attention: str = "auto",
+    cached: bool = False,
+    remat: bool = False,
+) -> Job:
+    """Forward passes, or training steps with the convolutions frozen, of one batch.
+
+    Args:
+      folder: weights, as transformers saves them.
+      x_BN: samples.
+      label_B: classes.
+      train: training steps, with the dropouts of the configuration and Adam.
+      steps: of a turn.
+      precision: float32, tf32 or bfloat16.
+      attention, remat: see `config.BackboneConfig`.
+      cached: what is frozen is computed once, before, as `train` does it.
+    """
+    import functools
+
+    import jax
+    import jax.numpy as jnp
+
+    from ser_jax.batching import Batch
+    from ser_jax.finetuning import init_params, split_params
+    from ser_jax.models import BackboneSpec, make_model
+    from ser_jax.pretrained import load_architecture, load_params
+    from ser_jax.state import init_state, make_optimizer
+    from ser_jax.step import predict_step, train_step
+
+    dtype = set_precision(precision)
+    settings = BackboneConfig(attention=attention, remat=remat)  # pyright: ignore
+    spec = BackboneSpec(load_architecture(folder), settings)
+    config = ModelConfig(name="wav2vec2")
+    network: Any = make_model(config, N_CLASSES, dtype=dtype, spec=spec)
+    params = init_params(config, spec, N_CLASSES, 0, load_params(folder))
+    from ser_jax.pretrained import find_folder, read_weights
+
+    tree = read_weights(find_folder(folder))
+    params |= jax.tree.map(jnp.asarray, {k: tree[k] for k in ("projector", "classifier")})
+    x_BTF, mask_BT = jnp.asarray(x_BN)[:, :, None], jnp.ones(x_BN.shape, bool)
+    if cached:
+        encode = jax.jit(functools.partial(network.apply, method="encode"))
+        x_BTF, mask_BT = encode({"params": params}, x_BTF, mask_BT)
+        network = make_model(config, N_CLASSES, dtype=dtype, spec=spec._replace(entry="features"))
+    batch = Batch(x_BTF, mask_BT, jnp.asarray(label_B), jnp.ones(len(x_BN)))
+    facts: dict[str, Any] = {}
+    if not train:
+        forward = jax.jit(functools.partial(predict_step, model=network))
+
+        def turn_forward() -> None:
+            for _ in range(steps):
+                logits = forward({"params": params}, batch)
+            facts["output"] = float(jnp.abs(logits).sum())
+
+        return Job(turn_forward, lambda: facts)
+    tx = make_optimizer(TrainConfig(learning_rate=1e-5))
+    trained, frozen = split_params(params, spec)
+    states = [init_state(
+        network, tx, seed=0, n_frames=1, n_features=1, dropout=0.0,
+        variables={"params": trained}, frozen=frozen,
+    )]  # fmt: skip
+    step = jax.jit(functools.partial(train_step, model=network, tx=tx), donate_argnums=0)
+
+    def turn() -> None:
+        for _ in range(steps):
+            state, sums = step(states.pop(), batch)
+            states.append(state)
+        jax.block_until_ready(sums)
+
+    return Job(turn, lambda: facts)

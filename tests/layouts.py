@@ -26,6 +26,7 @@ CASES = {
     "one shard all padding": [14, 9, 13],
 }
 """Real clips in each of three batches of 16 rows: eight shards of two."""
+IN_PARTS = "ragged in two parts"
 
 
 def make_dataset() -> Dataset:
@@ -80,9 +81,13 @@ def compare() -> dict[str, Any]:
     found, expected = {}, {}
     for layout in layouts:
         model = MODELS[layout.axis_name]
-        programs = make_programs(model, TX, n_classes=N_CLASSES, layout=layout)
-        for case, counts in CASES.items():
-            variables, sums = train(programs, make_index(counts))
+        programs, in_parts = (
+            make_programs(model, TX, n_classes=N_CLASSES, layout=layout, accumulate=n)
+            for n in (1, 2)
+        )
+        for case, counts in (CASES | {IN_PARTS: CASES["ragged"]}).items():
+            chosen = in_parts if case == IN_PARTS else programs
+            variables, sums = train(chosen, make_index(counts))
             if layout == Layout():
                 expected[case] = variables, sums
                 found[f"moved, {case}"] = find_gap(variables["params"], init().params)

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ser_jax.batching import PADDING, Dataset, compute_features, cut_batches, shuffle, take
+from ser_jax.batching import (
+    PADDING,
+    Dataset,
+    compute_features,
+    count_steps,
+    cut_batches,
+    cut_buckets,
+    shuffle,
+    take,
+)
 from ser_jax.features import Normaliser
 
 
@@ -83,6 +92,42 @@ def test_order_is_a_permutation_that_follows_from_seed_and_epoch(seed, epoch):
     assert order.tolist() == shuffle(clips, seed, epoch).tolist()
     assert order.tolist() != shuffle(clips, seed + 1, epoch).tolist()
     assert order.tolist() != shuffle(clips, seed, epoch + 1).tolist()
+
+
+def test_batch_is_cut_to_the_longest_of_its_bucket():
+    dataset, index_B = make_dataset(), jnp.asarray([3, 2], jnp.int32)
+    whole, cut = (take(dataclasses.replace(dataset, n_frames=n), index_B) for n in (None, 2))
+    assert cut.x_BTF.shape == (2, 2, 2)
+    np.testing.assert_array_equal(cut.x_BTF, whole.x_BTF[:, :2])
+    np.testing.assert_array_equal(cut.mask_BT, whole.mask_BT[:, :2])
+    assert not whole.mask_BT[:, 2:].any()
+
+
+def test_samples_are_kept_as_int16_and_taken_at_full_scale_one():
+    x_BTF = np.array([[16384, -32768, 32767]], np.int16)[..., None]
+    dataset = Dataset(
+        jnp.asarray(x_BTF), jnp.asarray([3]), jnp.asarray([0], jnp.int32),
+        Normaliser(jnp.zeros(1), jnp.ones(1)), jnp.ones((), jnp.int32),
+    )  # fmt: skip
+    batch = take(dataset, jnp.asarray([0, PADDING], jnp.int32))
+    assert batch.x_BTF.dtype == jnp.float32
+    np.testing.assert_array_equal(batch.x_BTF[:, :, 0], [[0.5, -1, 32767 / 32768], [0, 0, 0]])
+
+
+@given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 8), st.integers(1, 6))
+def test_buckets_make_as_many_batches_as_counted_and_hold_every_clip_once(
+    n_clips, batch_size, n_buckets, multiple
+):
+    rng = np.random.default_rng(n_clips)
+    frames_B, order = rng.integers(1, 50, n_clips + 3), rng.permutation(n_clips)
+    batches = cut_buckets(
+        order, frames_B, n_buckets, lambda index: cut_batches(index, batch_size, multiple)
+    )
+    assert len(batches) == count_steps(n_clips, batch_size, n_buckets)
+    clips = [row_SB[row_SB != PADDING] for _, row_SB in batches]
+    assert sorted(np.concatenate(clips).tolist()) == list(range(n_clips))
+    assert all(frames_B[members].max() <= n for (n, _), members in zip(batches, clips, strict=True))
+    assert len({n for n, _ in batches}) <= n_buckets
 
 
 @pytest.mark.parametrize("n_clips", [1, 4, 7, 8])

@@ -1,5 +1,6 @@
 """The compiled programs do what their steps do, batch by batch."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -80,6 +81,25 @@ def test_epoch_is_its_steps_one_after_another(programs, dataset):
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(start.params))
 
 
+def test_what_is_frozen_is_never_used_up(programs, dataset):
+    index_SB = cut_batches(INDEX, 3)
+    whole = init()
+    trained = {name: leaf for name, leaf in whole.params.items() if name != "lstm"}
+    frozen = {"lstm": jax.tree.map(jnp.copy, whole.params["lstm"])}
+    start = dataclasses.replace(
+        whole, params=trained, frozen=frozen, opt_state=TX.init(trained), step=whole.step
+    )
+    state, _ = programs.train_epoch(start, dataset, index_SB)
+    state, _ = programs.train_epoch(state, dataset, index_SB)
+    assert state.step == 6
+    for leaf, kept in zip(
+        jax.tree.leaves(frozen), jax.tree.leaves(init_once().params["lstm"]), strict=True
+    ):
+        np.testing.assert_array_equal(leaf, kept)
+    assert state.frozen["lstm"] is not None
+    assert programs.evaluate(state.variables, dataset, index_SB).count == 7
+
+
 def test_same_epoch_twice_gives_the_same_bits(programs, dataset):
     index_SB = cut_batches(INDEX, 3)
     (one, _), (two, _) = (programs.train_epoch(init(), dataset, index_SB) for _ in range(2))
@@ -140,7 +160,7 @@ def test_every_layout_gives_the_parameters_statistics_and_sums_of_one_device(net
     moved = [gap for name, gap in gaps.items() if name.startswith("moved")]
     assert min(moved) > 1e-3  # there was something to differ in
     others = {name: gap for name, gap in gaps.items() if not name.startswith("moved")}
-    assert len(others) == 5 * 3
+    assert len(others) == 5 * 4
     assert max(others.values()) < 1e-5, others
 
 

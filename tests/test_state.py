@@ -1,14 +1,18 @@
 """The state follows from the seed; the optimisers are the papers', with their rate in the state."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from ser_jax.checkpoint import Checkpoints
 from ser_jax.config import ModelConfig, TrainConfig
+from ser_jax.errors import UserError
 from ser_jax.models import make_model
-from ser_jax.state import init_state, make_optimizer
+from ser_jax.state import get_learning_rate, init_state, make_optimizer
 
 MODEL = make_model(ModelConfig(name="lstm", hidden=4, dense=()), 3)
 
@@ -87,3 +91,54 @@ def test_learning_rate_in_the_state_is_the_one_that_counts(optimizer):
     np.testing.assert_allclose(fast["w"], 4 * slow["w"], rtol=1e-6)  # type: ignore[index]
     if optimizer == "sgd":
         np.testing.assert_allclose(fast["w"], [-0.05, 0.1], rtol=1e-6)  # type: ignore[index]
+
+
+FINE_TUNING = {
+    "schedule": "linear", "warmup": 0.5, "clip_norm": 1.0, "weight_decay": 0.1,
+    "backbone_learning_rate": 0.2,
+}  # fmt: skip
+
+
+def test_learning_rate_is_found_and_set_under_every_setting():
+    tx = make_optimizer(TrainConfig(**FINE_TUNING), n_steps=4)
+    state = init_state(MODEL, tx, seed=0, n_frames=4, n_features=2, dropout=0.0, learning_rate=0.25)
+    assert get_learning_rate(state) == 0.25
+
+
+def test_settings_left_alone_leave_the_optimisers_state_as_it_was():
+    params = {"w": jnp.zeros(())}
+    before = optax.inject_hyperparams(optax.adam, static_args=("b1", "b2", "eps", "eps_root"))
+    expected = jax.tree.structure(before(learning_rate=1e-3, eps=1e-7).init(params))
+    assert jax.tree.structure(make_optimizer(TrainConfig()).init(params)) == expected
+
+
+def test_schedule_follows_the_steps_of_the_optimiser():
+    train = TrainConfig(optimizer="sgd", learning_rate=1.0, schedule="linear", warmup=0.25)
+    tx = make_optimizer(train, n_steps=8)
+    params = {"w": jnp.zeros(())}
+    state, rates = tx.init(params), []
+    for _ in range(10):
+        updates, state = tx.update({"w": jnp.ones(())}, state, params)
+        rates.append(-float(updates["w"]))  # type: ignore[index]
+    np.testing.assert_allclose(
+        rates, [1 / 2, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0, 0], atol=1e-6
+    )
+
+
+def test_decay_without_adam_is_refused():
+    with pytest.raises(UserError, match=r"train.weight_decay=0.1: takes train.optimizer=adam"):
+        TrainConfig(optimizer="sgd", weight_decay=0.1)
+
+
+def test_checkpoint_holds_nothing_frozen_and_gives_back_what_was(tmp_path):
+    state = init(0).replace(frozen={"backbone": {"w": jnp.ones(3)}})  # type: ignore[attr-defined]
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, state, {}, best_epoch=1)
+    metadata: Any = checkpoints._manager.item_metadata(1)["state"]
+    # As before there was anything to freeze, so that older runs can be read.
+    names = ["batch_stats", "hyper", "key", "opt_state", "params", "step"]
+    assert sorted(metadata.tree if hasattr(metadata, "tree") else metadata) == names
+    loaded = checkpoints.load_state(1, state)
+    checkpoints.close()
+    assert loaded.frozen is state.frozen
+    jax.tree.map(np.testing.assert_array_equal, *(read(s) for s in (loaded, state)))

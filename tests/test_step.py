@@ -167,6 +167,58 @@ def test_a_batch_in_ragged_shards_gives_the_step_of_the_whole(name, masked):
         assert_close(found, (learned(expected), expected_sums))
 
 
+@functools.cache
+def make_step_in_parts(model, n_parts) -> Any:
+    return jax.jit(functools.partial(train_step, model=model, tx=SGD, accumulate=n_parts))
+
+
+def test_each_part_of_a_batch_hands_its_statistics_to_the_next():
+    model = make_small("cnn")
+    state = init(model)
+    found, sums = make_step_in_parts(model, 2)(state, make_batch(0, 1, 2, 3))
+    carried = state
+    for part in [(0, 2), (1, 3)]:  # every other row
+        after, _ = make_step(model)(carried, make_batch(*part))
+        carried = dataclasses.replace(state, batch_stats=after.batch_stats)
+    assert_close(found.batch_stats, carried.batch_stats)
+    assert sums.count == 4
+
+
+def test_parts_that_only_fill_up_change_neither_gradients_nor_statistics():
+    model = make_small("cnn")
+    state, batch = init(model), make_batch(0, 1, PADDING, PADDING)
+    (two, two_sums), (four, four_sums) = (
+        make_step_in_parts(model, n)(state, batch) for n in (2, 4)
+    )
+    assert_close(learned(four), learned(two))
+    assert_close(four_sums, two_sums)
+
+
+def test_parts_draw_dropout_of_their_own():
+    model = make_small("cnn")
+    state = init(model, dropout=0.5)
+    same_rows = make_batch(0, 0, 1, 1)  # both parts hold clips 0 and 1
+    whole, _ = make_step(model)(state, make_batch(0, 1))
+    found, _ = make_step_in_parts(model, 2)(state, same_rows)
+    again, _ = make_step_in_parts(model, 2)(state, same_rows)
+    jax.tree.map(np.testing.assert_array_equal, learned(found), learned(again))
+    kernels = [s.params["head"]["logits"]["kernel"] for s in (whole, found)]
+    assert np.any(np.asarray(kernels[0] != kernels[1]))
+
+
+def test_a_batch_in_parts_gives_the_same_step_on_shards():
+    whole, sharded = make_small("cnn"), make_small("cnn", axis_name="data")
+    state = init(whole)
+    expected = make_step_in_parts(whole, 2)(state, make_batch(0, 1, 2, *[PADDING] * 3))
+    shards = [make_batch(0, 1), make_batch(2, PADDING), make_batch(PADDING, PADDING)]
+    batches = jax.tree.map(lambda *leaves: jnp.stack(leaves), *shards)
+    step = functools.partial(train_step, model=sharded, tx=SGD, axis_name="data", accumulate=2)
+    states, sums = jax.jit(jax.vmap(step, in_axes=(None, 0), axis_name="data"))(state, batches)
+    for shard in range(3):
+        found = jax.tree.map(lambda leaf, shard=shard: leaf[shard], (learned(states), sums))
+        assert_close(found, (learned(expected[0]), expected[1]))
+
+
 def test_evaluation_adds_up_real_rows_over_shards():
     model = make_small("cnn")
     state = init(model)

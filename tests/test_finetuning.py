@@ -23,6 +23,7 @@ from ser_jax.finetuning import choose_entry, init_params, is_frozen, prepare, sp
 from ser_jax.inference import evaluate
 from ser_jax.inputs import load_inputs
 from ser_jax.models import BackboneSpec, make_model
+from ser_jax.report.events import load_events
 from ser_jax.state import init_state, make_optimizer, make_schedule, merge_params
 from ser_jax.step import train_step
 
@@ -318,3 +319,18 @@ def test_grid_of_heads_trains_as_its_cells_alone(folder, tmp_path):
         alone = ser_jax.train(override(make_config(tmp_path / f"{seed}", keys), seed))
         assert alone["test"]["accuracy"] == metrics["test"]["accuracy"]
         assert alone["best_epoch"] == metrics["best_epoch"]
+
+
+@pytest.mark.parametrize("entry", ["wave", "features"])
+def test_mesh_trains_as_one_device(folder, tmp_path, entry):
+    changes = QUIET | {
+        "train.optimizer": "sgd", "train.learning_rate": 0.05, "train.accumulate": 2,
+        "backbone.cache": entry == "features",
+    }  # fmt: skip
+    losses = []
+    for mode in ("jit", "mesh"):
+        run_dir = tmp_path / mode
+        ser_jax.train(make_run(folder, run_dir, **changes, **{"parallel.mode": mode}))
+        events = [e for e in load_events(run_dir) if e["event"] == "epoch"]
+        losses.append([[e["train_loss"], e["val_loss"]] for e in events])
+    np.testing.assert_allclose(*losses, rtol=1e-5)

@@ -1,5 +1,7 @@
 """Features against librosa, on real recordings and on made-up signals; normalisation."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import librosa
@@ -10,8 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ser_jax import features
-from ser_jax.config import FeaturesConfig
+from ser_jax.augment import Pending
+from ser_jax.augment.device import make_take_augmented
+from ser_jax.config import AugmentConfig, DataConfig, FeaturesConfig
 from ser_jax.errors import UserError
+from ser_jax.inputs import AugmentedEpochs, fit_to_training, load_inputs, make_dataset
 
 RATE_HZ = 16000
 STUDY = {"rate_hz": RATE_HZ, "n_fft": 2048, "hop_length": 512, "n_mels": 128, "n_mfcc": 40}
@@ -240,3 +245,82 @@ def test_statistics_of_no_frame_are_refused():
     x_BTF, mask_BT = make_features()
     with pytest.raises(UserError, match="no frame"):
         features.fit_normaliser(x_BTF, np.zeros_like(mask_BT))
+
+
+# Samples as features.
+
+WAVE = FeaturesConfig(kind="wave")
+
+
+def test_samples_themselves_are_features_of_kind_wave():
+    wave_BN = make_signals(500)
+    front_end = features.make_front_end(WAVE, RATE_HZ)
+    np.testing.assert_array_equal(front_end(wave_BN), wave_BN[..., None])
+    np.testing.assert_array_equal(jax.jit(front_end)(wave_BN[0]), wave_BN[0][:, None])
+
+
+@pytest.mark.parametrize("kind", ["wave", "mfcc", "logmel"])
+@pytest.mark.parametrize("n_samples", [2048, 5000, 16384])
+def test_frames_are_counted_as_the_front_end_makes_them(kind, n_samples):
+    settings = FeaturesConfig(kind=kind)
+    made = features.make_front_end(settings, RATE_HZ)(jnp.zeros(n_samples))
+    assert features.count_feature_frames(settings, n_samples) == len(made)
+
+
+@pytest.fixture(scope="module")
+def waves(tmp_path_factory):
+    data = DataConfig(
+        corpus="synthetic", synthetic_actors=2, synthetic_clips=8, clip_s=0.5,
+        store_dir=str(tmp_path_factory.mktemp("store")),
+    )  # fmt: skip
+    return load_inputs(data, WAVE)
+
+
+def test_corpus_of_samples_stays_int16_and_is_not_normalised(waves):
+    assert waves.x_BTF.dtype == np.int16
+    assert waves.x_BTF.base is waves.corpus.wave_BN or np.shares_memory(
+        waves.x_BTF, waves.corpus.wave_BN
+    )
+    np.testing.assert_array_equal(waves.frames_B, waves.corpus.length_B)
+    normaliser = fit_to_training(waves, np.arange(4), FeaturesConfig(kind="wave"), masked=True)
+    x_BTF = jnp.asarray(waves.x_BTF[:2], jnp.float32)
+    np.testing.assert_array_equal(features.normalise(x_BTF, normaliser), x_BTF)
+
+
+def test_samples_are_augmented_on_the_device(waves):
+    dataset = make_dataset(
+        waves, fit_to_training(waves, np.arange(4), WAVE, False), with_waves=True
+    )
+    take = jax.jit(make_take_augmented(
+        AugmentConfig(enabled=True), RATE_HZ, features.make_front_end(WAVE, RATE_HZ)
+    ))  # fmt: skip
+    key, index_B = jax.random.key(0), jnp.asarray([1, 3, -1])
+    plain, changed = (take(dataset, index_B, key, dataset.draw, p) for p in (0.0, 1.0))
+    full = waves.corpus.wave_BN[[1, 3]] / 32768
+    np.testing.assert_allclose(plain.x_BTF[:2, :, 0], full, atol=1e-6)
+    assert changed.x_BTF.shape == plain.x_BTF.shape
+    assert 1e-3 < np.abs(changed.x_BTF[:2] - plain.x_BTF[:2]).max() < 2
+    np.testing.assert_array_equal(changed.x_BTF[2], 0)
+
+
+class Doubler:
+    """An augmenter of the host that makes clips twice as loud, beyond full scale where they were
+    loud."""
+
+    def submit(self, draw, clips, wave_BN, length_B):
+        return wave_BN.astype(np.float32) / 16384
+
+    def result(self, pending: Pending, advance):
+        return pending
+
+
+@pytest.mark.parametrize("on_host", [False, True])
+def test_samples_augmented_on_the_host_keep_their_scale(waves, on_host):
+    normaliser = fit_to_training(waves, np.arange(4), WAVE, False)
+    dataset = make_dataset(waves, normaliser, on_host=on_host)
+    augmenter: Any = Doubler()
+    load = AugmentedEpochs(waves, dataset, np.array([0, 2]), augmenter, epochs=1, once=False)
+    x_BTF = np.asarray(load(1).x_BTF)
+    full = waves.corpus.wave_BN[:3, :, None] / 32768
+    np.testing.assert_allclose(x_BTF[:3], full * np.array([2, 1, 2])[:, None, None], atol=1e-6)
+    assert dataset.x_BTF.dtype == np.int16

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from flax import struct
 
-from ser_jax.batching import PADDING
+from ser_jax.batching import PADDING, Dataset
 from ser_jax.errors import UserError
+from ser_jax.features import Normaliser
 from ser_jax.loop import Diverged, FitSettings, fit
 from ser_jax.metrics import Sums
 from ser_jax.parallel import Layout
@@ -214,6 +215,72 @@ def test_run_that_had_stopped_early_stays_stopped():
     assert second.epochs == []
     assert (second.result.best_epoch, second.result.epochs) == (1, 3)
     assert second.result.state.step == 3
+
+
+def test_what_is_frozen_is_not_saved_and_is_there_after_a_restart():
+    played = play([(3, 0.9), (7, 0.8), (5, 0.9)])
+    first = run(played[:2])
+    assert all(state.frozen == {} for state, _ in first.checkpoints.kept.values())
+    second = run(played, checkpoints=first.checkpoints)  # the best epoch comes from a checkpoint
+    assert second.result.best_epoch == 2
+    assert second.result.state.frozen == {"kept": 1}
+
+
+class Lengths:
+    """Programs that note the clips and the length of every batch."""
+
+    layout, multiple = Layout(), 1
+
+    def __init__(self):
+        self.trained, self.evaluated = [], []
+
+    def train_epoch(self, state, dataset, index_SB, on_step):
+        assert len(index_SB) == 1
+        on_step(0)
+        self.trained.append((dataset.n_frames, index_SB[index_SB != PADDING].tolist()))
+        return make_state(state.step + 1, 1), make_sums(1.0, 5)
+
+    def evaluate(self, variables, dataset, index_SB):
+        self.evaluated.append((dataset.n_frames, index_SB[index_SB != PADDING].tolist()))
+        return make_sums(1.0, 5)
+
+
+def fit_in_buckets(seed=0, checkpoints=None, epochs=4):
+    frames_B = np.array([9, 2, 8, 3, 7, 1, 6, 4, 5, 3])
+    dataset: Any = Dataset(
+        jnp.zeros((10, 9, 1)), jnp.asarray(frames_B), jnp.zeros(10, jnp.int32),
+        Normaliser(jnp.zeros(1), jnp.ones(1)), jnp.ones((), jnp.int32),
+    )  # fmt: skip
+    programs, events = Lengths(), []
+    arguments: Any = {"programs": programs, "checkpoints": checkpoints or Memory()}
+    fit(
+        make_state(0, 1), load_epoch=lambda epoch: dataset, train_index=np.arange(8),
+        val_index=np.array([8, 9]), settings=FitSettings(seed, epochs, 2, buckets=2),
+        on_event=events.append, facts={}, **arguments,
+    )  # fmt: skip
+    return programs, events, frames_B
+
+
+def test_buckets_are_trained_in_mixed_order_each_clip_once_an_epoch():
+    programs, events, frames_B = fit_in_buckets()
+    epochs = [programs.trained[start : start + 4] for start in range(0, 16, 4)]
+    for batches in epochs:
+        assert sorted(clip for _, clips in batches for clip in clips) == list(range(8))
+        assert sorted(n for n, _ in batches) == [4, 4, 9, 9]
+        assert all(frames_B[clips].max() <= n for n, clips in batches)
+    assert len({str(batches) for batches in epochs}) == 4
+    assert len({tuple(n for n, _ in batches) for batches in epochs}) > 1  # long ones not last
+    assert programs.evaluated == [(3, [9]), (5, [8])] * 4
+    steps = [(e["epoch"], e["number"], e["of"]) for e in events if e["event"] == "step"]
+    assert steps == [(epoch, number, 4) for epoch in range(1, 5) for number in range(1, 5)]
+
+
+def test_order_in_buckets_follows_from_seed_and_epoch():
+    whole, other = fit_in_buckets()[0].trained, fit_in_buckets(seed=1)[0].trained
+    assert whole != other
+    checkpoints = Memory()
+    parts = [fit_in_buckets(checkpoints=checkpoints, epochs=n)[0].trained for n in (2, 4)]
+    assert parts[0] + parts[1] == whole
 
 
 def test_facts_of_the_caller_are_saved_with_every_checkpoint():

@@ -1,1 +1,1 @@
-"""wav2vec 2.0. All modules but `architecture` import transformers; import them where needed."""
+"""wav2vec 2.0. All but `architecture` and `masks` import transformers, and are imported late."""

@@ -89,7 +89,8 @@ def _train(command: Command) -> None:
         metrics = train(command.config)
         if is_writer():
             run_dir = command.config.run_dir or default_run_dir(command.config)
-            print_metrics(metrics["test"], f"Test, best epoch {metrics['best_epoch']}")
+            best = metrics["best_epoch"]  # 0: no network
+            print_metrics(metrics["test"], f"Test, best epoch {best}" if best else "Test")
             print(f"{run_dir}: metrics.json, figures, checkpoints")
 
 

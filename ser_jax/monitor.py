@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from ser_jax.config import Config
+from ser_jax.config import CLASSICAL, Config
 from ser_jax.errors import UserError
 from ser_jax.files import new_folder
 from ser_jax.loop import OnEvent
@@ -19,7 +19,8 @@ from ser_jax.report.events import EventLog
 def watch(log: EventLog, config: Config, observe: OnEvent | None) -> Iterator[OnEvent]:
     """What happens goes to the log and to `observe`, or else to the terminal."""
     with contextlib.ExitStack() as stack:
-        tell = observe or stack.enter_context(_shown(config))
+        shown = _shown_fits if config.model.name in CLASSICAL else _shown
+        tell = observe or stack.enter_context(shown(config))
 
         def on_event(event: dict[str, Any]) -> None:
             if event["event"] == "restored":
@@ -49,6 +50,25 @@ def _shown(config: Config) -> Iterator[OnEvent]:
                 print(f"going on after epoch {event['epoch']}", flush=True)
             if event["event"] == "epoch":
                 print(_format_epoch(event, epochs), flush=True)
+
+        yield tell
+
+
+@contextlib.contextmanager
+def _shown_fits(config: Config) -> Iterator[OnEvent]:
+    """A line for each fit: what was fitted, and how well."""
+    with progress(f"fitting {config.model.name}", 1, "model") as advance:
+
+        def tell(event: dict[str, Any]) -> None:
+            if event["event"] != "fit":
+                return
+            advance(1 / event["of"])
+            figures = {k: v for k, v in event.items() if k not in ("event", "number", "of")}
+            texts = [
+                f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}"
+                for key, value in figures.items()
+            ]
+            print(f"fit {event['number']}/{event['of']}  {'  '.join(texts)}", flush=True)
 
         yield tell
 

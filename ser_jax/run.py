@@ -12,10 +12,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from ser_jax import classical
 from ser_jax.batching import Dataset, count_steps, cut_batches
 from ser_jax.building import build_for
 from ser_jax.checkpoint import Checkpoints
-from ser_jax.config import Config, ParallelConfig
+from ser_jax.config import CLASSICAL, Config, ParallelConfig
 from ser_jax.corpora import Corpus
 from ser_jax.distributed import is_writer
 from ser_jax.errors import check
@@ -62,7 +63,7 @@ Memo = dict[int, dict[int, np.ndarray]]
 def train(
     config: Config, *, memo: Memo | None = None, observe: OnEvent | None = None
 ) -> dict[str, Any]:
-    """Train one network, score its best epoch, and write the run directory.
+    """Train one network, or fit an svm or hmm, score its best epoch, and write the run directory.
 
     A directory that holds the same run is gone on with, or read if the run is complete.
 
@@ -84,6 +85,8 @@ def train(
     config = dataclasses.replace(config, run_dir=str(run_dir))
     if finished := share(lambda: _read_if_finished(run_dir, config, draw=observe is None)):
         return finished
+    if config.model.name in CLASSICAL:
+        return _train_classical(config, run_dir, observe)
     layout = choose_layout(
         config.parallel, convolves=config.model.name != "lstm", by_step=config.train.profile > 0
     )
@@ -142,15 +145,64 @@ def train(
             config, corpus, split, epochs=fitted.epochs, best_epoch=fitted.best_epoch,
             seconds=time.perf_counter() - start_s, scores=scores,
         )  # fmt: skip
-        on_event({"event": "end", "step": fitted.step, "test_accuracy": scores["test"]["accuracy"]})
-        if is_writer():
-            held = split.test[np.isin(split.test, inputs.rows)]  # all, where one process trains
-            save_spectrogram(run_dir, config.features, corpus, int([*held, split.test[0]][0]))
+        _end(config, inputs, split, metrics, on_event, step=fitted.step)
+    _write(run_dir, metrics, draw=observe is None)
+    return metrics
+
+
+def _train_classical(config: Config, run_dir: Path, observe: OnEvent | None) -> dict[str, Any]:
+    """`train` of what is fitted at once, and anew where it was killed."""
+    inputs = load_inputs(config.data, config.features)
+    corpus = inputs.corpus
+    split = split_corpus(config, corpus)
+    normaliser = fit_to_training(inputs, split.train, config.features, masked=True)
+    dataset = make_dataset(inputs, normaliser, on_host=True)
+    facts = describe(corpus, normaliser, config)
+    programs = classical.make_programs(config)
+    log = EventLog(run_dir)
+    open_run_dir(run_dir, config)
+    log.cut_back(-1)
+    start_s = time.perf_counter()
+    with watch(log, config, observe) as on_event:
+        on_event({"event": "start", "identity": facts["identity"], "checksum": corpus.checksum})
+        variables = classical.fit(config, dataset, split, corpus.labels, on_event)
+        scores = {
+            part: score(programs, variables, dataset, index, corpus)
+            for part, index in (("val", split.val), ("test", split.test))
+        }
+        metrics = make_metrics(
+            config, corpus, split, epochs=0, best_epoch=0,
+            seconds=time.perf_counter() - start_s, scores=scores,
+        )  # fmt: skip
+        classical.save_fitted(run_dir, config, variables, facts)
+        _end(config, inputs, split, metrics, on_event, step=0)
+    _write(run_dir, metrics, draw=observe is None)
+    return metrics
+
+
+def _end(
+    config: Config,
+    inputs: Inputs,
+    split: Split,
+    metrics: dict[str, Any],
+    on_event: OnEvent,
+    *,
+    step: int,
+) -> None:
+    """The last event of a run, and a clip for its report."""
+    on_event({"event": "end", "step": step, "test_accuracy": metrics["test"]["accuracy"]})
+    if is_writer():
+        run_dir = Path(config.run_dir or "")
+        held = split.test[np.isin(split.test, inputs.rows)]  # all, where one process trains
+        save_spectrogram(run_dir, config.features, inputs.corpus, int([*held, split.test[0]][0]))
+
+
+def _write(run_dir: Path, metrics: dict[str, Any], *, draw: bool) -> None:
+    """metrics.json, with which a run is complete, and the figures."""
     if is_writer():
         write_atomic(run_dir / METRICS_FILE, json.dumps(metrics, indent=1))
-        if observe is None:  # drawing takes seconds, which a grid of many runs would rather save
+        if draw:  # it takes seconds, which a grid of many runs would rather save
             write_run_report(run_dir)
-    return metrics
 
 
 def _is_streamed(

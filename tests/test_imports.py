@@ -22,11 +22,11 @@ ROWS = [
     ["inputs", "state"],
     ["step"],
     ["parallel", "probe"],
-    ["checkpoint", "pretrained", "report", "grid", "building"],
+    ["checkpoint", "pretrained", "report", "grid", "building", "classical"],
     ["loop", "finetuning"],
     ["monitor", "run_dir", "results"],
     ["run"],
-    ["ablation", "classical", "inference"],
+    ["ablation", "inference"],
     ["export"],
     ["pretrain"],
     ["arguments", "printing"],
@@ -57,6 +57,9 @@ LAZY = [
     "tensorflow_datasets",
     "rich",
     "sklearn",
+    "hmmlearn",
+    "scipy",
+    "threadpoolctl",
 ]
 FILES = ["logging", "pathlib", "shutil", "tempfile", "yaml", "io", "ser_jax.files", "soundfile"]
 

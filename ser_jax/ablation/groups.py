@@ -6,7 +6,14 @@ from typing import Any
 import jax
 
 from ser_jax.ablation.cells import Cell
-from ser_jax.config import AblationConfig, AugmentConfig, Config, compute_identity, override
+from ser_jax.config import (
+    CLASSICAL,
+    AblationConfig,
+    AugmentConfig,
+    Config,
+    compute_identity,
+    override,
+)
 from ser_jax.finetuning import choose_entry
 
 _ANY = {
@@ -30,7 +37,8 @@ def can_share(cell: Cell) -> bool:
     if config.model.name == "wav2vec2" and not trains_heads_alone(config):
         return False
     return not (
-        (config.augment.enabled and config.augment.backend == "host")
+        config.model.name in CLASSICAL
+        or (config.augment.enabled and config.augment.backend == "host")
         or config.train.early_stop_epochs  # its cells end at different times
         or config.train.profile
         or config.train.accumulate > 1

@@ -5,6 +5,7 @@ where the study is silent; their defaults are Keras' or librosa's, since the stu
 """
 
 from ser_jax.config.backbone import BackboneConfig
+from ser_jax.config.classical import CLASSICAL, ClassicalConfig
 from ser_jax.config.data import AugmentConfig, DataConfig, FeaturesConfig, Protocol
 from ser_jax.config.experiments import AblationConfig, Config, Experiment
 from ser_jax.config.pretraining import PretrainConfig, UnlabelledConfig
@@ -12,9 +13,11 @@ from ser_jax.config.training import ModelConfig, ParallelConfig, TrainConfig
 from ser_jax.config.trees import compute_identity, flatten, list_settings, override, to_dict
 
 __all__ = [
+    "CLASSICAL",
     "AblationConfig",
     "AugmentConfig",
     "BackboneConfig",
+    "ClassicalConfig",
     "Config",
     "DataConfig",
     "Experiment",

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ser_jax.config.backbone import BackboneConfig
+from ser_jax.config.classical import CLASSICAL, ClassicalConfig
 from ser_jax.config.data import AugmentConfig, DataConfig, FeaturesConfig, Protocol
 from ser_jax.config.training import ModelConfig, ParallelConfig, TrainConfig
 from ser_jax.errors import check
@@ -18,6 +19,7 @@ class Experiment:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    classical: ClassicalConfig = field(default_factory=ClassicalConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
@@ -27,6 +29,8 @@ class Experiment:
             f"model.name={self.model.name}: takes features.kind="
             + ("wave" if self.model.name == "wav2vec2" else "mfcc or logmel"),
         )
+        if self.model.name in CLASSICAL:
+            self._check_classical()
         check(
             self.train.buckets == 1 or self.model.mask_padding,
             f"train.buckets={self.train.buckets}: takes model.mask_padding=true, since lengths "
@@ -46,6 +50,18 @@ class Experiment:
             self.features.fmin_hz < nyquist_hz,
             f"features.fmin_hz={self.features.fmin_hz}: must lie below half of data.rate_hz",
         )
+
+    def _check_classical(self) -> None:
+        name = self.model.name
+        for key, is_set in (
+            ("augment.enabled=true", self.augment.enabled),
+            (f"train.profile={self.train.profile}", self.train.profile > 0),
+            (
+                f"parallel.num_processes={self.parallel.num_processes}",
+                (self.parallel.num_processes or 1) > 1,
+            ),
+        ):
+            check(not is_set, f"{key}: model.name={name} is no network and has no use of it")
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from ser_jax.errors import check
 class ModelConfig:
     """The network."""
 
-    name: Literal["cnn", "lstm", "cnn_lstm", "wav2vec2"] = "cnn_lstm"
-    """Network: cnn, lstm, cnn_lstm, or wav2vec2 (with features.kind=wave and backbone.path)."""
+    name: Literal["cnn", "lstm", "cnn_lstm", "wav2vec2", "svm", "hmm"] = "cnn_lstm"
+    """Network: cnn, lstm, cnn_lstm, or wav2vec2 (with features.kind=wave and backbone.path); or, by
+    the section classical, svm or hmm."""
     mask_padding: bool = False
     """Keep zero padding out of normalisation, pooling and recurrence (false: the study's way)."""
     channels: tuple[int, ...] = (64, 64, 128, 128)

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ser_jax import classical
 from ser_jax.building import build
 from ser_jax.checkpoint import Checkpoints
-from ser_jax.config import Config, compute_identity
+from ser_jax.config import CLASSICAL, Config, compute_identity
 from ser_jax.errors import UserError, check
 from ser_jax.features import Normaliser, count_feature_frames
 from ser_jax.finetuning import init_trained, load_kept
@@ -54,6 +55,8 @@ def load_run(run_dir: str | Path) -> LoadedRun:
     run_dir = Path(run_dir)
     config = load_config(run_dir)
     settle(config.parallel)
+    if config.model.name in CLASSICAL:
+        return _load_fitted(run_dir, config)
     folder = run_dir / "checkpoints"
     unfinished = f"{run_dir}: holds no checkpoint yet; train it with the same ser-jax train command"
     check(folder.is_dir(), unfinished)
@@ -69,6 +72,24 @@ def load_run(run_dir: str | Path) -> LoadedRun:
             f"{run_dir}: training is not finished; this is its best epoch so far, {run.best_epoch}"
         )
     return run
+
+
+def _load_fitted(run_dir: Path, config: Config) -> LoadedRun:
+    """An svm or hmm, which has no epochs."""
+    arrays, facts = classical.load_fitted(run_dir, config)
+    _check_identity(run_dir, facts)
+    mean_F, std_F = (jnp.asarray(facts[key], jnp.float32) for key in ("mean_F", "std_F"))
+    return LoadedRun(
+        run_dir=run_dir,
+        config=config,
+        labels=tuple(facts["labels"]),
+        programs=classical.make_programs(config),
+        variables=arrays,
+        normaliser=Normaliser(mean_F, std_F),
+        n_samples=facts["n_samples"],
+        checksum=facts["checksum"],
+        best_epoch=0,
+    )
 
 
 def _open_checkpoints(folder: Path) -> Checkpoints:

@@ -102,8 +102,9 @@ def _load_runs(folder: Path, by_seed: Mapping[int, Sequence[Mapping]]) -> list[l
     for cell in (cell for folds in by_seed.values() for cell in folds if cell["status"] == "done"):
         keys = (cell["system"], cell["protocol"], cell["fold"], cell["seed"])
         run_dir = folder / "cells" / tables.make_cell_name(*keys)
-        if (run_dir / EVENTS_FILE).exists():
-            runs.append(load_events(run_dir))
+        events = load_events(run_dir) if (run_dir / EVENTS_FILE).exists() else []
+        if any(event.get("event") == "epoch" for event in events):  # an svm or hmm has none
+            runs.append(events)
     return runs
 
 

@@ -40,7 +40,8 @@ def write_run_report(run_dir: str | Path) -> list[Path]:
             "groups": figures.draw_groups(test, clips),
         }
     with blaming(run_dir / EVENTS_FILE, _REMEDY):
-        drawn["curves"] = curves.draw_curves(events, epochs, best_epoch)
+        if any(event.get("event") == "epoch" for event in events):  # an svm or hmm has none
+            drawn["curves"] = curves.draw_curves(events, epochs, best_epoch)
     if (run_dir / SPECTROGRAM_FILE).exists():
         drawn["spectrogram"] = _draw_spectrogram(run_dir)
     folder = run_dir / "figures"

@@ -206,12 +206,13 @@ def _cluster(x_TF: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
 def _muted() -> Iterator[None]:
     """hmmlearn logs that it has not converged, which the run's own log says."""
     logger = logging.getLogger("hmmlearn")
-    before, logger.disabled = logger.disabled, True
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
     try:
         with np.errstate(all="ignore"):
             yield
     finally:
-        logger.disabled = before
+        logger.setLevel(before)
 
 
 def score_hmm(arrays: Arrays, clips: Sequence[np.ndarray], settings: ClassicalConfig) -> np.ndarray:

@@ -385,7 +385,7 @@ def test_every_exported_name_is_there():
     [
         (["tr"], ["train"]),
         (["train", "--train.ep"], ["--train.epochs"]),
-        (["train", "--model.name", ""], ["cnn", "lstm", "cnn_lstm", "wav2vec2"]),
+        (["train", "--model.name", ""], ["cnn", "lstm", "cnn_lstm", "wav2vec2", "svm", "hmm"]),
         (["ablate", "--data.corpus", "syn"], ["synthetic"]),
     ],
 )

@@ -160,7 +160,8 @@ def save_fitted(run_dir: Path, config: Config, arrays: Arrays, facts: dict[str, 
     """
     buffer = io.BytesIO()
     text = json.dumps(facts | {"model": config.model.name})
-    np.savez_compressed(buffer, facts=np.array(text), **arrays)
+    kept: dict[str, Any] = {"facts": np.array(text), **arrays}
+    np.savez_compressed(buffer, **kept)
     write_atomic(run_dir / FITTED_FILE, buffer.getvalue())
 
 

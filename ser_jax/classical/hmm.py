@@ -56,7 +56,7 @@ def fit_hmm(clips: Sequence[np.ndarray], settings: ClassicalConfig, seed: int, l
     model = make_hmm(
         _init(clips, settings, seed, floor_F), settings, floor_F * len(x_TF) / n_gaussians
     )
-    model.tol = settings.tolerance * len(x_TF)
+    model.monitor_.tol = settings.tolerance * len(x_TF)
     model.random_state = seed  # of clusters that are not used
     try:
         with _muted():
@@ -97,7 +97,7 @@ def make_hmm(arrays: Arrays, settings: ClassicalConfig, prior_F: Any = 0.0) -> A
         "n_iter": settings.iterations, "init_params": "",
     }  # fmt: skip
     n_features = arrays["mean_KMF"].shape[-1]
-    prior = np.broadcast_to(prior_F, n_features)
+    prior: Any = np.broadcast_to(prior_F, n_features)
     prior = np.diag(prior) if settings.covariance == "full" else prior
     if settings.mixtures > 1:
         # For diagonals hmmlearn calls weight what others call the prior's scale, and doubles it.
@@ -199,7 +199,8 @@ def _cluster(x_TF: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
         return np.zeros(len(x_TF), int)
     from sklearn.cluster import KMeans
 
-    return KMeans(n_clusters, n_init=1, random_state=seed).fit_predict(x_TF)
+    once: Any = 1
+    return KMeans(n_clusters, n_init=once, random_state=seed).fit_predict(x_TF)
 
 
 @contextlib.contextmanager

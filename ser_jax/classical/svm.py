@@ -30,7 +30,7 @@ def fit_svm(
 
     mean_F, std_F = x_BF.mean(axis=0), x_BF.std(axis=0)
     std_F = np.where(std_F > 1e-8, std_F, 1.0)
-    gamma = 1 / x_BF.shape[1] if settings.gamma is None else settings.gamma
+    gamma: Any = 1 / x_BF.shape[1] if settings.gamma is None else settings.gamma
     weight: Any = "balanced" if settings.balanced else None
     svc = SVC(C=penalty, kernel=settings.kernel, gamma=gamma, class_weight=weight)
     svc.fit((x_BF - mean_F) / std_F, label_B)

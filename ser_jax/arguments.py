@@ -147,6 +147,10 @@ def _fill_prepare(parser: Parser) -> None:
     parser.add_keys(config.DataConfig, "data.")
 
 
+def _fill_labels(parser: Parser) -> None:
+    parser.add_key("data.labels", dict[str, str | None], {}, "What to change in the table.")
+
+
 def _fill_train(parser: Parser) -> None:
     _add_config_file(parser)
     parser.add_keys(config.Config)
@@ -185,10 +189,17 @@ def _fill_evaluate(parser: Parser) -> None:
         "(default: test of the run's own recordings, all of others)."
     )
     parser.add_key("split", splits, None, text)
-    corpora = Literal["ravdess", "synthetic"] | None
-    parser.add_key("data.corpus", corpora, None, "Corpus to measure on (default: the run's own).")
-    text = "Folder of recordings with RAVDESS names (default: the run's own)."
+    text = "Corpus to measure on, as for train (default: the run's own)."
+    parser.add_key("data.corpus", config.CorpusName | None, None, text)
+    text = "Its folder, or the CSV file of a manifest (default: the run's own)."
     parser.add_key("data.root", str | None, None, text)
+    text = "The corpora of data.corpus=joined and their roots (default: the run's own)."
+    parser.add_key("data.roots", dict[str, str | None] | None, None, text)
+    text = "Changes to the table of labels (default: the run's own)."
+    parser.add_key("data.labels", dict[str, str | None] | None, None, text)
+    sources = Literal["folder", "tfds"] | None
+    text = "Where recordings come from (default: the run's own)."
+    parser.add_key("data.source", sources, None, text)
     text = "Folder that keeps decoded corpora (default: the run's own)."
     parser.add_key("data.store_dir", str | None, None, text)
 
@@ -223,6 +234,11 @@ def _add_run_dir(parser: Parser) -> None:
 
 _COMMANDS = {
     "prepare": ("[--data.KEY VALUE ...]", "Decode a corpus once, into the store.", _fill_prepare),
+    "labels": (
+        "[--data.labels MAPPING]",
+        "Show how corpora's words for emotions become classes.",
+        _fill_labels,
+    ),
     "train": ("[--config FILE] [--KEY VALUE ...]", "Train one network.", _fill_train),
     "pretrain": (
         "--data.root DIR [--config FILE] [--KEY VALUE ...]",

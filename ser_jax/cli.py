@@ -77,32 +77,45 @@ def _prepare(command: Command) -> None:
     print_preparation(prepare(command.config))
 
 
+def _labels(command: Command) -> None:
+    from ser_jax.corpora.labels import make_table
+    from ser_jax.printing import print_labels
+
+    print_labels(make_table(command.options["data"]["labels"]))
+
+
 def _train(command: Command) -> None:
     from ser_jax.distributed import is_writer, taking_part
     from ser_jax.printing import print_metrics
     from ser_jax.run import train
     from ser_jax.run_dir import default_run_dir
     from ser_jax.runtime import use_all_cores
+    from ser_jax.splits import name_fold
 
     use_all_cores(command.config.parallel, command.config.train.batch_size)
     with taking_part(command.config.parallel):
         metrics = train(command.config)
         if is_writer():
             run_dir = command.config.run_dir or default_run_dir(command.config)
+            split = name_fold(metrics["protocol"], metrics["fold"])
             best = metrics["best_epoch"]  # 0: no network
-            print_metrics(metrics["test"], f"Test, best epoch {best}" if best else "Test")
+            title = f"{metrics['corpus']}, test clips of the {split}"
+            print_metrics(metrics["test"], f"{title}, best epoch {best}" if best else title)
             print(f"{run_dir}: metrics.json, figures, checkpoints")
 
 
 def _evaluate(command: Command) -> None:
     from ser_jax.inference import measure
-    from ser_jax.printing import print_metrics
+    from ser_jax.printing import print_classes, print_metrics
 
     options = command.options
     data = _override_data(options["run_dir"], options["data"])
-    report, corpus, part = measure(options["run_dir"], data, options["split"])
-    clips = "all clips" if part == "all" else f"{part} split"
-    print_metrics(report, f"{corpus}, {clips}")
+    found = measure(options["run_dir"], data, options["split"])
+    trained = f"{found.protocol} of {found.trained_on}"
+    clips = f"all clips; trained on the {trained}" if found.part == "all" else trained
+    part = "" if found.part == "all" else f"{found.part} clips of the "
+    print_metrics(found.report, f"{found.corpus}, {part}{clips}")
+    print_classes(found.report)
 
 
 def _override_data(run_dir: str, changes: dict[str, Any]) -> Any:
@@ -113,17 +126,27 @@ def _override_data(run_dir: str, changes: dict[str, Any]) -> Any:
     from ser_jax.config import override
     from ser_jax.run_dir import load_config
 
-    if "root" in changes:  # a folder of recordings, whatever the run was trained on
+    own = load_config(run_dir).data
+    if "root" in changes and own.corpus == "synthetic":  # a folder of recordings is none of those
         changes.setdefault("corpus", "ravdess")
-    return override(load_config(run_dir).data, changes)
+    if changes.get("corpus", own.corpus) != own.corpus:  # what the run says of its own is not meant
+        plain: dict[str, Any] = {"root": None, "roots": {}, "source": "folder"}
+        changes = plain | {"protocol": "auto", "fold": 1} | changes
+    return override(own, changes)
 
 
 def _predict(command: Command) -> None:
     from ser_jax.inference import predict
     from ser_jax.printing import print_predictions
+    from ser_jax.run_dir import load_config
+    from ser_jax.splits import name_fold
 
     options = command.options
-    print_predictions(predict(options["run_dir"], options["files"]), options["format"])
+    predictions = predict(options["run_dir"], options["files"])
+    config = load_config(options["run_dir"])
+    split = name_fold(config.data.protocol, config.data.fold)
+    by = f"{config.model.name} trained on the {split} of {config.data.title}"
+    print_predictions(predictions, options["format"], by)
 
 
 def _ablate(command: Command) -> None:
@@ -168,6 +191,7 @@ def _report(command: Command) -> None:
 
 _RUN: dict[str, Callable[[Command], None]] = {
     "prepare": _prepare,
+    "labels": _labels,
     "train": _train,
     "evaluate": _evaluate,
     "predict": _predict,

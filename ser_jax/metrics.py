@@ -12,7 +12,8 @@ from flax import struct
 
 from ser_jax.errors import check
 
-GROUPED_BY = ("gender", "intensity", "statement")
+GROUPED_BY = ("gender", "intensity", "statement", "corpus")
+_MOST_GROUPS = 20  # more, such as the words of TESS, would be a table of single clips
 
 
 @struct.dataclass
@@ -108,7 +109,8 @@ def compute_report(
     Args:
       labels: names of the classes, by index.
       true_B, pred_B: class of each clip.
-      attributes: strings per clip; `gender`, `intensity` and `statement` are reported where given.
+      attributes: strings per clip, empty where unknown; `gender`, `intensity`, `statement` and
+        `corpus` are reported where given.
     """
     true_B, pred_B = np.asarray(true_B), np.asarray(pred_B)
     groups = {"emotion": np.asarray(labels)[true_B]}
@@ -121,7 +123,9 @@ def compute_report(
 
     by = {}
     for name, value_B in groups.items():
-        present = set(value_B.tolist())
+        present = set(value_B.tolist()) - {""}
+        if not present or (name != "emotion" and len(present) > _MOST_GROUPS):
+            continue
         order = labels if name == "emotion" else sorted(present)
         by[name] = {value: compute_group(value_B, value) for value in order if value in present}
     return {

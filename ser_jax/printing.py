@@ -33,6 +33,28 @@ def print_metrics(report: Mapping[str, Any], title: str) -> None:
     _print_table(make_group_table(report, title))
 
 
+def print_classes(report: Mapping[str, Any]) -> None:
+    """Say which classes of corpus and run do not meet, where some do not."""
+    if left_out := report.get("left_out"):
+        said = ", ".join(f"{count} {name}" for name, count in left_out.items())
+        print(f"left out, since the run does not know their classes: {said}")
+    clips = zip(report["labels"], report["confusion"], strict=True)
+    if absent := [name for name, row in clips if not sum(row)]:
+        print(
+            f"no clips of {', '.join(absent)}: to predict them counts as wrong, and UAR is the "
+            "mean over the other classes"
+        )
+
+
+def print_labels(table: Mapping[str, str | None]) -> None:
+    """Print the table from words to classes as a YAML file to change and give as --config."""
+    import yaml
+
+    tree = {"data": {"labels": dict(table)}}
+    print("# A corpus' word for an emotion: its class; null leaves its clips out.")
+    print(yaml.safe_dump(tree, sort_keys=False), end="")
+
+
 def print_comparison(cells: Sequence[Mapping[str, Any]]) -> None:
     """Print an ablation's rows, mean and standard deviation over seeds."""
     from ser_jax.report.tables import make_table, summarise
@@ -40,8 +62,14 @@ def print_comparison(cells: Sequence[Mapping[str, Any]]) -> None:
     _print_table(make_table(summarise(cells)))
 
 
-def print_predictions(predictions: Sequence[Any], form: str) -> None:
-    """Print `inference.Prediction`s as a table, as a JSON list or as CSV with a head."""
+def print_predictions(predictions: Sequence[Any], form: str, by: str | None = None) -> None:
+    """Print `inference.Prediction`s as a table, as a JSON list or as CSV with a head.
+
+    Args:
+      predictions: in order.
+      form: table, json or csv.
+      by: who predicts, as the table's title.
+    """
     rows = [
         {"file": str(p.file), "start_s": p.start_s, "end_s": p.end_s, "label": p.label}
         for p in predictions
@@ -57,15 +85,15 @@ def print_predictions(predictions: Sequence[Any], form: str) -> None:
         writer.writeheader()
         writer.writerows(r | p.probabilities for r, p in zip(rows, predictions, strict=True))
         return
-    _print_table(_make_prediction_table(predictions))
+    _print_table(_make_prediction_table(predictions, by))
 
 
-def _make_prediction_table(predictions: Sequence[Any]) -> Any:
+def _make_prediction_table(predictions: Sequence[Any], title: str | None) -> Any:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(title=title, box=box.SIMPLE_HEAD)
     table.add_column("File", overflow="fold")  # paths differ at their ends, so none is cut
     for name in ("Seconds", "Emotion", "Probability", "Next"):
         table.add_column(name, no_wrap=True)

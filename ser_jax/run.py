@@ -17,7 +17,7 @@ from ser_jax.batching import Dataset, count_steps, cut_batches
 from ser_jax.building import build_for
 from ser_jax.checkpoint import Checkpoints
 from ser_jax.config import CLASSICAL, Config, ParallelConfig
-from ser_jax.corpora import Corpus
+from ser_jax.corpora import Corpus, check_protocols
 from ser_jax.distributed import is_writer
 from ser_jax.errors import check
 from ser_jax.files import write_atomic
@@ -52,7 +52,7 @@ from ser_jax.run_dir import (
 )
 from ser_jax.runtime import settle
 from ser_jax.sharing import SharedCheckpoints, share
-from ser_jax.splits import Split, make_split
+from ser_jax.splits import Split, list_strata, make_split
 from ser_jax.state import init_state
 from ser_jax.streaming import StreamedCorpus, choose_placement
 
@@ -85,6 +85,7 @@ def train(
     config = dataclasses.replace(config, run_dir=str(run_dir))
     if finished := share(lambda: _read_if_finished(run_dir, config, draw=observe is None)):
         return finished
+    check_protocols([(config.data, config.seed)])
     if config.model.name in CLASSICAL:
         return _train_classical(config, run_dir, observe)
     layout = choose_layout(
@@ -245,7 +246,10 @@ def split_corpus(config: Config, corpus: Corpus) -> Split:
     """The parts of `corpus` by the protocol, fold and seed of a run."""
     data = config.data
     seed = config.seed if data.split_seed is None else data.split_seed
-    return make_split(data.protocol, data.fold, seed, corpus.emotion_B, corpus.actor_B)
+    return make_split(
+        data.protocol, data.fold, seed, corpus.emotion_B, corpus.actor_B,
+        n_speakers=len(corpus.speakers) or None, stratum_B=list_strata(corpus.attributes),
+    )  # fmt: skip
 
 
 def _fit_settings(config: Config) -> FitSettings:

@@ -10,6 +10,7 @@ from ser_jax.errors import UserError, check
 from ser_jax.files import clear_unfinished, is_unfinished, saving, write_atomic
 from ser_jax.report import write_run_report
 from ser_jax.report.inputs import load_json
+from ser_jax.report.tables import make_slug
 
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.json"
@@ -19,8 +20,10 @@ LAST_FIGURE = "figures/spectrogram.png"
 def default_run_dir(config: Config) -> Path:
     """runs/MODEL-CORPUS-PROTOCOL-seedN-HASH: no two different runs share one."""
     data = config.data
-    fold = "" if data.protocol == "study" else f"{data.fold}"
-    name = f"{config.model.name}-{data.corpus}-{data.protocol}{fold}-seed{config.seed}"
+    fold = f"-{data.fold}" if data.protocol == "speakers5" else f"{data.fold}"
+    fold = "" if data.protocol in ("study", "speakers") else fold
+    corpus = make_slug(data.title)
+    name = f"{config.model.name}-{corpus}-{data.protocol}{fold}-seed{config.seed}"
     return Path("runs") / f"{name}-{compute_identity(config)[:6]}"
 
 

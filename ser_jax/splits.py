@@ -1,10 +1,12 @@
-"""Which clips train, validate and test: the study's random split, and speaker-independent folds."""
+"""Which clips train, validate and test: the study's random split, and speaker-independent ones."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ser_jax.errors import UserError, check
+from ser_jax.speakers import DRAWN, choose_speakers
 
 _EMOBOX6 = (
     (1, 11, 20, 21),
@@ -43,25 +45,51 @@ class Split:
     test: np.ndarray
 
 
-def count_folds(protocol: str) -> int:
-    """Number of folds of a protocol; together their test parts hold each actor once."""
-    return 1 if protocol == "study" else len(_get_test_actors(protocol))
+def count_folds(protocol: str, n_speakers: int | None = None) -> int:
+    """Number of folds of a protocol; together the test parts of several hold each speaker once.
+
+    Args:
+      protocol: its name.
+      n_speakers: of the corpus, which loso leaves out one by one; None: RAVDESS' 24 actors.
+    """
+    if protocol == "loso" and n_speakers is not None:
+        return n_speakers
+    if protocol == "study" or protocol in DRAWN:
+        return DRAWN.get(protocol, 1)
+    return len(_get_test_actors(protocol))
+
+
+def name_fold(protocol: str, fold: int) -> str:
+    """`emobox6 split, fold 2`; without the fold where the protocol has only one."""
+    single = protocol == "study" or DRAWN.get(protocol) == 1
+    return f"{protocol} split" + ("" if single else f", fold {fold}")
 
 
 def make_split(
-    protocol: str, fold: int, seed: int, emotion_B: np.ndarray, actor_B: np.ndarray
+    protocol: str,
+    fold: int,
+    seed: int,
+    emotion_B: np.ndarray,
+    actor_B: np.ndarray,
+    *,
+    n_speakers: int | None = None,
+    stratum_B: np.ndarray | None = None,
 ) -> Split:
     """Split clips into training, validation and test.
 
-    `study` draws 70:15:15 at random, stratified by emotion. The other protocols are
-    speaker-independent and fixed: no actor is in two parts, and the seed changes nothing.
+    `study` draws 70:15:15 of the clips at random, stratified by emotion. In the other protocols no
+    speaker is in two parts. `speakers` draws 70:15:15 of the speakers and `speakers5` five folds of
+    them, both stratified by `stratum_B`; the seed changes nothing in the others. Fold
+    k of several validates on the test speakers of fold k + 1, and of loso on the next 15 %.
 
     Args:
-      protocol: study, emobox6, luna5 or loso.
-      fold: 1 to `count_folds(protocol)`.
-      seed: of the study's draw.
+      protocol: study, emobox6, luna5, loso, speakers or speakers5.
+      fold: 1 to `count_folds(protocol, n_speakers)`.
+      seed: of the draw.
       emotion_B: int [clips], class.
-      actor_B: int [clips], 1 to 24.
+      actor_B: int [clips], speaker, from 1.
+      n_speakers: number of speakers; None: they are RAVDESS' 24 actors.
+      stratum_B: str [clips], of which each part gets its share of speakers; see `list_strata`.
 
     Returns:
       A split that has passed `check_split`.
@@ -69,7 +97,7 @@ def make_split(
     Raises:
       UserError: no such protocol or fold; too few clips or actors for it.
     """
-    n_folds = count_folds(protocol)
+    n_folds = count_folds(protocol, n_speakers)
     check(
         1 <= fold <= n_folds,
         f"data.fold={fold}: data.protocol={protocol} has folds 1 to {n_folds}"
@@ -79,9 +107,19 @@ def make_split(
     if protocol == "study":
         split = _make_study_split(seed, emotion_B)
     else:
-        split = _make_actor_split(protocol, fold, actor_B)
+        if protocol in DRAWN or n_speakers is not None:
+            val, test = choose_speakers(protocol, fold, seed, actor_B, stratum_B)
+        else:
+            val, test = _get_val_actors(protocol, fold), _get_test_actors(protocol)[fold - 1]
+        split = _part_by_actors(protocol, fold, actor_B, val, test)
     check_split(split, actor_B)
     return split
+
+
+def list_strata(attributes: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """Corpus and gender of each clip, as far as they are known; None where neither is."""
+    known = [attributes[name] for name in ("corpus", "gender") if name in attributes]
+    return np.array([" ".join(values) for values in zip(*known, strict=True)]) if known else None
 
 
 def check_split(split: Split, actor_B: np.ndarray) -> None:
@@ -131,10 +169,10 @@ def _make_study_split(seed: int, emotion_B: np.ndarray) -> Split:
     return Split("study", 1, np.sort(train), np.sort(val), np.sort(test))
 
 
-def _make_actor_split(protocol: str, fold: int, actor_B: np.ndarray) -> Split:
-    test_actors = _get_test_actors(protocol)[fold - 1]
-    is_test_B = np.isin(actor_B, test_actors)
-    is_val_B = np.isin(actor_B, _get_val_actors(protocol, fold))
+def _part_by_actors(
+    protocol: str, fold: int, actor_B: np.ndarray, val: Sequence[int], test: Sequence[int]
+) -> Split:
+    is_test_B, is_val_B = np.isin(actor_B, test), np.isin(actor_B, val)
     return Split(
         protocol,
         fold,
@@ -147,7 +185,8 @@ def _make_actor_split(protocol: str, fold: int, actor_B: np.ndarray) -> Split:
 def _get_test_actors(protocol: str) -> tuple[tuple[int, ...], ...]:
     check(
         protocol in _TEST_ACTORS,
-        f"data.protocol={protocol}: no such protocol; known are study, {', '.join(_TEST_ACTORS)}",
+        f"data.protocol={protocol}: no such protocol; known are "
+        f"{', '.join(['study', *_TEST_ACTORS, *DRAWN])}",
     )
     return _TEST_ACTORS[protocol]
 

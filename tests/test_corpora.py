@@ -426,7 +426,7 @@ def test_the_synthetic_corpus_goes_through_the_same_store(tmp_path):
     assert sorted(set(corpus.actor_B.tolist())) == [1, 2]
     clips = sources.find_source(data).list_clips().clips
     assert len(clips) == len(corpus.file_names) == 6
-    for i, (file_name, make_wave) in enumerate(clips):
+    for i, (file_name, make_wave, *_) in enumerate(clips):
         assert file_name == corpus.file_names[i]
         wave_N = make_wave()
         np.testing.assert_array_equal(corpus.wave_BN[i, : corpus.length_B[i]], wave_N)

@@ -251,7 +251,7 @@ def test_a_run_measures_as_it_did_when_it_was_trained(run_dir, split):
 
 def test_test_is_the_split_unless_another_is_named(run_dir, config):
     test = evaluate(run_dir, split="test")
-    assert measure(run_dir) == (test, "synthetic", "test")
+    assert measure(run_dir) == (test, "synthetic", "test", "study split", "synthetic")
     assert measure(run_dir, config.data).part == "test"
     # What a DataConfig says of splits is not the run's own split, and so plays no part.
     other = dataclasses.replace(config.data, protocol="loso", fold=2, split_seed=5)
@@ -297,7 +297,7 @@ def test_the_same_recordings_elsewhere_are_the_runs_own(
     for number, name in enumerate(corpus.file_names):
         write(f"root/{Path(name).stem}.flac", get_clip(corpus, number))
     data = override(config.data, {"corpus": "ravdess", "root": str(tmp_path / "root")})
-    assert measure(run_dir, data) == (evaluate(run_dir), "ravdess", "test")
+    assert measure(run_dir, data)[:3] == (evaluate(run_dir), "ravdess", "test")
     assert capsys.readouterr().err == ""
 
 
@@ -318,10 +318,11 @@ def test_recordings_that_changed_have_no_split_of_the_run(
     assert "some may be among them" in capsys.readouterr().err
 
 
-def test_a_corpus_of_other_emotions_is_refused(run_dir, corpus, monkeypatch):
-    replace_corpus(monkeypatch, corpus, labels=("joy", *corpus.labels[1:]))
-    with pytest.raises(UserError, match=r"knows the emotions neutral, .* has joy"):
-        evaluate(run_dir)
+def test_a_corpus_of_other_emotions_alone_is_refused(run_dir, corpus, monkeypatch):
+    others = tuple(f"other {name}" for name in corpus.labels)
+    replace_corpus(monkeypatch, corpus, labels=others, checksum="other")
+    with pytest.raises(UserError, match=r"knows the emotions neutral, .* has other neutral"):
+        evaluate(run_dir, split="all")
 
 
 def test_another_rate_is_refused(run_dir):
@@ -336,7 +337,8 @@ def test_an_unknown_split_is_refused(run_dir):
 
 def test_evaluate_prints_what_was_measured(run_dir, capsys):
     assert main(["evaluate", str(run_dir)]) == 0
-    assert "synthetic, test split" in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
+    assert "synthetic, test clips of the study split of synthetic" in said
     assert main(["evaluate", str(run_dir), "--split", "all"]) == 0
     out = capsys.readouterr().out
     assert "synthetic, all clips" in out

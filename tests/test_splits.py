@@ -101,7 +101,9 @@ def test_a_fold_out_of_range_is_an_error_naming_the_key(protocol, fold):
 
 
 def test_an_unknown_protocol_is_an_error_naming_the_known():
-    with pytest.raises(UserError, match=r"data.protocol=kfold.*study, emobox6, luna5, loso"):
+    with pytest.raises(
+        UserError, match=r"data.protocol=kfold.*study, emobox6, luna5, loso, speakers"
+    ):
         make("kfold")
 
 

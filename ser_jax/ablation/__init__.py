@@ -19,7 +19,7 @@ from ser_jax.ablation.manifest import Manifest
 from ser_jax.ablation.processes import run_one_by_one
 from ser_jax.ablation.together import run_together
 from ser_jax.config import AblationConfig, compute_identity, to_dict
-from ser_jax.corpora import load_corpus, prepare
+from ser_jax.corpora import check_protocols, load_corpus, prepare
 from ser_jax.errors import check
 from ser_jax.files import write_atomic
 from ser_jax.progress import progress
@@ -55,6 +55,7 @@ def ablate(config: AblationConfig) -> dict[str, Any]:
     cells = list_cells(config)
     _check_folders(config, cells)
     settle(config.parallel)
+    check_protocols((cell.config.data, cell.seed) for cell in cells)
     prepare(config.data)
     manifest = Manifest(config, load_corpus(config.data).checksum)
     results = _Results(config, cells)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ser_jax.config import AblationConfig, Config, override
+from ser_jax.config import AblationConfig, Config, DataConfig, Protocol, override
+from ser_jax.corpora import count_speakers
 from ser_jax.errors import UserError, check
 from ser_jax.files import write_atomic
 from ser_jax.report.inputs import load_json
@@ -57,8 +58,11 @@ def list_cells(config: AblationConfig) -> list[Cell]:
     """
     check(len(config.systems) > 0, "systems={}: the grid has no rows; name at least one system")
     _check_sweep(config.sweep)
-    for protocol in config.protocols:
-        _check_folds(protocol, config.folds)
+    n_folds: dict[Protocol, int] = {
+        protocol: _count_folds(config.data, protocol) for protocol in config.protocols
+    }
+    for protocol, most in n_folds.items():
+        _check_folds(protocol, config.folds, most)
     shared = {field.name: getattr(config, field.name) for field in dataclasses.fields(Config)
               if field.name not in ("seed", "run_dir")}  # fmt: skip
     cells = []
@@ -67,16 +71,22 @@ def list_cells(config: AblationConfig) -> list[Cell]:
         for values in itertools.product(*config.sweep.values()):
             sweep = dict(zip(config.sweep, values, strict=True))
             row = " ".join([system, *_name_values(sweep)])
-            cells += _list_row(config, row, _override(base, sweep, "sweep"), sweep)
+            cells += _list_row(config, row, _override(base, sweep, "sweep"), sweep, n_folds)
     (run_dir, count), *_ = Counter(cell.run_dir for cell in cells).most_common(1)
     check(count == 1, f"out={config.out}: {count} cells are called {run_dir.name}; rename a system")
     return cells
 
 
-def _list_row(config: AblationConfig, row: str, base: Config, sweep: dict[str, Any]) -> list[Cell]:
+def _list_row(
+    config: AblationConfig,
+    row: str,
+    base: Config,
+    sweep: dict[str, Any],
+    n_folds: dict[Protocol, int],
+) -> list[Cell]:
     cells = []
-    for protocol in config.protocols:
-        folds = config.folds or range(1, count_folds(protocol) + 1)
+    for protocol, most in n_folds.items():
+        folds = config.folds or range(1, most + 1)
         for seed, fold in itertools.product(config.seeds, folds):
             run_dir = Path(config.out) / "cells" / make_cell_name(row, protocol, fold, seed)
             place = {"data.protocol": protocol, "data.fold": fold, "seed": seed}
@@ -104,8 +114,12 @@ def _check_sweep(sweep: dict[str, list[Any]]) -> None:
         check(len(set(written)) == len(written), f"sweep.{key}={values}: a value stands twice")
 
 
-def _check_folds(protocol: str, folds: Sequence[int] | None) -> None:
-    most = count_folds(protocol)
+def _count_folds(data: DataConfig, protocol: Protocol) -> int:
+    """Folds of a protocol; those of loso are the corpus' own."""
+    return count_folds(protocol, count_speakers(data) if protocol == "loso" else None)
+
+
+def _check_folds(protocol: str, folds: Sequence[int] | None, most: int) -> None:
     check(
         folds is None or (min(folds) >= 1 and max(folds) <= most),
         f"folds={list(folds or ())}: {protocol} has {'one' if most == 1 else f'1 to {most}'}",

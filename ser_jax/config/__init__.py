@@ -6,7 +6,7 @@ where the study is silent; their defaults are Keras' or librosa's, since the stu
 
 from ser_jax.config.backbone import BackboneConfig
 from ser_jax.config.classical import CLASSICAL, ClassicalConfig
-from ser_jax.config.data import AugmentConfig, DataConfig, FeaturesConfig, Protocol
+from ser_jax.config.data import AugmentConfig, CorpusName, DataConfig, FeaturesConfig, Protocol
 from ser_jax.config.experiments import AblationConfig, Config, Experiment
 from ser_jax.config.pretraining import PretrainConfig, UnlabelledConfig
 from ser_jax.config.training import ModelConfig, ParallelConfig, TrainConfig
@@ -19,6 +19,7 @@ __all__ = [
     "BackboneConfig",
     "ClassicalConfig",
     "Config",
+    "CorpusName",
     "DataConfig",
     "Experiment",
     "FeaturesConfig",

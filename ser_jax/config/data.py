@@ -1,34 +1,62 @@
 """Settings of the recordings, their features and their augmentation."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import PurePath
+from typing import Literal, get_args
 
 from ser_jax.config.checks import check_min, check_range, default_store_dir
 from ser_jax.errors import check
 
-Protocol = Literal["study", "emobox6", "luna5", "loso"]
+Protocol = Literal["auto", "study", "emobox6", "luna5", "loso", "speakers", "speakers5"]
+CorpusName = Literal[
+    "ravdess", "synthetic", "crema_d", "savee", "tess", "emodb", "manifest", "joined"
+]
+_RAVDESS_ACTORS = ("ravdess", "synthetic")  # the corpora whose speakers are RAVDESS' 24
+
+
+def choose_protocol(protocol: Protocol, corpus: str) -> Protocol:
+    """What `auto` means for a corpus: the study's own split on RAVDESS, elsewhere none that lets
+    a speaker be in two parts."""
+    if protocol != "auto":
+        return protocol
+    return "study" if corpus in _RAVDESS_ACTORS else "speakers"
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """Which recordings, at which rate, and how they are split."""
 
-    corpus: Literal["ravdess", "synthetic"] = "ravdess"
-    """Corpus: ravdess (real recordings) or synthetic (made on the spot, no download)."""
+    corpus: CorpusName = "ravdess"
+    """Corpus: ravdess, crema_d, savee, tess or emodb (recordings in a folder, told by their file
+    names), manifest (any others, listed in a CSV file), joined (several, see data.roots), or
+    synthetic (made on the spot, no download)."""
     root: str | None = None
-    """Folder of wav or flac files with RAVDESS names, searched at any depth; none: download."""
+    """Folder of wav or flac files with the corpus' own names, searched at any depth (ravdess: none
+    downloads them); for manifest the CSV file with columns path, emotion, speaker and, where known,
+    gender, intensity, statement, repetition, corpus."""
+    roots: dict[str, str | None] = field(default_factory=dict, hash=False)
+    """The corpora of data.corpus=joined and their roots: {ravdess: DIR, emodb: DIR}; speakers stay
+    apart, classes are those of all."""
+    labels: dict[str, str | None] = field(default_factory=dict, hash=False)
+    """What to change in the table from a corpus' words to classes, which 'ser-jax labels' shows:
+    {boredom: sad, calm: null}; null leaves the clips out."""
+    source: Literal["folder", "tfds"] = "folder"
+    """Where recordings come from: a folder, or tensorflow-datasets' own crema_d or savee with
+    data.root as its data_dir, which takes TensorFlow."""
     store_dir: str = field(default_factory=default_store_dir)
     """Folder that keeps downloads and decoded corpora between runs."""
     rate_hz: int = 16000
     """Sample rate in Hz to which every clip is resampled (not stated in the study)."""
     clip_s: float | None = None
     """Seconds to which clips are padded or cut; none: the longest clip, as in the study."""
-    protocol: Protocol = "study"
-    """Split: study (random 70:15:15), or speaker-independent emobox6, luna5, loso."""
+    protocol: Protocol = "auto"
+    """Split: study (random 70:15:15 of the clips), or, with no speaker in two parts, speakers
+    (70:15:15 of the speakers), speakers5 (five folds of them), loso (leave one speaker out) and, on
+    RAVDESS' actors, emobox6 and luna5; auto: study for ravdess and synthetic, else speakers."""
     fold: int = 1
-    """Which fold of a speaker-independent protocol, counted from 1; study has one."""
+    """Which fold of the protocol, counted from 1; study and speakers have one."""
     split_seed: int | None = None
-    """Seed of the study split alone; none: the run's seed."""
+    """Seed of the study's, speakers' and speakers5's draw alone; none: the run's seed."""
     strict: bool = False
     """Stop at the first clip that cannot be read, instead of leaving it out with a warning."""
     synthetic_actors: int = 24
@@ -38,12 +66,27 @@ class DataConfig:
     workers: int | None = None
     """Threads or processes that decode audio; none: one per core."""
 
+    @property
+    def title(self) -> str:
+        """The corpus' name in results: a manifest's is its file's; joined ones are a sum."""
+        if self.corpus == "manifest":
+            return PurePath(self.root or "").stem
+        return "+".join(sorted(self.roots)) if self.corpus == "joined" else self.corpus
+
+    @property
+    def has_ravdess_actors(self) -> bool:
+        """Whether the speakers are RAVDESS' 24 actors, whose folds are published."""
+        return self.corpus in _RAVDESS_ACTORS
+
     def __post_init__(self) -> None:
+        object.__setattr__(self, "protocol", choose_protocol(self.protocol, self.corpus))
         check(
             4000 <= self.rate_hz <= 192000,
             f"data.rate_hz={self.rate_hz}: must lie between 4000 and 192000",
         )
         check_min("data", self, 1, "fold")
+        self._check_corpus()
+        self._check_roots()
         for name, most in (("synthetic_actors", 24), ("synthetic_clips", 60)):
             value = getattr(self, name)
             check(1 <= value <= most, f"data.{name}={value}: must lie between 1 and {most}")
@@ -53,6 +96,42 @@ class DataConfig:
             )
         if self.workers is not None:
             check_min("data", self, 1, "workers")
+
+    def _check_corpus(self) -> None:
+        check(
+            self.protocol not in ("emobox6", "luna5") or self.has_ravdess_actors,
+            f"data.protocol={self.protocol}: its folds are of RAVDESS' actors; with "
+            f"data.corpus={self.corpus} take speakers, speakers5, loso or study",
+        )
+        check(
+            self.source == "folder" or self.corpus in ("crema_d", "savee"),
+            f"data.source={self.source}: takes data.corpus=crema_d or savee",
+        )
+        check(
+            self.corpus != "manifest" or self.root is not None,
+            "data.root: missing; with data.corpus=manifest name the CSV file",
+        )
+        check(
+            self.root is not None
+            or self.source == "tfds"
+            or self.corpus in (*_RAVDESS_ACTORS, "manifest", "joined"),
+            f"data.root: missing; name the folder of data.corpus={self.corpus}, which has to be "
+            "downloaded by hand (docs/corpora.md says where)",
+        )
+
+    def _check_roots(self) -> None:
+        if self.corpus != "joined":
+            check(not self.roots, f"data.roots={self.roots}: takes data.corpus=joined")
+            return
+        check(self.root is None, f"data.root={self.root}: data.corpus=joined takes data.roots")
+        check(
+            len(self.roots) > 1,
+            f"data.roots={self.roots}: name at least two corpora, as in "
+            "{ravdess: DIR, emodb: DIR}",
+        )
+        known = [name for name in get_args(CorpusName) if name != "joined"]
+        for name in self.roots:
+            check(name in known, f"data.roots.{name}: no such corpus; known are {', '.join(known)}")
 
 
 @dataclass(frozen=True)

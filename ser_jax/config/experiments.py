@@ -5,7 +5,13 @@ from typing import Any, Literal
 
 from ser_jax.config.backbone import BackboneConfig
 from ser_jax.config.classical import CLASSICAL, ClassicalConfig
-from ser_jax.config.data import AugmentConfig, DataConfig, FeaturesConfig, Protocol
+from ser_jax.config.data import (
+    AugmentConfig,
+    DataConfig,
+    FeaturesConfig,
+    Protocol,
+    choose_protocol,
+)
 from ser_jax.config.training import ModelConfig, ParallelConfig, TrainConfig
 from ser_jax.errors import check
 
@@ -87,8 +93,8 @@ class AblationConfig(Experiment):
     """Folder of the grid: one run directory per cell, tables and figures."""
     systems: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Rows of the table: a name and the dotted keys in which the row differs."""
-    protocols: tuple[Protocol, ...] = ("study",)
-    """Splits to run."""
+    protocols: tuple[Protocol, ...] = ("auto",)
+    """Splits to run; auto: study for ravdess and synthetic, else speakers."""
     folds: tuple[int, ...] | None = None
     """Folds to run, counted from 1; none: all of the protocol's."""
     seeds: tuple[int, ...] = (0,)
@@ -109,6 +115,8 @@ class AblationConfig(Experiment):
         super().__post_init__()
         for name in ("protocols", "seeds"):
             check(len(getattr(self, name)) > 0, f"{name}=[]: name at least one")
+        chosen = tuple(choose_protocol(protocol, self.data.corpus) for protocol in self.protocols)
+        object.__setattr__(self, "protocols", chosen)
         check(min(self.seeds) >= 0, f"seeds={list(self.seeds)}: none may be below 0")
         if self.workers is not None:
             check(self.workers >= 1, f"workers={self.workers}: must be at least 1")

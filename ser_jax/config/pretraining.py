@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ser_jax.config.checks import check_min
-from ser_jax.config.data import Protocol
+from ser_jax.config.data import Protocol, choose_protocol
 from ser_jax.config.training import ParallelConfig
 from ser_jax.errors import check
 
@@ -31,6 +31,7 @@ class UnlabelledConfig:
     """Files that take less than this, decoded, are decoded once; more are read as they come."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "protocol", choose_protocol(self.protocol, "ravdess"))
         check_min("data", self, 1, "fold", "memory_mb")
         check(
             4000 <= self.rate_hz <= 192000,

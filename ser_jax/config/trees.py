@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from pathlib import PurePath
 from typing import Any
 
 from ser_jax.errors import check
@@ -16,6 +17,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 # What says where or how loudly a run works, but not what it computes.
 _WHEREABOUTS = (
     "run_dir", "out", "workers", "data.root", "data.store_dir", "data.workers", "data.strict",
+    "data.source",
     "augment.workers", "train.profile", "batching", "runs_at_a_time", "shard", "parallel",
 )  # fmt: skip
 
@@ -33,12 +35,23 @@ def compute_identity(config: Any) -> str:
 
 def list_settings(config: Any) -> dict[str, Any]:
     """All that decides a result, as dotted keys and their values; see `compute_identity`."""
-    tree = config if isinstance(config, dict) else to_dict(config)
-    return {
+    flat = flatten(config if isinstance(config, dict) else to_dict(config))
+    settings = {
         key: value
-        for key, value in flatten(tree).items()
+        for key, value in flat.items()
         if key not in _WHEREABOUTS and key.partition(".")[0] not in _WHEREABOUTS
     }
+    # Which corpora are joined decides a result; where they lie does not. A manifest has no name but
+    # its file's.
+    for key in (key for key in settings if key.startswith("data.roots.")):
+        settings[key] = _name_manifest(settings[key]) if key.endswith(".manifest") else None
+    if settings.get("data.corpus") == "manifest":
+        settings["data.root"] = _name_manifest(flat["data.root"])
+    return settings
+
+
+def _name_manifest(path: str | None) -> str:
+    return PurePath(path or "").stem
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -65,6 +78,9 @@ def override(config: Any, changes: dict[str, Any]) -> Any:
         head, _, rest = dotted.partition(".")
         check(head in names, f"{dotted}: no such key here; known are {', '.join(sorted(names))}")
         if rest:
+            if isinstance(getattr(config, head), dict):  # its keys are data, as words of emotions
+                values[head] = {**values.get(head, getattr(config, head)), rest: value}
+                continue
             check(
                 dataclasses.is_dataclass(getattr(config, head)),
                 f"{dotted}: {head} has no keys of its own",

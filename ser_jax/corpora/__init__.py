@@ -1,6 +1,7 @@
 """A corpus in memory: `prepare` builds its store on disk, `load_corpus` reads it."""
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ class Corpus:
     """All clips of one corpus at one rate, sorted by file name."""
 
     name: str
-    """ravdess or synthetic."""
+    """See `DataConfig.title`."""
     rate_hz: int
     labels: tuple[str, ...]
     """Names of the emotions; a clip's class is an index into them."""
@@ -25,12 +26,16 @@ class Corpus:
     emotion_B: np.ndarray
     """int32, class."""
     actor_B: np.ndarray
-    """int32, 1 to 24."""
+    """int32, RAVDESS' 1 to 24; of other corpora the place in `speakers`, from 1."""
     attributes: dict[str, np.ndarray]
-    """gender, intensity, statement and repetition, each str [B]."""
+    """Those of gender, intensity, statement, repetition and corpus that are known of any clip, each
+    str [B], empty where unknown."""
     file_names: tuple[str, ...]
     checksum: str
-    """16 hexadecimal digits over names, lengths and samples, before any cut by `clip_s`."""
+    """16 hexadecimal digits over names, lengths and samples, before any cut by `clip_s`; over
+    classes and speakers too where a name alone does not settle them."""
+    speakers: tuple[str, ...] = ()
+    """Names of the speakers by `actor_B` - 1; empty where they are RAVDESS' 24 actors."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class PrepareReport:
     duplicates: int
     """Files skipped because another of the same name was taken."""
     unnamed: int
-    """Sound files skipped because their names are not RAVDESS names."""
+    """Sound files skipped because their names do not follow the corpus' grammar."""
     bad: tuple[str, ...]
     """One line for each clip that could not be read."""
     n_bytes: int
@@ -67,6 +72,28 @@ def prepare(data: DataConfig) -> PrepareReport:
     from ser_jax.corpora import store
 
     return store.prepare(data)
+
+
+def check_protocols(runs: Iterable[tuple[DataConfig, int]]) -> None:
+    """Raise where a protocol cannot part a corpus other than RAVDESS, before any of it is read.
+
+    Args:
+      runs: settings, and the seed that draws the split where `data.split_seed` does not.
+
+    Raises:
+      UserError: as `prepare`; too few speakers; a class with fewer clips than the split has parts,
+        or one that no training speaker has.
+    """
+    from ser_jax.corpora import checks
+
+    checks.check_protocols(runs)
+
+
+def count_speakers(data: DataConfig) -> int | None:
+    """Number of speakers, for `splits.count_folds`; None where they are RAVDESS' 24 actors."""
+    from ser_jax.corpora import checks
+
+    return checks.count_speakers(data)
 
 
 def load_corpus(data: DataConfig) -> Corpus:

@@ -10,21 +10,37 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from ser_jax.corpora.grammars import ATTRIBUTES, Facts
 from ser_jax.corpora.names import EMOTIONS, INTENSITIES, STATEMENTS
 from ser_jax.errors import UserError
 
-ATTRIBUTES = ("gender", "intensity", "statement", "repetition")
+_RAVDESS_ATTRIBUTES = ("gender", "intensity", "statement", "repetition")
 _SPLIT = "clips"  # one split: the protocols are index arrays, see ser_jax/splits.py
 
 
 class Clips(tfds.core.GeneratorBasedBuilder):
-    """Clips in the order in which they are given."""
+    """RAVDESS' clips in the order in which they are given."""
 
     VERSION = tfds.core.Version("1.0.0")
 
     def __init__(self, folder: Path, examples: Iterable[dict[str, Any]] = ()) -> None:
         self._examples = examples
         super().__init__(data_dir=folder, file_format="array_record")
+
+    def write_example(self, file_name: str, flac: bytes, facts: Facts) -> dict[str, Any]:
+        """An example as the features have it."""
+        values = {name: getattr(facts, name) for name in ("emotion", *_RAVDESS_ATTRIBUTES)}
+        return {"file_name": file_name, "flac": flac, "actor": int(facts.speaker), **values}
+
+    def read_example(self, example: dict[str, Any]) -> tuple[str, bytes, Facts]:
+        """What `write_example` was given."""
+        features: Any = self.info.features
+        texts = {
+            name: features[name].int2str(int(example[name]))
+            for name in ("emotion", *_RAVDESS_ATTRIBUTES)
+        }
+        facts = Facts(speaker=f"{int(example['actor']):02d}", **texts)
+        return example["file_name"].decode(), example["flac"], facts
 
     def _info(self) -> tfds.core.DatasetInfo:
         label = tfds.features.ClassLabel
@@ -53,8 +69,40 @@ class Clips(tfds.core.GeneratorBasedBuilder):
         yield from enumerate(self._examples)
 
 
-def write_clips(folder: Path, examples: Iterable[dict[str, Any]]) -> None:
-    """Write examples, dictionaries with the features' keys, into `folder`.
+class NamedClips(Clips):
+    """Clips of any corpus, with its own words: what they mean is settled when they are read."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        texts = ("file_name", "emotion", "speaker", *ATTRIBUTES)
+        return tfds.core.DatasetInfo(
+            builder=self,
+            disable_shuffling=True,
+            features=tfds.features.FeaturesDict(
+                {name: tfds.features.Text() for name in texts}
+                | {"flac": tfds.features.Tensor(shape=(), dtype=np.object_)}
+            ),
+        )
+
+    def write_example(self, file_name: str, flac: bytes, facts: Facts) -> dict[str, Any]:
+        return {"file_name": file_name, "flac": flac, **vars(facts)}
+
+    def read_example(self, example: dict[str, Any]) -> tuple[str, bytes, Facts]:
+        names = ("emotion", "speaker", *ATTRIBUTES)
+        facts = Facts(**{name: example[name].decode() for name in names})
+        return example["file_name"].decode(), example["flac"], facts
+
+
+def write_clips(
+    folder: Path, clips: Iterable[tuple[str, bytes, Facts]], *, ravdess: bool = True
+) -> None:
+    """Write clips into `folder`: file names, FLAC and what is known.
+
+    Args:
+      folder: of the store.
+      clips: in order.
+      ravdess: they are RAVDESS', and their labels are kept as numbers.
 
     Raises:
       UserError: the folder cannot be written, for instance because the disk is full.
@@ -65,9 +113,9 @@ def write_clips(folder: Path, examples: Iterable[dict[str, Any]]) -> None:
     )
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what concerns downloads alone
-            Clips(folder, examples).download_and_prepare(
-                download_dir=folder / "downloads", download_config=config
-            )
+            builder = _get_kind(ravdess)(folder)
+            builder._examples = (builder.write_example(*clip) for clip in clips)
+            builder.download_and_prepare(download_dir=folder / "downloads", download_config=config)
     except RuntimeError as error:  # array_record's own, with the system's reason inside
         reason = re.search(r"\w+\(\) failed: ([^;]+)", str(error))
         if reason is None:
@@ -77,13 +125,15 @@ def write_clips(folder: Path, examples: Iterable[dict[str, Any]]) -> None:
         ) from error
 
 
-def read_clips(folder: Path, rows: Sequence[int] | None = None) -> list[dict[str, Any]]:
-    """Examples of `folder`, all or some: emotion and actor as int, flac as bytes, the rest str."""
-    builder: Any = Clips(folder)
+def read_clips(
+    folder: Path, rows: Sequence[int] | None = None, *, ravdess: bool = True
+) -> list[tuple[str, bytes, Facts]]:
+    """Clips of `folder`, all or some, as `write_clips` was given them."""
+    builder: Any = _get_kind(ravdess)(folder)
     source: Any = builder.as_data_source(_SPLIT)
     examples = source.__getitems__(range(len(source)) if rows is None else rows)
-    for example in examples:
-        example["file_name"] = example["file_name"].decode()
-        for key in ATTRIBUTES:
-            example[key] = builder.info.features[key].int2str(int(example[key]))
-    return examples
+    return [builder.read_example(example) for example in examples]
+
+
+def _get_kind(ravdess: bool) -> type[Clips]:
+    return Clips if ravdess else NamedClips

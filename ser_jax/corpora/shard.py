@@ -10,11 +10,10 @@ import numpy as np
 
 from ser_jax.config import DataConfig
 from ser_jax.corpora import Corpus, with_clip_length
-from ser_jax.corpora.store import damaged, load_corpus, prepare, read
+from ser_jax.corpora.sources import hash_values
+from ser_jax.corpora.store import damaged, load_kept, prepare, read
 from ser_jax.errors import check
 from ser_jax.files import locked, write_atomic
-
-_INDEX = "index.json"
 
 
 def load_shard(data: DataConfig, find_rows: Callable[[int], np.ndarray]) -> Corpus:
@@ -36,9 +35,9 @@ def load_shard(data: DataConfig, find_rows: Callable[[int], np.ndarray]) -> Corp
     folder = prepare(data).folder
     index = _load_index(folder, data)
     rows = find_rows(len(index["file_names"])).tolist()
+    stored = index.get("row_B", range(len(index["file_names"])))
     try:
-        examples, waves = read(folder, data.workers, rows)
-        names = [example["file_name"] for example in examples]
+        names, _, waves = read(folder, data, [stored[row] for row in rows])
         check(names == [index["file_names"][row] for row in rows], "not the clips of its index")
     except Exception as error:  # three libraries read it, each with errors of its own
         raise damaged(folder, error) from error
@@ -54,7 +53,7 @@ def _make_silent(data: DataConfig, index: dict[str, Any]) -> Corpus:
     """The corpus with zeros for samples, which take no memory until they are written."""
     length_B = np.array(index["length_B"], np.int32)
     corpus = Corpus(
-        name=data.corpus,
+        name=data.title,
         rate_hz=data.rate_hz,
         labels=tuple(index["labels"]),
         wave_BN=np.zeros((len(length_B), length_B.max()), np.int16),
@@ -64,6 +63,7 @@ def _make_silent(data: DataConfig, index: dict[str, Any]) -> Corpus:
         attributes={key: np.array(values) for key, values in index["attributes"].items()},
         file_names=tuple(index["file_names"]),
         checksum=index["checksum"],
+        speakers=tuple(index.get("speakers", ())),
     )
     if data.clip_s is None:
         return corpus
@@ -73,18 +73,19 @@ def _make_silent(data: DataConfig, index: dict[str, Any]) -> Corpus:
 
 def _load_index(folder: Path, data: DataConfig) -> dict[str, Any]:
     """What is known of every clip: a corpus without its samples."""
-    path = folder / _INDEX
+    changed = f"-{hash_values(sorted(data.labels.items()))}" if data.labels else ""
+    path = folder / f"index{changed}.json"
     if not path.exists():
         with locked(folder):
             if not path.exists():
-                _write_index(path, load_corpus(data))
+                _write_index(path, *load_kept(data))
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise damaged(folder, error) from error
 
 
-def _write_index(path: Path, corpus: Corpus) -> None:
+def _write_index(path: Path, corpus: Corpus, row_B: np.ndarray) -> None:
     index = {
         "labels": corpus.labels,
         "length_B": corpus.length_B.tolist(),
@@ -93,5 +94,7 @@ def _write_index(path: Path, corpus: Corpus) -> None:
         "attributes": {key: values.tolist() for key, values in corpus.attributes.items()},
         "file_names": corpus.file_names,
         "checksum": corpus.checksum,
+        "speakers": corpus.speakers,
+        "row_B": row_B.tolist(),
     }
     write_atomic(path, json.dumps(index))

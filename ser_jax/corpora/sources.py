@@ -1,5 +1,6 @@
-"""Where clips come from: a folder, the download, the synthesiser; each as one list of clips."""
+"""Where clips come from: folders, a manifest, the download, the synthesiser; each as one list."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -7,25 +8,41 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ser_jax.audio import load_int16
 from ser_jax.config import DataConfig
+from ser_jax.corpora.grammars import GRAMMARS, Facts, Grammar
 from ser_jax.corpora.names import GRAMMAR, parse_name
 from ser_jax.errors import UserError, check
 
 _SUFFIXES = (".wav", ".flac", ".mp4")  # RAVDESS' videos are mp4; listed to be counted
 
 
+class Clip(NamedTuple):
+    """A clip not yet read.
+
+    Attributes:
+      file_name: unlike all others of the corpus.
+      load: gives its int16 samples [N].
+      facts: what is known of it.
+      where: where that stands, for messages.
+    """
+
+    file_name: str
+    load: Callable[[], np.ndarray]
+    facts: Facts
+    where: str
+
+
 @dataclass(frozen=True)
 class Listing:
     """The clips of a source, sorted by file name, and how many files were skipped, by reason."""
 
-    clips: list[tuple[str, Callable[[], np.ndarray]]]
-    """File name, and what gives its int16 samples [N]."""
+    clips: list[Clip]
     skipped: dict[str, int]
     """song, video, duplicates, unnamed."""
 
@@ -44,13 +61,24 @@ def find_source(data: DataConfig) -> Source:
     """The source that `data` names.
 
     Raises:
-      UserError: `data.root` is missing, no folder, or holds no RAVDESS speech recordings.
+      UserError: `data.root` is missing, no folder, or holds no recordings of the corpus; a manifest
+        with an error in it.
     """
+    if data.corpus == "joined":
+        return _join(data)
+    if data.corpus == "manifest":
+        from ser_jax.corpora.manifest import find_manifest
+
+        return find_manifest(data)
+    if data.source == "tfds":
+        from ser_jax.corpora.tfds_source import find_tfds
+
+        return find_tfds(data)
     if data.corpus == "synthetic":
         from ser_jax.corpora import synthetic
 
         size = (data.synthetic_actors, data.synthetic_clips)
-        fingerprint = _hash([synthetic.SYNTHETIC_VERSION, *size])
+        fingerprint = hash_values([synthetic.SYNTHETIC_VERSION, *size])
         return Source(fingerprint, lambda: _list_synthetic(data))
     if data.root is None:
         from ser_jax.corpora import download
@@ -59,23 +87,62 @@ def find_source(data: DataConfig) -> Source:
             root = download.ensure_ravdess(Path(data.store_dir).expanduser())
             return _list_files(_walk(root), root, data.rate_hz)
 
-        return Source(_hash([download.RAVDESS_MD5]), list_download)
-    root = Path(data.root).expanduser()
+        return Source(hash_values([download.RAVDESS_MD5]), list_download)
+    grammar, root = GRAMMARS[data.corpus], Path(data.root).expanduser()
+    download_it = ", or leave data.root out to download them" if data.corpus == "ravdess" else ""
     check(
         root.is_dir(),
         f"data.root={root}: {'not a folder' if root.exists() else 'no such folder'}; give the "
-        "folder that holds the RAVDESS recordings, or leave data.root out to download them",
+        f"folder that holds the {grammar.title} recordings{download_it}",
     )
     paths = list(_walk(root))
-    listing = _list_files(iter(paths), root, data.rate_hz)
-    return Source(_hash([_describe(path, root) for path in paths]), lambda: listing)
+    if data.corpus == "ravdess":
+        listing = _list_files(iter(paths), root, data.rate_hz)
+    else:
+        listing = _list_named(paths, root, data.rate_hz, grammar)
+    return Source(hash_values([describe_file(path, root) for path in paths]), lambda: listing)
+
+
+def _join(data: DataConfig) -> Source:
+    """The corpora of `data.roots` as one; names and speakers begin with the corpus' name."""
+    titles: dict[str, Source] = {}
+    for name, root in sorted(data.roots.items()):
+        part = dataclasses.replace(
+            data, corpus=name, root=root, roots={}, protocol="auto", fold=1, source="folder"
+        )
+        titles[part.title] = find_source(part)
+
+    def list_clips() -> Listing:
+        clips: list[Clip] = []
+        skipped: Counter[str] = Counter()
+        for title, source in titles.items():
+            listing = source.list_clips()
+            skipped.update(listing.skipped)
+            clips += [_name_corpus(clip, title) for clip in listing.clips]
+        return Listing(sorted(clips, key=lambda clip: clip.file_name), skipped)
+
+    fingerprint = hash_values([[title, titles[title].fingerprint] for title in titles])
+    return Source(fingerprint, list_clips)
+
+
+def _name_corpus(clip: Clip, title: str) -> Clip:
+    facts = dataclasses.replace(clip.facts, corpus=clip.facts.corpus or title)
+    facts = dataclasses.replace(facts, speaker=f"{title}/{facts.speaker}")
+    return clip._replace(file_name=f"{title}/{clip.file_name}", facts=facts)
 
 
 def _list_synthetic(data: DataConfig) -> Listing:
     from ser_jax.corpora.synthetic import iterate_clips
 
     clips = iterate_clips(data.synthetic_actors, data.synthetic_clips, data.rate_hz)
-    return Listing(sorted(clips, key=lambda clip: clip[0]), {})
+    named = [Clip(name, load, _read_ravdess(PurePath(name)), name) for name, load in clips]
+    return Listing(sorted(named, key=lambda clip: clip.file_name), {})
+
+
+def _read_ravdess(path: PurePath) -> Facts:
+    named = GRAMMARS["ravdess"].parse(path)
+    assert named is not None, path
+    return named.facts
 
 
 def _list_files(paths: Iterator[Path], root: Path, rate_hz: int) -> Listing:
@@ -97,7 +164,41 @@ def _list_files(paths: Iterator[Path], root: Path, rate_hz: int) -> Listing:
     if not kept:
         _raise_no_clips(root, skipped)
     files = sorted(kept.values(), key=lambda path: path.name)
-    return Listing([(path.name, partial(load_int16, path, rate_hz)) for path in files], skipped)
+    clips = [
+        Clip(path.name, partial(load_int16, path, rate_hz), _read_ravdess(path), str(path))
+        for path in files
+    ]
+    return Listing(clips, skipped)
+
+
+def _list_named(paths: list[Path], root: Path, rate_hz: int, grammar: Grammar) -> Listing:
+    """The files that follow a grammar other than RAVDESS'."""
+    skipped: Counter[str] = Counter()
+    kept: dict[str, Clip] = {}
+    for path in paths:
+        if path.suffix.lower() == ".mp4":
+            continue
+        named = grammar.parse(path)
+        if named is None:
+            skipped["unnamed"] += 1
+        elif named.name in kept:
+            skipped["duplicates"] += 1
+        else:
+            load = partial(load_int16, path, rate_hz)
+            kept[named.name] = Clip(
+                f"{named.name}{path.suffix.lower()}", load, named.facts, str(path)
+            )
+    check(
+        len(kept) > 0,
+        f"data.root={root}: "
+        + (
+            f"none of its {skipped['unnamed']} wav or flac files has a {grammar.title} name"
+            if skipped["unnamed"]
+            else "holds no wav or flac files"
+        )
+        + f"; {grammar.expected}; give another folder or data.corpus",
+    )
+    return Listing(sorted(kept.values(), key=lambda clip: clip.file_name), skipped)
 
 
 def _raise_no_clips(root: Path, skipped: Counter[str]) -> None:
@@ -134,13 +235,16 @@ def _walk(root: Path) -> Iterator[Path]:
                 yield Path(folder, name)
 
 
-def _describe(path: Path, root: Path) -> tuple[str, int, int]:
+def describe_file(path: Path, root: Path) -> tuple[str, int, int]:
+    """Name, size and time of change: what tells a file from another without reading it."""
+    name = os.path.relpath(path, root)
     try:
         stat = path.stat()
     except OSError:  # a dangling link; reading it will say so
-        return str(path.relative_to(root)), -1, -1
-    return str(path.relative_to(root)), stat.st_size, stat.st_mtime_ns
+        return name, -1, -1
+    return name, stat.st_size, stat.st_mtime_ns
 
 
-def _hash(values: Any) -> str:
+def hash_values(values: Any) -> str:
+    """12 hexadecimal digits."""
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:12]

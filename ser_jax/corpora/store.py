@@ -1,7 +1,5 @@
 """The store of a corpus on disk: built once beside its place, then read in about a second."""
 
-import dataclasses
-import hashlib
 import json
 import os
 import shutil
@@ -10,15 +8,16 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ser_jax.audio import decode_flac, encode_flac, import_decoders
 from ser_jax.config import DataConfig
 from ser_jax.corpora import Corpus, PrepareReport
-from ser_jax.corpora.names import EMOTIONS, parse_name
-from ser_jax.corpora.sources import Listing, Source, find_source
+from ser_jax.corpora.assembly import assemble
+from ser_jax.corpora.grammars import Facts
+from ser_jax.corpora.sources import Clip, Listing, Source, find_source
 from ser_jax.errors import UserError, check
 from ser_jax.files import locked, new_folder, write_atomic
 from ser_jax.progress import progress
@@ -47,7 +46,7 @@ def prepare(data: DataConfig) -> PrepareReport:
         _raise_strict(found["bad"][0])
     _warn(found["bad"])
     return PrepareReport(
-        corpus=data.corpus,
+        corpus=data.title,
         folder=folder,
         built=built,
         clips=found["clips"],
@@ -63,58 +62,44 @@ def prepare(data: DataConfig) -> PrepareReport:
 
 def load_corpus(data: DataConfig) -> Corpus:
     """See `ser_jax.corpora.load_corpus`; does not heed `data.clip_s`."""
+    return load_kept(data)[0]
+
+
+def load_kept(data: DataConfig) -> tuple[Corpus, np.ndarray]:
+    """The corpus, and the number in the store of each of its clips: `data.labels` may leave out
+    some."""
     report = prepare(data)
     try:
-        examples, waves = read(report.folder, data.workers)
-        check(len(waves) == report.clips, f"{len(waves)} of {report.clips} clips")
+        read_all = read(report.folder, data)
+        check(len(read_all.waves) == report.clips, f"{len(read_all.waves)} of {report.clips} clips")
     except Exception as error:  # three libraries read it, each with errors of its own
         raise damaged(report.folder, error) from error
-    length_B = np.array([len(wave_N) for wave_N in waves], np.int32)
-    wave_BN = np.zeros((len(waves), length_B.max()), np.int16)
-    for row_N, wave_N in zip(wave_BN, waves, strict=True):
-        row_N[: len(wave_N)] = wave_N
-    file_names = tuple(example["file_name"] for example in examples)
-    return Corpus(
-        name=data.corpus,
-        rate_hz=data.rate_hz,
-        labels=EMOTIONS,
-        wave_BN=wave_BN,
-        length_B=length_B,
-        emotion_B=np.array([example["emotion"] for example in examples], np.int32),
-        actor_B=np.array([example["actor"] for example in examples], np.int32),
-        attributes={
-            key: np.array([example[key] for example in examples])
-            for key in ("gender", "intensity", "statement", "repetition")
-        },
-        file_names=file_names,
-        checksum=_compute_checksum(file_names, waves),
-    )
+    return assemble(data, *read_all)
 
 
-def read(
-    folder: Path, workers: int | None, rows: Sequence[int] | None = None
-) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
-    """Examples sorted by file name, as they lie in the store, and their samples.
+class Read(NamedTuple):
+    """Clips of a store, sorted by file name: their names, what is known of them, their samples."""
+
+    file_names: list[str]
+    facts: list[Facts]
+    waves: list[np.ndarray]
+
+
+def read(folder: Path, data: DataConfig, rows: Sequence[int] | None = None) -> Read:
+    """Clips as they lie in the store.
 
     Args:
       folder: the store.
-      workers: threads that decode.
+      data: says of which kind it is, and how many threads decode.
       rows: which ones, sorted; None: all.
     """
     from ser_jax.corpora.builder import read_clips
 
-    examples = sorted(read_clips(folder, rows), key=lambda example: example["file_name"])
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        return examples, list(pool.map(decode_flac, [example["flac"] for example in examples]))
-
-
-def _compute_checksum(file_names: tuple[str, ...], waves: list[np.ndarray]) -> str:
-    """Suffixes are left out: wav and its lossless flac are the same clip."""
-    digest = hashlib.sha256()
-    for file_name, wave_N in zip(file_names, waves, strict=True):
-        digest.update(f"{Path(file_name).stem} {len(wave_N)}\n".encode())
-        digest.update(wave_N.astype("<i2").tobytes())
-    return digest.hexdigest()[:16]
+    clips = read_clips(folder, rows, ravdess=data.has_ravdess_actors)
+    clips.sort(key=lambda clip: clip[0])
+    with ThreadPoolExecutor(data.workers or os.cpu_count()) as pool:
+        waves = list(pool.map(decode_flac, [flac for _, flac, _ in clips]))
+    return Read([name for name, _, _ in clips], [facts for _, _, facts in clips], waves)
 
 
 def _build(folder: Path, source: Source, data: DataConfig) -> None:
@@ -125,19 +110,21 @@ def _build(folder: Path, source: Source, data: DataConfig) -> None:
         import_decoders()
     bad: list[str] = []
     with new_folder(folder) as beside:
-        write_clips(beside, _make_examples(listing, data, bad))
+        write_clips(beside, _make_examples(listing, data, bad), ravdess=data.has_ravdess_actors)
         shutil.rmtree(beside / "downloads", ignore_errors=True)
         counts = {key: listing.skipped.get(key, 0) for key in _SKIPPED}
         found = {"clips": len(listing.clips) - len(bad), "bad": bad, **counts}
         write_atomic(beside / _REPORT, json.dumps(found, indent=1))
 
 
-def _make_examples(listing: Listing, data: DataConfig, bad: list[str]) -> Iterator[dict[str, Any]]:
+def _make_examples(
+    listing: Listing, data: DataConfig, bad: list[str]
+) -> Iterator[tuple[str, bytes, Facts]]:
     """One example per clip that can be read; appends the others' errors to `bad`."""
 
-    def encode(clip: tuple) -> bytes | UserError:
+    def encode(clip: Clip) -> bytes | UserError:
         try:
-            return encode_flac(clip[1](), data.rate_hz)
+            return encode_flac(clip.load(), data.rate_hz)
         except UserError as error:
             return error
 
@@ -147,10 +134,10 @@ def _make_examples(listing: Listing, data: DataConfig, bad: list[str]) -> Iterat
     try:
         with progress("preparing clips", len(listing.clips), "clips") as advance:
             flacs = pool.map(encode, listing.clips)
-            for (file_name, _), flac in zip(listing.clips, flacs, strict=True):
+            for clip, flac in zip(listing.clips, flacs, strict=True):
                 advance(1)
                 if not isinstance(flac, UserError):
-                    yield _make_example(file_name, flac)
+                    yield _make_example(clip, flac)
                 elif data.strict:
                     _raise_strict(str(flac))
                 else:
@@ -162,12 +149,8 @@ def _make_examples(listing: Listing, data: DataConfig, bad: list[str]) -> Iterat
         raise UserError(f"{where}none of {len(bad)} clips can be read; the first: {bad[0]}")
 
 
-def _make_example(file_name: str, flac: bytes) -> dict[str, Any]:
-    name = parse_name(file_name)
-    assert name is not None, file_name
-    example = dataclasses.asdict(name)
-    del example["kind"]
-    return {"file_name": file_name, "flac": flac, **example}
+def _make_example(clip: Clip, flac: bytes) -> tuple[str, bytes, Facts]:
+    return clip.file_name, flac, clip.facts
 
 
 def _read_report(folder: Path) -> dict[str, Any]:

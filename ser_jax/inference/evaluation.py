@@ -12,6 +12,7 @@ from ser_jax.errors import UserError, check
 from ser_jax.inference.loading import LoadedRun, load_run, warn
 from ser_jax.inputs import compute_inputs, make_dataset
 from ser_jax.run import score, split_corpus
+from ser_jax.splits import name_fold
 
 _PARTS = ("test", "val", "train", "all")
 
@@ -23,17 +24,21 @@ class Measurement(NamedTuple):
       report: see `metrics.compute_report`.
       corpus: name of the corpus.
       part: test, val, train or all.
+      protocol: the split that the run was trained on, and `part` is of: `emobox6 split, fold 2`.
+      trained_on: name of the corpus that it was trained on.
     """
 
     report: dict[str, Any]
     corpus: str
     part: str
+    protocol: str
+    trained_on: str
 
 
 def evaluate(
     run_dir: str | Path, data: DataConfig | None = None, split: str | None = None
 ) -> dict[str, Any]:
-    """Measure a run; see `measure`. Returns what `metrics.compute_report` does."""
+    """Measure a run; see `measure`. Returns its report."""
     return measure(run_dir, data, split).report
 
 
@@ -43,7 +48,9 @@ def measure(
     """Measure a run on the recordings it was trained on, or on others.
 
     Clips are padded or cut to the run's own length. Splits follow the run's own protocol, fold and
-    seed, whatever `data` says of them.
+    seed, whatever `data` says of them. Of another corpus the clips count whose classes the run
+    knows; the report's `left_out` counts the others by class. The run may still predict classes
+    that the corpus does not have, which is wrong there; UAR is the mean over those that occur.
 
     Args:
       run_dir: a run directory.
@@ -51,8 +58,9 @@ def measure(
       split: test, val, train or all; None: test on the run's own recordings, all on others.
 
     Raises:
-      UserError: as `load_run` and `load_corpus`; the rate or the emotions are not the run's; the
-        run's own recordings have changed, so that their split would be another.
+      UserError: as `load_run` and `load_corpus`; the rate is not the run's; no emotion is; the
+        run's own recordings have changed, so that their split would be another; a split of
+        recordings that are not the run's.
     """
     check(split is None or split in _PARTS, f"split={split}: must be one of {', '.join(_PARTS)}")
     run = load_run(run_dir)
@@ -63,24 +71,24 @@ def measure(
         "leave the key out",
     )
     corpus = load_corpus(dataclasses.replace(wanted, clip_s=None))
-    check(
-        corpus.labels == run.labels,
-        f"{run_dir}: knows the emotions {', '.join(run.labels)}, but {corpus.name} has "
-        f"{', '.join(corpus.labels)}; evaluate on a corpus with the same emotions",
-    )
-    part = _choose_part(run, corpus, split, is_own=data is None)
+    part = _choose_part(run, corpus, wanted, split, is_own=data is None)
+    corpus, left_out = _fit_classes(run, corpus)
     corpus = _fit_length(run, corpus)
     index = np.arange(len(corpus.file_names))
     if part != "all":
         index = getattr(split_corpus(run.config, corpus), part)
     inputs = compute_inputs(corpus, run.config.features)
     dataset = make_dataset(inputs, run.normaliser)
-    return Measurement(
-        score(run.programs, run.variables, dataset, index, corpus), corpus.name, part
-    )
+    report = score(run.programs, run.variables, dataset, index, corpus)
+    if left_out:
+        report["left_out"] = left_out
+    own = run.config.data
+    return Measurement(report, corpus.name, part, name_fold(own.protocol, own.fold), own.title)
 
 
-def _choose_part(run: LoadedRun, corpus: Corpus, split: str | None, *, is_own: bool) -> str:
+def _choose_part(
+    run: LoadedRun, corpus: Corpus, data: DataConfig, split: str | None, *, is_own: bool
+) -> str:
     if corpus.checksum == run.checksum:
         return split or "test"
     if is_own and split != "all":
@@ -89,9 +97,48 @@ def _choose_part(run: LoadedRun, corpus: Corpus, split: str | None, *, is_own: b
             f"{corpus.checksum}, not {run.checksum}), and its {split or 'test'} split with them; "
             "bring them back, or take --split all"
         )
-    if corpus.name == run.config.data.corpus:
+    check(
+        split in (None, "all") or (data.has_ravdess_actors and run.config.data.has_ravdess_actors),
+        f"split={split}: these are not the recordings that {run.run_dir} was trained on, and it "
+        "has no split of them; leave --split out",
+    )
+    if _list_names(data) & _list_names(run.config.data):
         warn(f"not the recordings {run.run_dir} was trained on, but some may be among them")
     return split or "all"
+
+
+def _list_names(data: DataConfig) -> set[str]:
+    return set(data.roots) or {data.title}
+
+
+def _fit_classes(run: LoadedRun, corpus: Corpus) -> tuple[Corpus, dict[str, int]]:
+    """The corpus with the run's classes, and how many clips of others were left out, by class."""
+    if corpus.labels == run.labels:
+        return corpus, {}
+    names_B = np.array(corpus.labels)[corpus.emotion_B]
+    kept_B = np.isin(names_B, run.labels)
+    check(
+        bool(kept_B.any()),
+        f"{run.run_dir}: knows the emotions {', '.join(run.labels)}, but {corpus.name} has "
+        f"{', '.join(corpus.labels)}; map them by data.labels",
+    )
+    left_out = {
+        name: count
+        for name in corpus.labels
+        if name not in run.labels and (count := int((names_B == name).sum()))
+    }
+    rows = np.flatnonzero(kept_B)
+    fitted = dataclasses.replace(
+        corpus,
+        labels=run.labels,
+        wave_BN=corpus.wave_BN[rows],
+        length_B=corpus.length_B[rows],
+        emotion_B=np.array([run.labels.index(name) for name in names_B[rows]], np.int32),
+        actor_B=corpus.actor_B[rows],
+        attributes={name: values[rows] for name, values in corpus.attributes.items()},
+        file_names=tuple(corpus.file_names[row] for row in rows),
+    )
+    return fitted, left_out
 
 
 def _fit_length(run: LoadedRun, corpus: Corpus) -> Corpus:

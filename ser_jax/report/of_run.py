@@ -12,6 +12,7 @@ from ser_jax.errors import UserError
 from ser_jax.report import curves, figures
 from ser_jax.report.events import EVENTS_FILE, load_events
 from ser_jax.report.inputs import blaming, load_json
+from ser_jax.splits import name_fold
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,8 +51,10 @@ def write_run_report(run_dir: str | Path) -> list[Path]:
 
 def _describe(metrics: Mapping[str, Any]) -> str:
     """`cnn_lstm, emobox6 split, fold 2, seed 0`."""
-    fold = "" if metrics["protocol"] == "study" else f", fold {metrics['fold']}"
-    return f"{metrics['model']}, {metrics['protocol']} split{fold}, seed {metrics['seed']}"
+    split = name_fold(metrics["protocol"], metrics["fold"])
+    corpus = metrics.get("corpus", "ravdess")
+    where = "" if corpus == "ravdess" else f" on {corpus}"
+    return f"{metrics['model']}{where}, {split}, seed {metrics['seed']}"
 
 
 def _draw_spectrogram(run_dir: Path) -> Figure:

@@ -1,0 +1,92 @@
+"""Whether a corpus can be split as asked, by what is known of its clips before they are read."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from ser_jax.config import DataConfig
+from ser_jax.corpora.assembly import list_labels, number_speakers, read_attributes
+from ser_jax.corpora.labels import find_class, make_table
+from ser_jax.corpora.sources import Clip, find_source
+from ser_jax.errors import check
+from ser_jax.splits import list_strata, make_split
+
+_PARTS = 3  # training, validation, test
+
+
+class _Known(NamedTuple):
+    """A corpus but for its samples."""
+
+    clips: list[Clip]
+    classes: list[str]
+    labels: tuple[str, ...]
+
+
+def check_protocols(runs: Iterable[tuple[DataConfig, int]]) -> None:
+    """See `ser_jax.corpora.check_protocols`."""
+    corpora: dict[DataConfig, _Known] = {}  # listed once for all of a grid's splits
+    for data, seed in runs:
+        if data.has_ravdess_actors:  # complete, or its own errors say what is not
+            continue
+        base = dataclasses.replace(data, protocol="study", fold=1, split_seed=None)
+        if base not in corpora:
+            corpora[base] = _list_kept(base)
+            _check_counts(corpora[base])
+        _check_split(corpora[base], data, seed)
+
+
+def _check_split(known: _Known, data: DataConfig, seed: int) -> None:
+    facts = [clip.facts for clip in known.clips]
+    emotion_B = np.array([known.labels.index(name) for name in known.classes])
+    actor_B, speakers = number_speakers(data, facts)
+    check(
+        len(speakers) > 1 or data.protocol == "study",
+        f"{known.clips[0].where}: speaker={facts[0].speaker}: is the only speaker, whom "
+        f"data.protocol={data.protocol} cannot part; add speakers, or take data.protocol=study",
+    )
+    split = make_split(
+        data.protocol, data.fold, seed if data.split_seed is None else data.split_seed,
+        emotion_B, actor_B,
+        n_speakers=len(speakers), stratum_B=list_strata(read_attributes(facts)),
+    )  # fmt: skip
+    untrained = set(emotion_B.tolist()) - set(emotion_B[split.train].tolist())
+    check(
+        not untrained,
+        f"data.protocol={data.protocol}, data.fold={data.fold}: no training speaker has clips of "
+        f"{', '.join(known.labels[place] for place in sorted(untrained))}; take another "
+        "data.split_seed, or leave such clips out by data.labels",
+    )
+
+
+def count_speakers(data: DataConfig) -> int | None:
+    """See `ser_jax.corpora.count_speakers`."""
+    if data.has_ravdess_actors:
+        return None
+    return len({clip.facts.speaker for clip in _list_kept(data).clips})
+
+
+def _list_kept(data: DataConfig) -> _Known:
+    """The clips that `data.labels` does not leave out, and their classes."""
+    table = make_table(data.labels)
+    clips, classes = [], []
+    for clip in find_source(data).list_clips().clips:
+        name = find_class(table, clip.facts.emotion, clip.where)
+        if name is not None:
+            clips.append(clip)
+            classes.append(name)
+    check(len(clips) > 0, f"data.labels={data.labels}: leaves no clips of {data.title}")
+    return _Known(clips, classes, list_labels(data, [clip.facts for clip in clips]))
+
+
+def _check_counts(known: _Known) -> None:
+    for name, count in Counter(known.classes).items():
+        first = known.clips[known.classes.index(name)]
+        check(
+            count >= _PARTS,
+            f"{first.where}: emotion={first.facts.emotion}: class {name} has {count} "
+            f"clip{'' if count == 1 else 's'}, fewer than the {_PARTS} parts of the split; add "
+            f"clips, or leave them out: data.labels={{{first.facts.emotion}: null}}",
+        )

@@ -1,0 +1,81 @@
+"""From the corpora's words for emotions to classes: one table, which a user can see and change."""
+
+from collections.abc import Iterable, Mapping
+
+from ser_jax.config import DataConfig
+from ser_jax.corpora.names import EMOTIONS
+from ser_jax.errors import UserError, check
+
+COMMON = (*EMOTIONS, "bored")
+"""The common set, RAVDESS' eight first: the order of the classes."""
+
+TABLE: dict[str, str] = {
+    **{name: name for name in COMMON},
+    "happiness": "happy",
+    "joy": "happy",
+    "sadness": "sad",
+    "anger": "angry",
+    "fear": "fearful",
+    "anxiety": "fearful",
+    "disgusted": "disgust",
+    "surprise": "surprised",
+    "pleasant surprise": "surprised",
+    "boredom": "bored",
+}
+"""A word, and its class; `data.labels` changes it."""
+
+
+def make_table(labels: Mapping[str, str | None]) -> dict[str, str | None]:
+    """The table with the changes of `data.labels`; None where clips are left out.
+
+    Raises:
+      UserError: a class that is neither in the common set nor kept under its own name.
+    """
+    table: dict[str, str | None] = dict(TABLE)
+    own = {tidy(word) for word, name in labels.items() if name and tidy(name) == tidy(word)}
+    for word, name in labels.items():
+        check(
+            name is None or tidy(name) in {*COMMON, *own},
+            f"data.labels.{word}={name}: no such class; known are {', '.join(COMMON)}; a new class "
+            f"is a word mapped onto itself, as {{{word}: {word}}}; null leaves the clips out",
+        )
+        table[tidy(word)] = None if name is None else tidy(name)
+    return table
+
+
+def tidy(word: str) -> str:
+    """A word as it stands in the table: `Pleasant_Surprise ` is `pleasant surprise`."""
+    return " ".join(word.replace("_", " ").lower().split())
+
+
+def find_class(table: Mapping[str, str | None], word: str, where: str) -> str | None:
+    """The class of a word; None where its clips are left out.
+
+    Raises:
+      UserError: the table does not have the word; the message begins with `where`.
+    """
+    if tidy(word) not in table:
+        raise UserError(
+            f"{where}: emotion={word}: not in the table of labels (ser-jax labels shows it); "
+            f"correct it, or map it by data.labels, as in {{{word}: happy}}, or to null to leave "
+            "its clips out"
+        )
+    return table[tidy(word)]
+
+
+def list_classes(data: DataConfig, words: Iterable[str]) -> tuple[str, ...]:
+    """The classes of a corpus with these words, in the order of the common set, then by name.
+
+    Raises:
+      UserError: fewer than two are left.
+    """
+    table = make_table(data.labels)
+    found = {find_class(table, word, f"data.corpus={data.corpus}") for word in words} - {None}
+    others = sorted(name for name in found if name is not None and name not in COMMON)
+    classes = (*(name for name in COMMON if name in found), *others)
+    check(
+        len(classes) > 1,
+        f"data.labels={data.labels}: leaves {len(classes)} of the classes of {data.title}; "
+        "a network needs two",
+    )
+    return classes

@@ -1,18 +1,31 @@
-"""What a run leaves beside its log: scores, metrics.json, facts of checkpoints, a spectrogram."""
+"""What a run leaves beside its log: scores, predictions, metrics.json, facts, a spectrogram."""
 
+import contextlib
+import csv
+import functools
+import importlib.metadata
 import io
+import platform
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
+from ser_jax import __version__
 from ser_jax.config import Config, FeaturesConfig, compute_identity
+from ser_jax.cores import count_cores
 from ser_jax.corpora import Corpus
 from ser_jax.errors import check
 from ser_jax.features import Normaliser, compute_log_mel
 from ser_jax.files import write_atomic
 from ser_jax.metrics import compute_report
 from ser_jax.splits import Split
+
+PREDICTIONS_FILE = "predictions.csv"
+"""In a run directory: the class predicted for each test clip."""
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "scikit-learn")
 
 
 def describe(corpus: Corpus, normaliser: Normaliser, config: Config) -> dict[str, Any]:
@@ -42,14 +55,94 @@ def make_metrics(
     best_epoch: int,
     seconds: float,
     scores: dict[str, Any],
+    parameters: int | None = None,
+    trained_parameters: int | None = None,
 ) -> dict[str, Any]:
-    """What metrics.json holds; `scores` are the metrics of val and test."""
+    """What metrics.json holds.
+
+    Args:
+      scores: metrics of val and test.
+      parameters: numbers in the model, those that training leaves alone among them; None: of a
+        model that has none to count.
+      trained_parameters: those that training changes; None: all.
+    """
     return {
         "protocol": split.protocol, "fold": split.fold, "seed": config.seed,
         "corpus": corpus.name, "model": config.model.name, "identity": compute_identity(config),
         "checksum": corpus.checksum, "epochs": epochs, "best_epoch": best_epoch,
-        "seconds": round(seconds, 1), **scores,
+        "seconds": round(seconds, 1), "parameters": parameters,
+        "trained_parameters": parameters if trained_parameters is None else trained_parameters,
+        "device": name_device(), "versions": collect_versions(), **scores,
     }  # fmt: skip
+
+
+def count_parameters(*trees: Any) -> int:
+    """Numbers in trees of arrays; None counts as none."""
+    return sum(int(leaf.size) for tree in trees for leaf in jax.tree.leaves(tree))
+
+
+def write_predictions(
+    run_dir: Path, corpus: Corpus, index: np.ndarray, predicted_B: np.ndarray
+) -> None:
+    """Keep the class predicted for each of the clips numbered `index`, with what is known of it.
+
+    One row per clip: file, actor, the corpus' attributes, emotion, predicted. Statistics that
+    resample speakers or pair systems clip by clip are computed from these.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    labels = np.asarray(corpus.labels)
+    columns = {
+        "file": np.asarray(corpus.file_names)[index],
+        "actor": corpus.actor_B[index],
+        **{name: values[index] for name, values in corpus.attributes.items()},
+        "emotion": labels[corpus.emotion_B[index]],
+        "predicted": labels[np.asarray(predicted_B)],
+    }
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*(values.tolist() for values in columns.values()), strict=True))
+    write_atomic(run_dir / PREDICTIONS_FILE, text.getvalue())
+
+
+@functools.cache
+def name_device() -> str:
+    """What computes here: the accelerators' own name, or the processor's and its cores."""
+    devices = jax.devices()
+    if devices[0].platform != "cpu":
+        count = f"{len(devices)} x " if len(devices) > 1 else ""
+        return count + devices[0].device_kind
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    return f"{name}, {count_cores()} cores"
+
+
+@functools.cache
+def collect_versions() -> dict[str, str]:
+    """What computes here, by name; `revision` where the package runs from a checkout."""
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    versions |= {"python": platform.python_version(), "ser_jax": __version__}
+    revision = _find_revision()
+    return versions | ({"revision": revision} if revision else {})
+
+
+def _find_revision() -> str | None:
+    """The checkout's commit, if this package runs from one."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()
 
 
 def check_frames(config: Config, n_frames: int, n_features: int) -> None:

@@ -39,9 +39,11 @@ from ser_jax.report.events import EventLog
 from ser_jax.results import (
     check_frames,
     compute_scores,
+    count_parameters,
     describe,
     make_metrics,
     save_spectrogram,
+    write_predictions,
 )
 from ser_jax.run_dir import (
     METRICS_FILE,
@@ -138,13 +140,19 @@ def train(
             train_index=split.train, val_index=split.val,
             settings=_fit_settings(config), checkpoints=checkpoints, on_event=on_event, facts=facts,
         )  # fmt: skip
-        scores = {
-            part: score(programs, fitted.state.variables, hand_over(dataset), index, corpus)
+        predicted = {
+            part: classify(programs, fitted.state.variables, hand_over(dataset), index)
             for part, index in (("val", split.val), ("test", split.test))
         }
+        scores = {
+            part: compute_scores(corpus, getattr(split, part), predicted_B)
+            for part, predicted_B in predicted.items()
+        }
+        n_trained = count_parameters(fitted.state.params)
         metrics = make_metrics(
             config, corpus, split, epochs=fitted.epochs, best_epoch=fitted.best_epoch,
             seconds=time.perf_counter() - start_s, scores=scores,
+            parameters=n_trained + count_parameters(prepared.kept), trained_parameters=n_trained,
         )  # fmt: skip
         _end(config, inputs, split, metrics, on_event, step=fitted.step)
     _write(run_dir, metrics, draw=observe is None)
@@ -201,6 +209,7 @@ def _end(
 def _write(run_dir: Path, metrics: dict[str, Any], *, draw: bool) -> None:
     """metrics.json, with which a run is complete, and the figures."""
     if is_writer():
+        write_predictions(run_dir, corpus, split.test, predicted["test"])
         write_atomic(run_dir / METRICS_FILE, json.dumps(metrics, indent=1))
         if draw:  # it takes seconds, which a grid of many runs would rather save
             write_run_report(run_dir)
@@ -237,9 +246,16 @@ def score(
     corpus: Corpus,
 ) -> dict[str, Any]:
     """Metrics of the clips numbered `index`, over all and by group."""
+    return compute_scores(corpus, index, classify(programs, variables, dataset, index))
+
+
+def classify(
+    programs: Programs, variables: Any, dataset: Dataset | Stream, index: np.ndarray
+) -> np.ndarray:
+    """Class of each of the clips numbered `index`, [B]."""
     batch_size = 32 + -32 % programs.layout.n_shards
     logits_BC = programs.predict(variables, dataset, cut_batches(index, batch_size))[: len(index)]
-    return compute_scores(corpus, index, logits_BC.argmax(axis=-1))
+    return logits_BC.argmax(axis=-1)
 
 
 def split_corpus(config: Config, corpus: Corpus) -> Split:

@@ -1,5 +1,6 @@
 """train(): what a run directory holds, which ones are refused, and settings that change a run."""
 
+import csv
 import json
 import re
 import shutil
@@ -56,7 +57,8 @@ def list_files(folder: Path) -> dict[str, bytes]:
 def test_a_run_directory_holds_all_that_a_reader_wants(finished):
     names = {path.name for path in finished.iterdir()}
     assert names == {
-        "config.yaml", "metrics.json", "events.jsonl", "tensorboard", "checkpoints", "figures",
+        "config.yaml", "metrics.json", "events.jsonl", "predictions.csv", "tensorboard",
+        "checkpoints", "figures",
     }  # fmt: skip
     assert {path.name for path in (finished / "figures").iterdir()} == {
         "confusion.png", "curves.png", "groups.png", "spectrogram.png", "spectrogram.npz"
@@ -92,6 +94,30 @@ def predict(run_dir: Path, part: str) -> tuple[np.ndarray, np.ndarray, dict[str,
     )
     attributes = {name: values[index] for name, values in corpus.attributes.items()}
     return corpus.emotion_B[index], logits_BC[: len(index)].argmax(1), attributes
+
+
+def test_predictions_name_each_test_clip_with_its_speaker_and_both_classes(finished):
+    config = make_config(finished)
+    corpus = load_corpus(config.data)
+    index = split_corpus(config, corpus).test
+    with (finished / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    true_B, predicted_B, attributes = predict(finished, "test")
+    assert [row["file"] for row in rows] == [corpus.file_names[clip] for clip in index]
+    assert [int(row["actor"]) for row in rows] == corpus.actor_B[index].tolist()
+    assert [row["emotion"] for row in rows] == [EMOTIONS[label] for label in true_B]
+    assert [row["predicted"] for row in rows] == [EMOTIONS[label] for label in predicted_B]
+    for name, values in attributes.items():
+        assert [row[name] for row in rows] == values.tolist()
+
+
+def test_metrics_say_what_computed_them_and_how_many_parameters(finished):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    params = make_template(make_config(finished)).params
+    expected = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
+    assert (metrics["parameters"], metrics["trained_parameters"]) == (expected, expected)
+    assert "cores" in metrics["device"]
+    assert metrics["versions"]["jax"] == jax.__version__
 
 
 def compute_reference(true_B: np.ndarray, predicted_B: np.ndarray) -> dict[str, float]:

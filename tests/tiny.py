@@ -70,6 +70,7 @@ def read_run(run_dir: Path) -> dict[str, Any]:
         "metrics": {key: value for key, value in metrics.items() if key != "seconds"},
         "events": drop_seconds(load_events(run_dir)),
         "scalars": read_scalars(run_dir / "tensorboard"),
+        "predictions": (run_dir / "predictions.csv").read_text(),
         "states": {epoch: read_state(run_dir, epoch) for epoch in epochs},
     }
 

@@ -150,6 +150,9 @@ def read_outcome(cell: Cell) -> dict[str, Any]:
         test = metrics["test"]
         names = ("accuracy", "weighted_f1", "uar", "macro_f1", "n", "confusion", "labels")
         facts = {key: metrics[key] for key in ("best_epoch", "seconds", "identity", "checksum")}
+        later = ("epochs", "parameters", "trained_parameters", "device")  # not in older runs
+        facts |= {key: metrics.get(key) for key in later}
+        facts["revision"] = metrics.get("versions", {}).get("revision")
         return {"status": "done", **{key: test[key] for key in names}, **facts}
     path = cell.run_dir / DIVERGED_FILE
     if path.exists():

@@ -1,24 +1,20 @@
 """manifest.json: what a grid was begun with, and how its groups are best run."""
 
-import importlib.metadata
 import json
-import platform
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from ser_jax import __version__
 from ser_jax.config import AblationConfig, compute_identity, list_settings, to_dict
 from ser_jax.errors import check
 from ser_jax.files import write_atomic
 from ser_jax.report.inputs import blaming, load_json
+from ser_jax.results import collect_versions
 
 MANIFEST_FILE = "manifest.json"
 _REMEDY = "delete it, and the same command writes it anew"
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 _CHOICES = ("systems", "protocols", "folds", "seeds", "sweep")
 """Keys that say which cells there are. A grid may grow, so these may change."""
 
@@ -110,24 +106,3 @@ def _warn_of_versions(out: str, before: dict[str, str], now: dict[str, str]) -> 
     ]
     if changed:
         print(f"warning: {out}: was begun with {', '.join(changed)}", file=sys.stderr)
-
-
-def collect_versions() -> dict[str, str]:
-    """What computes here, by name."""
-    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    versions |= {"python": platform.python_version(), "ser_jax": __version__}
-    revision = _find_revision()
-    return versions | ({"revision": revision} if revision else {})
-
-
-def _find_revision() -> str | None:
-    """The checkout's commit, if this package runs from one."""
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip()

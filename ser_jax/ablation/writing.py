@@ -16,7 +16,14 @@ from ser_jax.inputs import Inputs, fit_to_training
 from ser_jax.loop import Diverged, compute_score, make_epoch_event, read_figures
 from ser_jax.metrics import Sums
 from ser_jax.report.events import EventLog
-from ser_jax.results import compute_scores, describe, make_metrics, save_spectrogram
+from ser_jax.results import (
+    compute_scores,
+    count_parameters,
+    describe,
+    make_metrics,
+    save_spectrogram,
+    write_predictions,
+)
 from ser_jax.run import split_corpus
 from ser_jax.run_dir import METRICS_FILE, open_run_dir
 from ser_jax.splits import Split
@@ -89,13 +96,16 @@ def write_cell(plan: Plan, prepared: Prepared, trained: Trained) -> None:
         for part, predicted_B in trained.predicted.items()
     }
     epochs = len(trained.sums)
+    n_trained = count_parameters(trained.best.params)
     metrics = make_metrics(
         config, corpus, split, epochs=epochs, best_epoch=best_epoch, seconds=trained.seconds,
-        scores=scores,
+        scores=scores, parameters=n_trained + count_parameters(prepared.kept),
+        trained_parameters=n_trained,
     )  # fmt: skip
     save_spectrogram(run_dir, config.features, corpus, int(split.test[0]))
     step, accuracy = epochs * len(plan.cut_epoch(1)), scores["test"]["accuracy"]
     log({"event": "end", "step": step, "test_accuracy": accuracy})
+    write_predictions(run_dir, corpus, split.test, trained.predicted["test"])
     write_atomic(run_dir / METRICS_FILE, json.dumps(metrics, indent=1))
 
 

@@ -1,6 +1,7 @@
 """The commands and their keys; a command line or a YAML file becomes a checked config."""
 
 import dataclasses
+import shlex
 from typing import Any, Literal
 
 import jsonargparse
@@ -17,6 +18,8 @@ class Command:
     name: str
     options: dict[str, Any]
     config: Any = None
+    line: str = ""
+    """As typed, for a record of how results were made."""
 
 
 def parse(argv: list[str]) -> Command:
@@ -46,7 +49,7 @@ def parse(argv: list[str]) -> Command:
     if options.get("print_config"):
         _print_yaml(made)
         raise SystemExit(0)
-    return Command(name, options, made)
+    return Command(name, options, made, shlex.join(["ser-jax", *argv]))
 
 
 def load_config(path: str, kind: type = config.Config) -> Any:

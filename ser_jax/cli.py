@@ -159,9 +159,11 @@ def _ablate(command: Command) -> None:
         print(f"{cluster}: jobs {', '.join(job.job_id for job in jobs)}; their logs are in "
               f"{command.config.out}/jobs")  # fmt: skip
         return
-    results = ablate(command.config)
+    results = ablate(command.config, command=command.line)
     print_comparison(results["cells"])
-    print(f"{command.config.out}: results.md, results.csv, results.json, figures, cells")
+    print(
+        f"{command.config.out}: report.html, report.md, results.json, tables (CSV), figures, cells"
+    )
 
 
 def _pretrain(command: Command) -> None:

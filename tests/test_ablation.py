@@ -75,7 +75,8 @@ def find_cell(results: dict[str, Any], system: str, fold: int) -> dict[str, Any]
 
 
 def drop_times(results: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{k: v for k, v in cell.items() if k != "seconds"} for cell in results["cells"]]
+    where = ("seconds", "device", "revision")
+    return [{k: v for k, v in cell.items() if k not in where} for cell in results["cells"]]
 
 
 # What a grid computes.

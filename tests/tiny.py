@@ -63,11 +63,12 @@ def make_options(changes: dict[str, Any]) -> list[str]:
 
 
 def read_run(run_dir: Path) -> dict[str, Any]:
-    """All that a run wrote, wall times left out."""
+    """All that a run wrote, but for wall times and where it ran."""
     metrics = json.loads((run_dir / "metrics.json").read_text())
+    where = ("seconds", "device", "versions")
     epochs = sorted(int(path.name) for path in (run_dir / "checkpoints").iterdir())
     return {
-        "metrics": {key: value for key, value in metrics.items() if key != "seconds"},
+        "metrics": {key: value for key, value in metrics.items() if key not in where},
         "events": drop_seconds(load_events(run_dir)),
         "scalars": read_scalars(run_dir / "tensorboard"),
         "predictions": (run_dir / "predictions.csv").read_text(),

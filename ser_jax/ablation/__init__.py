@@ -24,6 +24,7 @@ from ser_jax.errors import check
 from ser_jax.files import write_atomic
 from ser_jax.progress import progress
 from ser_jax.report import write_ablation_report
+from ser_jax.results import collect_versions
 from ser_jax.run_dir import CONFIG_FILE, load_config
 from ser_jax.runtime import settle
 
@@ -34,19 +35,25 @@ STUDY = {
     "lstm": {"accuracy": 0.4352, "weighted_f1": 0.4044},
     "cnn_lstm": {"accuracy": 0.4630, "weighted_f1": 0.4463},
     "cnn_lstm_augmented": {"accuracy": 0.3889, "weighted_f1": 0.3462},
+    "wav2vec2": {"accuracy": 0.8194, "weighted_f1": 0.8212},
 }
 """Table 1 of the study, by the names that the configurations give the systems."""
 
 
-def ablate(config: AblationConfig) -> dict[str, Any]:
+def ablate(config: AblationConfig, *, command: str | None = None) -> dict[str, Any]:
     """Run every cell of the grid that has not been run, and write the tables and figures.
 
     Killed or interrupted, the same call goes on: finished cells are read, a cell that ran alone
     goes on from its last checkpoint, and those that ran together begin anew. A cell that diverges
     is recorded and harms no other. With `config.shard` the other shards' cells are only read.
 
+    Args:
+      config: of the grid.
+      command: the command line that asked for it, for the record.
+
     Returns:
-      What results.json holds: {"cells": [...], "labels": [...], "config": {...}, "study": {...}}.
+      What results.json holds: {"cells": [...], "labels": [...], "config": {...}, "study": {...},
+      "versions": {...}, "git": ..., "command": ...}.
 
     Raises:
       UserError: bad input; the folder holds a grid or a cell with other settings or recordings; a
@@ -58,7 +65,7 @@ def ablate(config: AblationConfig) -> dict[str, Any]:
     check_protocols((cell.config.data, cell.seed) for cell in cells)
     prepare(config.data)
     manifest = Manifest(config, load_corpus(config.data).checksum)
-    results = _Results(config, cells)
+    results = _Results(config, cells, command)
     results.write()  # so that `ser-jax report` can say at any time what is missing
     waiting = [cell for cell in choose_cells(cells, config.shard) if results.is_missing(cell)]
     with contextlib.closing(_run_cells(config, waiting, manifest)) as finished:
@@ -73,11 +80,13 @@ def ablate(config: AblationConfig) -> dict[str, Any]:
 class _Results:
     """results.json: every cell and how it ended, by the cells' own folders."""
 
-    def __init__(self, config: AblationConfig, cells: Sequence[Cell]):
+    def __init__(self, config: AblationConfig, cells: Sequence[Cell], command: str | None):
         self._path, self._cells = Path(config.out) / "results.json", cells
         self._number = {cell.run_dir: number for number, cell in enumerate(cells)}
+        versions = collect_versions()
         self.tree: dict[str, Any] = {
             "cells": [{} for _ in cells], "labels": [], "config": to_dict(config),
+            "versions": versions, "git": versions.get("revision"), "command": command,
         }  # fmt: skip
         if config.data.corpus == "ravdess":
             self.tree["study"] = STUDY

@@ -1,0 +1,185 @@
+"""A contrast: a weighted sum of shares of clips, over systems and groups, and what speaks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ser_jax.report.evidence import Clips, Evidence, Row, find_full, join
+from ser_jax.report.statistics import (
+    Interval,
+    compute_effect_size,
+    compute_flip_p,
+    compute_seed_interval,
+    compute_shares,
+    compute_t_p,
+    draw_speakers,
+    summarise_draws,
+)
+
+
+class Term(NamedTuple):
+    """A share of clips: those that are recognised or predicted as an emotion, among a group.
+
+    Attributes:
+      weight: its factor in the sum.
+      system, protocol: whose clips.
+      group: columns and values by turns, all of which must be so; with "!=" after a column's name,
+        must not be so; (): all clips.
+      predicted: an emotion whose predictions are counted; None: clips recognised.
+    """
+
+    weight: float
+    system: str
+    protocol: str
+    group: tuple[str, ...] = ()
+    predicted: str | None = None
+
+
+class Contrast(NamedTuple):
+    """What a sum of shares came to, and how sure it is.
+
+    Attributes:
+      effect: mean over seeds.
+      seeds: that were compared.
+      value_S: the sum per seed; empty where seeds of two protocols are not the same.
+      over_seeds, over_speakers: 95 % intervals; None where there is one seed, or speakers unknown.
+      p_t, p_flip, p_speakers: two-sided p of no effect, by the same.
+      size: Cohen's d_z over seeds.
+      n: clips, all seeds together, of the first share's system.
+      folds: counted, where they are not all ("folds 1, 2 of 6").
+      lack: why there is no contrast ("" where there is one).
+    """
+
+    effect: float = float("nan")
+    seeds: tuple[int, ...] = ()
+    value_S: tuple[float, ...] = ()
+    over_seeds: Interval | None = None
+    over_speakers: Interval | None = None
+    p_t: float | None = None
+    p_flip: float | None = None
+    p_speakers: float | None = None
+    size: float | None = None
+    n: int = 0
+    folds: str = ""
+    lack: str = ""
+
+    @property
+    def p(self) -> float | None:
+        """The greater p of the test over seeds and that over speakers, as far as there are both."""
+        known = [p for p in (self.p_t, self.p_speakers) if p is not None]
+        return max(known) if known else None
+
+
+def compute_contrast(evidence: Evidence, terms: Sequence[Term], constant: float = 0.0) -> Contrast:
+    """A weighted sum of shares, plus a constant.
+
+    Systems are compared on the same clips: seeds that are full for all or, where there are none,
+    the cells that all have. Shares of two protocols are compared over the seeds that each has.
+    """
+    rows: list[Row] = []
+    for term in terms:
+        row = evidence.get(term.system, term.protocol)
+        if row is None:
+            return Contrast(lack=f"{term.system} was not run under {term.protocol}")
+        rows.append(row)
+    keys = _choose_keys(rows)
+    lacking = [row.system for row in rows if not keys[row.protocol]]
+    if lacking:
+        return Contrast(lack=f"{', '.join(dict.fromkeys(lacking))}: no seed and fold in common")
+    clips = [join([row.clips[key] for key in sorted(keys[row.protocol])]) for row in rows]
+    if any(
+        _needs_attributes(term) and not c.has_speakers for term, c in zip(terms, clips, strict=True)
+    ):
+        return Contrast(lack="needs predictions.csv of every cell")
+    speakers = np.unique(np.concatenate([c.columns["actor"] for c in clips]))
+    tallies = [_count(evidence, term, c, speakers) for term, c in zip(terms, clips, strict=True)]
+    if any((count_SA.sum(1) == 0).any() for _, count_SA in tallies):
+        return Contrast(lack="a group has no clips")
+    shares = [hit_SA.sum(1) / count_SA.sum(1) for hit_SA, count_SA in tallies]
+    pairs = list(zip(terms, shares, strict=True))
+    effect = constant + sum(term.weight * float(share_S.mean()) for term, share_S in pairs)
+    seeds = [sorted({seed for seed, _ in keys[row.protocol]}) for row in rows]
+    value_S: np.ndarray = np.empty(0)
+    if all(found == seeds[0] for found in seeds):
+        value_S = constant + sum(term.weight * share_S for term, share_S in pairs)
+    known = _resample(terms, tallies, constant) if _know_speakers(clips, speakers) else None
+    return Contrast(
+        effect=effect,
+        seeds=tuple(sorted(set().union(*seeds))),
+        value_S=tuple(value_S.tolist()),
+        over_seeds=compute_seed_interval(value_S) if len(value_S) else None,
+        over_speakers=known[0] if known else None,
+        p_t=compute_t_p(value_S),
+        p_flip=compute_flip_p(value_S),
+        p_speakers=known[1] if known else None,
+        size=compute_effect_size(value_S),
+        n=len(clips[0]),
+        folds=describe_folds(rows, keys),
+    )
+
+
+def _needs_attributes(term: Term) -> bool:
+    return any(name.removesuffix("!=") != "emotion" for name in term.group[::2])
+
+
+def _choose_keys(rows: Sequence[Row]) -> dict[str, set[tuple[int, int]]]:
+    """Seeds and folds that count, by protocol."""
+    chosen = {}
+    for protocol in dict.fromkeys(row.protocol for row in rows):
+        here = [row for row in rows if row.protocol == protocol]
+        common = set.intersection(*(set(row.clips) for row in here))
+        full = find_full(common, frozenset().union(*(row.folds for row in here)))
+        chosen[protocol] = {key for key in common if key[0] in full or not full}
+    return chosen
+
+
+def describe_folds(rows: Sequence[Row], keys: dict[str, set[tuple[int, int]]]) -> str:
+    """`folds 1, 2 of 6` where not all count."""
+    for row in rows:
+        found = {fold for _, fold in keys[row.protocol]}
+        if found != row.folds:
+            word = "fold" if len(found) == 1 else "folds"
+            return f"{word} {', '.join(map(str, sorted(found)))} of {len(row.folds)}"
+    return ""
+
+
+def _know_speakers(clips: Sequence[Clips], speakers: np.ndarray) -> bool:
+    return len(speakers) > 1 and all(c.has_speakers for c in clips)
+
+
+def _count(
+    evidence: Evidence, term: Term, clips: Clips, speakers: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Hits and clips, [S, A], seeds and speakers ascending."""
+    columns = clips.columns
+    hit_B = columns["true"] == columns["predicted"]
+    if term.predicted is not None:
+        hit_B = columns["predicted"] == evidence.labels.index(term.predicted)
+    here_B = np.ones(len(clips), bool)
+    for name, value in zip(term.group[::2], term.group[1::2], strict=True):
+        column = name.removesuffix("!=")
+        if column == "emotion":
+            same_B = columns["true"] == evidence.labels.index(value)
+        else:
+            same_B = columns[column] == value
+        here_B &= same_B if column == name else ~same_B
+    seeds, at_B = np.unique(columns["seed"], return_inverse=True)
+    place_B = at_B * len(speakers) + np.searchsorted(speakers, columns["actor"])
+    size, shape = len(seeds) * len(speakers), (len(seeds), len(speakers))
+    hits = np.bincount(place_B[here_B & hit_B], minlength=size).reshape(shape)
+    return hits, np.bincount(place_B[here_B], minlength=size).reshape(shape)
+
+
+def _resample(
+    terms: Sequence[Term], tallies: Sequence[tuple[np.ndarray, np.ndarray]], constant: float
+) -> tuple[Interval, float] | None:
+    """Interval and p by drawing speakers, the same ones for all shares."""
+    weight_DA = draw_speakers(tallies[0][0].shape[1])
+    shares = [compute_shares(hit_SA, count_SA, weight_DA) for hit_SA, count_SA in tallies]
+    value_D = constant + sum(
+        term.weight * share_D for term, share_D in zip(terms, shares, strict=True)
+    )
+    return summarise_draws(np.asarray(value_D))

@@ -1,0 +1,299 @@
+"""What a report may draw on: the cells of a grid, their clips and curves, and what is amiss."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ser_jax.errors import UserError
+from ser_jax.report.events import EVENTS_FILE, load_events
+from ser_jax.report.inputs import load_json
+from ser_jax.report.tables import make_cell_name
+
+ATTRIBUTES = ("gender", "intensity", "statement")
+_REMEDY = "delete the folder, and ser-jax ablate runs the cell anew"
+_NO_SPEAKER = ""
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Test clips of one or several cells, with the class predicted for each.
+
+    Attributes:
+      columns: arrays [B]: seed, fold, actor, true and predicted class, and the attributes. Actor and
+        attributes are strings, "" where a confusion matrix is all there is.
+    """
+
+    columns: Mapping[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.columns["true"])
+
+    def take(self, rows_B: np.ndarray) -> Clips:
+        """Some of the clips, by a mask or by numbers."""
+        return Clips({name: values[rows_B] for name, values in self.columns.items()})
+
+    @property
+    def has_speakers(self) -> bool:
+        """Whether each clip's speaker is known."""
+        return len(self) > 0 and bool((self.columns["actor"] != _NO_SPEAKER).all())
+
+    def compute_confusion(self, n_classes: int, speakers: Sequence[str]) -> np.ndarray:
+        """Clips by [speaker, true, predicted]; `speakers` is sorted and names all of them."""
+        at_B = np.searchsorted(speakers, self.columns["actor"])
+        confusion_ACC = np.zeros((len(speakers), n_classes, n_classes))
+        np.add.at(confusion_ACC, (at_B, self.columns["true"], self.columns["predicted"]), 1)
+        return confusion_ACC
+
+
+def join(parts: Sequence[Clips]) -> Clips:
+    """The clips of several cells."""
+    names = parts[0].columns
+    return Clips({name: np.concatenate([part.columns[name] for part in parts]) for name in names})
+
+
+@dataclass
+class Row:
+    """One system under one protocol.
+
+    Attributes:
+      folds: that the grid has.
+      clips: of the finished cells, by (seed, fold).
+      events: of the finished cells, by (seed, fold), where they are at hand.
+    """
+
+    system: str
+    protocol: str
+    folds: frozenset[int]
+    cells: list[Mapping[str, Any]]
+    clips: dict[tuple[int, int], Clips] = field(default_factory=dict)
+    events: dict[tuple[int, int], list[dict[str, Any]]] = field(default_factory=dict)
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds of which every fold is done."""
+        return find_full({key for key in self.clips}, self.folds)
+
+    @property
+    def keys(self) -> set[tuple[int, int]]:
+        """Cells that count: those of full seeds or, where there is none, what there is."""
+        full = self.seeds
+        return {key for key in self.clips if key[0] in full or not full}
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether what counts lacks folds."""
+        return bool(self.clips) and not self.seeds
+
+
+def find_full(keys: set[tuple[int, int]], folds: frozenset[int]) -> list[int]:
+    """Seeds of which every fold is among `keys`."""
+    by_seed: dict[int, set[int]] = {}
+    for seed, fold in keys:
+        by_seed.setdefault(seed, set()).add(fold)
+    return sorted(seed for seed, found in by_seed.items() if found >= folds)
+
+
+@dataclass
+class Evidence:
+    """A grid's results.
+
+    Attributes:
+      rows: by (system, protocol), in order of first appearance.
+      settings: dotted keys of each system.
+      problems: a line for each cell that is missing, failed or foreign, and each unreadable file.
+      n_cells, n_done: cells of the grid, and those that count.
+    """
+
+    folder: Path
+    results: Mapping[str, Any]
+    labels: list[str]
+    rows: dict[tuple[str, str], Row]
+    settings: dict[str, dict[str, Any]]
+    problems: list[str]
+    n_cells: int
+    n_done: int
+
+    @property
+    def protocols(self) -> list[str]:
+        """In order of first appearance."""
+        return list(dict.fromkeys(protocol for _, protocol in self.rows))
+
+    @property
+    def systems(self) -> list[str]:
+        """In order of first appearance."""
+        return list(dict.fromkeys(system for system, _ in self.rows))
+
+    def get(self, system: str, protocol: str) -> Row | None:
+        """A row that has at least one finished cell."""
+        row = self.rows.get((system, protocol))
+        return row if row is not None and row.clips else None
+
+
+def load_evidence(folder: Path, results: Mapping[str, Any]) -> Evidence:
+    """Read what the cells of a results.json left in their folders; what is amiss becomes a problem.
+
+    Raises:
+      KeyError, TypeError, ValueError: results.json itself has unexpected content.
+    """
+    cells = results["cells"]
+    done = [cell for cell in cells if cell["status"] == "done"]
+    n_classes = len(done[0]["confusion"]) if done else 0
+    labels = list(results.get("labels") or map(str, range(n_classes)))
+    problems = []
+    rows: dict[tuple[str, str], Row] = {}
+    for cell in cells:
+        key = (cell["system"], cell["protocol"])
+        folds = frozenset(c["fold"] for c in cells if (c["system"], c["protocol"]) == key)
+        rows.setdefault(key, Row(*key, folds, [])).cells.append(cell)
+    checksums = Counter(cell["checksum"] for cell in done if cell.get("checksum"))
+    common = checksums.most_common(1)[0][0] if checksums else None
+    n_done = 0
+    for cell in cells:
+        name = make_cell_name(cell["system"], cell["protocol"], cell["fold"], cell["seed"])
+        if cell["status"] != "done":
+            reason = f": {cell['reason']}" if cell.get("reason") else ""
+            problems.append(f"{_place(cell)} is {cell['status']}{reason}")
+            continue
+        if cell.get("checksum") not in (None, common):
+            problems.append(
+                f"{_place(cell)} is foreign: trained on other recordings (checksum "
+                f"{cell['checksum']}, the others {common}); left out"
+            )
+            continue
+        n_done += 1
+        row, at = rows[cell["system"], cell["protocol"]], (cell["seed"], cell["fold"])
+        run_dir = folder / "cells" / name
+        found = list(_find_faults(run_dir, cell))
+        problems += found
+        row.clips[at] = _from_confusion(cell)
+        if found:
+            continue
+        try:
+            row.clips[at] = _load_clips(run_dir / "predictions.csv", cell, labels)
+        except UserError as error:
+            problems.append(f"{error}; left out of statistics over speakers and groups")
+        try:
+            if (run_dir / EVENTS_FILE).exists():
+                row.events[at] = load_events(run_dir)
+        except UserError as error:
+            problems.append(f"{error}; left out of the curves")
+    problems += _find_unlisted(folder, cells)
+    settings = {system: get_settings(results, system) for system, _ in rows}
+    return Evidence(folder, results, labels, rows, settings, problems, len(cells), n_done)
+
+
+def _place(cell: Mapping[str, Any]) -> str:
+    return f"{cell['system']}, {cell['protocol']} fold {cell['fold']}, seed {cell['seed']}"
+
+
+def _find_faults(run_dir: Path, cell: Mapping[str, Any]) -> Iterator[str]:
+    """What keeps a cell's folder from being that of the cell."""
+    what = "its curves, clips and groups are left out"
+    if not run_dir.is_dir():
+        yield f"{run_dir.name}: the folder is gone; {what}"
+        return
+    try:
+        metrics = load_json(run_dir / "metrics.json", _REMEDY)
+        if not isinstance(metrics, dict):
+            raise UserError(f"{run_dir / 'metrics.json'}: has unexpected content; {_REMEDY}")
+    except UserError as error:
+        yield f"{error}; {what}"
+        return
+    for key, word in (("identity", "settings"), ("checksum", "recordings")):
+        expected, found = cell.get(key), metrics.get(key)
+        if expected is not None and found is not None and expected != found:
+            yield (
+                f"{run_dir.name}: foreign, a run with other {word} ({found}, results.json has "
+                f"{expected}); {what}"
+            )
+            return
+
+
+def _find_unlisted(folder: Path, cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    known = {make_cell_name(c["system"], c["protocol"], c["fold"], c["seed"]) for c in cells}
+    if (folder / "cells").is_dir():
+        for path in sorted((folder / "cells").iterdir()):
+            if path.is_dir() and not path.name.startswith(".") and path.name not in known:
+                yield f"{path.name}: foreign, no cell of this grid; left out"
+
+
+def _from_confusion(cell: Mapping[str, Any]) -> Clips:
+    """The clips that a confusion matrix counts, whose they are unknown."""
+    confusion_CC = np.asarray(cell["confusion"], int)
+    true_C, pred_C = np.nonzero(confusion_CC)
+    repeats = confusion_CC[true_C, pred_C]
+    true_B, pred_B = np.repeat(true_C, repeats), np.repeat(pred_C, repeats)
+    return _make_clips(cell, true_B, pred_B, np.full(len(true_B), _NO_SPEAKER, "U32"), {})
+
+
+def _make_clips(
+    cell: Mapping[str, Any], true_B: Any, pred_B: Any, actor_B: Any, attributes: Mapping[str, Any]
+) -> Clips:
+    B = len(true_B)
+    columns = {
+        "seed": np.full(B, cell["seed"]), "fold": np.full(B, cell["fold"]),
+        "true": true_B, "predicted": pred_B, "actor": actor_B,
+    }  # fmt: skip
+    empty = np.full(B, "", dtype="U32")
+    return Clips(columns | {name: attributes.get(name, empty) for name in ATTRIBUTES})
+
+
+def _load_clips(path: Path, cell: Mapping[str, Any], labels: Sequence[str]) -> Clips:
+    """The clips of a cell by its predictions.csv.
+
+    Raises:
+      UserError: it is missing, unreadable, or counts other clips than results.json.
+    """
+    where = f"{path.parent.name}/{path.name}"
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        number = {label: place for place, label in enumerate(labels)}
+        true_B = np.array([number[row["emotion"]] for row in rows], int)
+        pred_B = np.array([number[row["predicted"]] for row in rows], int)
+        actor_B = np.array([row["actor"] for row in rows], dtype="U32")
+        attributes = {
+            name: np.array([row[name] for row in rows], dtype="U32")
+            for name in ATTRIBUTES
+            if rows and name in rows[0]
+        }
+    except FileNotFoundError as error:
+        raise UserError(f"{where}: missing, as in runs of older versions") from error
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{where}: cannot be read ({type(error).__name__}: {reason})") from error
+    confusion_CC = np.zeros((len(labels), len(labels)), int)
+    np.add.at(confusion_CC, (true_B, pred_B), 1)
+    if confusion_CC.tolist() != [list(map(int, row)) for row in cell["confusion"]]:
+        raise UserError(f"{where}: foreign, counts other clips than results.json")
+    return _make_clips(cell, true_B, pred_B, actor_B, attributes)
+
+
+def get_settings(results: Mapping[str, Any], row: str) -> dict[str, Any]:
+    """Dotted keys of a system: what the grid shares, what is its own, what a sweep sets."""
+    from ser_jax.config import flatten
+
+    config = results.get("config") or {}
+    systems = config.get("systems") or {}
+    shared = {
+        key: value
+        for key, value in config.items()
+        if isinstance(value, dict) and key not in ("systems", "sweep")
+    }
+    base = max(
+        (name for name in systems if row == name or row.startswith(f"{name} ")),
+        key=len,
+        default=None,
+    )
+    own = systems[base] or {} if base is not None else {}
+    sweep = next((c["sweep"] for c in results["cells"] if c["system"] == row and "sweep" in c), {})
+    settings = flatten(shared) | own | sweep
+    settings.setdefault("model.name", row)
+    return settings

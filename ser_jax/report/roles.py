@@ -1,0 +1,86 @@
+"""Which row of a grid plays which system of the study: found by settings, and by name among equals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+_MODELS = ("cnn", "lstm", "cnn_lstm")
+VARIANTS = tuple((n, w) for n in ("none", "peak") for w in ("epoch", "once"))
+"""Of augmentation, what the study leaves open: (augment.normalise, augment.when)."""
+_DEFAULTS = {"augment.enabled": False, "augment.normalise": "none", "augment.when": "epoch",
+             "model.mask_padding": False, "backbone.pretrained": True,
+             "backbone.freeze": "feature_encoder"}  # fmt: skip
+
+
+class Roles(NamedTuple):
+    """Rows by what they are to the study.
+
+    Attributes:
+      plain: of cnn, lstm, cnn_lstm and wav2vec2, those that were run: role to row.
+      augmented: the CNN-LSTM on augmented data: (normalise, when) to row.
+      longer: rows that differ from one of `plain` in train.epochs alone, and have more: role to row.
+    """
+
+    plain: dict[str, str]
+    augmented: dict[tuple[str, str], str]
+    longer: dict[str, str]
+
+    @property
+    def named(self) -> dict[str, str]:
+        """Rows of Table 1 of the study, by its own names for them."""
+        first = self.augmented.get(("none", "epoch")) or next(iter(self.augmented.values()), None)
+        return self.plain | ({"cnn_lstm_augmented": first} if first else {})
+
+
+def find_roles(settings: Mapping[str, Mapping[str, Any]]) -> Roles:
+    """The rows of the study's systems.
+
+    Args:
+      settings: dotted keys of each row; a key that is absent has its default.
+    """
+
+    def get(row: str, key: str) -> Any:
+        return settings[row].get(key, _DEFAULTS.get(key))
+
+    plain: dict[str, str] = {}
+    for model in _MODELS:
+        matches = [
+            row
+            for row in settings
+            if get(row, "model.name") == model
+            and not get(row, "augment.enabled")
+            and not get(row, "model.mask_padding")
+        ]
+        matches.sort(key=lambda row: (row != model, get(row, "train.epochs") or 0))
+        if matches:
+            plain[model] = matches[0]
+    backbones = [
+        row
+        for row in settings
+        if get(row, "model.name") == "wav2vec2" and get(row, "backbone.pretrained")
+    ]
+    backbones.sort(key=lambda row: (row != "wav2vec2", row != "wav2vec2_small"))
+    if backbones:
+        plain["wav2vec2"] = backbones[0]
+    augmented: dict[tuple[str, str], str] = {}
+    base = plain.get("cnn_lstm")
+    for row in settings:
+        if get(row, "model.name") == "cnn_lstm" and get(row, "augment.enabled"):
+            same = base is None or get(row, "train.epochs") == get(base, "train.epochs")
+            if same and not get(row, "model.mask_padding"):
+                key = (get(row, "augment.normalise"), get(row, "augment.when"))
+                augmented.setdefault(key, row)
+    longer = {}
+    for role, row in plain.items():
+        twins = [other for other in settings if _is_longer(settings[row], settings[other])]
+        if twins:
+            longer[role] = twins[0]
+    return Roles(plain, augmented, longer)
+
+
+def _is_longer(settings: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether `other` differs in train.epochs alone, and has more of them."""
+    key = "train.epochs"
+    rest, other_rest = ({k: v for k, v in s.items() if k != key} for s in (settings, other))
+    return rest == other_rest and (other.get(key) or 0) > (settings.get(key) or 0)

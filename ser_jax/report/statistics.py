@@ -1,0 +1,135 @@
+"""Numbers behind a verdict: intervals and tests over seeds, and over speakers by resampling them.
+
+Seeds say how far a figure depends on chance in training (and, in the study's split, in the choice of
+clips); speakers how far it depends on who was recorded. Clips of one speaker resemble each other, so
+speakers are drawn, never clips.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+N_DRAWS = 10_000
+_MOST_FLIPS = 14
+"""Seeds up to which all sign flips are listed: 16,384."""
+
+
+class Interval(NamedTuple):
+    """A 95 % interval."""
+
+    low: float
+    high: float
+
+
+def compute_seed_interval(values_S: Sequence[float]) -> Interval | None:
+    """Student's t interval of the mean over seeds; None for a single seed."""
+    from scipy import stats
+
+    n = len(values_S)
+    if n < 2:
+        return None
+    mean, error = float(np.mean(values_S)), float(np.std(values_S, ddof=1)) / n**0.5
+    reach = float(stats.t.ppf(0.975, n - 1)) * error
+    return Interval(mean - reach, mean + reach)
+
+
+def compute_t_p(values_S: Sequence[float]) -> float | None:
+    """Two-sided p of the paired t test, from differences; None for a single seed."""
+    from scipy import stats
+
+    if len(values_S) < 2:
+        return None
+    if np.ptp(values_S) == 0:  # scipy warns, and gives NaN or 0
+        return 1.0 if values_S[0] == 0 else 0.0
+    return float(stats.ttest_1samp(values_S, 0.0).pvalue)
+
+
+def compute_flip_p(values_S: Sequence[float]) -> float | None:
+    """Two-sided p of the exact sign-flip test: of n differences it is at least 2 / 2**n.
+
+    None for a single seed, and for so many that they cannot be listed.
+    """
+    n = len(values_S)
+    if not 2 <= n <= _MOST_FLIPS:
+        return None
+    signs = np.array(list(itertools.product((1, -1), repeat=n)))
+    sums = np.abs(signs @ np.asarray(values_S, float))
+    observed = sums[0]  # no sign flipped
+    return float(np.mean(sums >= observed * (1 - 1e-9)))
+
+
+def compute_effect_size(values_S: Sequence[float]) -> float | None:
+    """Cohen's d_z: the mean difference in standard deviations over seeds; None without any."""
+    if len(values_S) < 2 or np.ptp(values_S) == 0:
+        return None
+    return float(np.mean(values_S) / np.std(values_S, ddof=1))
+
+
+def correct_by_holm(p: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p values, in the order given."""
+    order = np.argsort(p)
+    steps = np.asarray(p, float)[order] * (len(p) - np.arange(len(p)))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return adjusted.tolist()
+
+
+@functools.lru_cache(maxsize=8)
+def draw_speakers(n_speakers: int, n_draws: int = N_DRAWS, seed: int = 0) -> np.ndarray:
+    """How often each speaker is drawn, [draws, speakers]; as many as there are, with replacement."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(n_speakers, np.full(n_speakers, 1 / n_speakers), size=n_draws)
+
+
+def compute_shares(hit_SA: np.ndarray, count_SA: np.ndarray, weight_DA: np.ndarray) -> np.ndarray:
+    """Share of hits per draw, the mean over seeds, [D]; NaN where a draw holds no clip of a kind."""
+    hits_DS, counts_DS = weight_DA @ hit_SA.T, weight_DA @ count_SA.T
+    with np.errstate(invalid="ignore"):
+        return (hits_DS / counts_DS).mean(axis=1)
+
+
+def summarise_draws(values_D: np.ndarray) -> tuple[Interval, float] | None:
+    """Percentile interval, and two-sided p of the value 0; None where hardly a draw has a value."""
+    values_D = values_D[np.isfinite(values_D)]
+    if len(values_D) < 100:
+        return None
+    low, high = np.percentile(values_D, (2.5, 97.5))
+    tail = min((values_D <= 0).sum(), (values_D >= 0).sum())
+    p = min(1.0, 2 * (1 + int(tail)) / (1 + len(values_D)))
+    return Interval(float(low), float(high)), p
+
+
+def compute_figure(name: str, confusion_CC: np.ndarray) -> np.ndarray:
+    """accuracy, weighted_f1 or uar of matrices [..., true, predicted]; see `metrics`."""
+    hit_C = np.diagonal(confusion_CC, axis1=-2, axis2=-1)
+    true_C, pred_C = confusion_CC.sum(-1), confusion_CC.sum(-2)
+    n = true_C.sum(-1)
+    if name == "accuracy":
+        return hit_C.sum(-1) / n
+    if name == "weighted_f1":
+        return (2 * hit_C / np.maximum(true_C + pred_C, 1) * true_C).sum(-1) / n
+    recall_C = hit_C / np.maximum(true_C, 1)
+    return recall_C.sum(-1) / (true_C > 0).sum(-1)
+
+
+def bootstrap_figure(
+    name: str,
+    confusion_SACC: np.ndarray,
+    draw: Callable[[int], np.ndarray] = draw_speakers,
+) -> Interval | None:
+    """Percentile interval over speakers of a figure's mean over seeds; None for one speaker."""
+    S, A, C, _ = confusion_SACC.shape
+    if A < 2:
+        return None
+    weight_DA = draw(A)
+    values_D = np.zeros(len(weight_DA))
+    for confusion_ACC in confusion_SACC:
+        drawn_DCC = (weight_DA @ confusion_ACC.reshape(A, C * C)).reshape(-1, C, C)
+        values_D += compute_figure(name, drawn_DCC) / S
+    found = summarise_draws(values_D)
+    return found and found[0]

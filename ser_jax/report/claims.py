@@ -24,6 +24,7 @@ from ser_jax.report.statistics import (
 
 Verdict = Literal["holds", "does not hold", "not decided"]
 ALPHA = 0.05
+MINUS = "\u2212"
 RULES = (
     "Each claim is put as differences that must be above zero. It holds if every one of them is "
     "above zero with p < 0.05, both by the paired t test over seeds and by the bootstrap over "
@@ -32,8 +33,8 @@ RULES = (
     "differences. Otherwise it is not decided. With a single seed there is no test over seeds, and "
     "the bootstrap decides alone. p is the greater of the two; of several differences the weakest "
     "is shown. p after Holm's correction over all claims of a protocol stands beside it, and a "
-    "verdict that does not survive the correction is marked. The exact sign-flip test over seeds is "
-    "given too, but decides nothing: of n seeds its p is at least 2/2ⁿ, so 0.0625 of five."
+    "verdict that does not survive the correction is marked †. The exact sign-flip test over seeds "
+    "is given too, but decides nothing: of five seeds its p is at least 2/32 = 0.0625."
 )
 
 CLAIMS = {
@@ -176,7 +177,10 @@ def _check_chance(case: _Case) -> Finding:
     chance = 1 / max(len(case.evidence.labels), 1)
     every = dict.fromkeys([*rows.values(), *variants.values()])
     return case.judge(
-        [case.compare(f"{row} − chance", case.term(1, row), constant=-chance) for row in every],
+        [
+            case.compare(f"{row} {MINUS} chance", case.term(1, row), constant=-chance)
+            for row in every
+        ],
         lacking,
     )
 
@@ -189,7 +193,7 @@ def _check_wav2vec2(case: _Case) -> Finding:
 
 
 def _beat(case: _Case, better: str, worse: str) -> Part:
-    name = f"{better} − {worse}"
+    name = f"{better} {MINUS} {worse}"
     return case.compare(name, case.term(1, better), case.term(-1, worse))
 
 
@@ -228,7 +232,7 @@ def _worsen(case: _Case, plain: str, augmented: str) -> Part:
 
 
 def _more_calm(case: _Case, plain: str, augmented: str) -> Part:
-    name = f"share of calm among predictions, {augmented} − {plain}"
+    name = f"share of calm among predictions, {augmented} {MINUS} {plain}"
     if "calm" not in case.evidence.labels:
         return Part(name, Contrast(lack="the corpus has no calm"))
     terms = [case.term(w, row, predicted="calm") for w, row in ((1, augmented), (-1, plain))]
@@ -236,7 +240,7 @@ def _more_calm(case: _Case, plain: str, augmented: str) -> Part:
 
 
 def _keep_gap(case: _Case, plain: str, augmented: str) -> Part:
-    return case.compare(f"women − men, {augmented}", *_split(case, augmented, "gender", 1))
+    return case.compare(f"women {MINUS} men, {augmented}", *_split(case, augmented, "gender", 1))
 
 
 def _split(case: _Case, row: str, column: str, share: float, *but: str) -> list[Term]:
@@ -303,10 +307,12 @@ def _check_statement(case: _Case) -> Finding:
         for row in rows.values()
         for sign, value in ((1, first), (-1, second))
     ]
-    part = case.compare(f"{first} − {second}, mean over {', '.join(rows.values())}", *terms)
+    part = case.compare(f"{first} {MINUS} {second}, mean over {', '.join(rows.values())}", *terms)
     if part.contrast.effect < 0:  # the claim does not say which one is worse
         terms = [term._replace(weight=-term.weight) for term in terms]
-        part = case.compare(f"{second} − {first}, mean over {', '.join(rows.values())}", *terms)
+        part = case.compare(
+            f"{second} {MINUS} {first}, mean over {', '.join(rows.values())}", *terms
+        )
     return case.judge([part])
 
 
@@ -321,7 +327,7 @@ def _check_best(role: str, *best: str) -> Callable[[_Case], Finding]:
             return case.judge([], lacking)
         parts = [
             case.compare(
-                f"recall of {good} − {other}, {rows[role]}",
+                f"recall of {good} {MINUS} {other}, {rows[role]}",
                 case.term(1, rows[role], "emotion", good),
                 case.term(-1, rows[role], "emotion", other),
             )
@@ -376,9 +382,9 @@ _CHECKS: dict[str, Callable[[_Case], Finding]] = {
     "lstm": _check_order("lstm", "cnn"),
     "augmentation": _over_variants(_worsen),
     "calm": _over_variants(_more_calm),
-    "gender": _check_groups("gender", "women − men", _remark_nothing),
+    "gender": _check_groups("gender", f"women {MINUS} men", _remark_nothing),
     "gap": _over_variants(_keep_gap),
-    "intensity": _check_groups("intensity", "normal − strong", _remark_neutral),
+    "intensity": _check_groups("intensity", f"normal {MINUS} strong", _remark_neutral),
     "statement": _check_statement,
     "best_wav2vec2": _check_best("wav2vec2", "angry", "calm"),
     "best_cnn_lstm": _check_best("cnn_lstm", "surprised"),

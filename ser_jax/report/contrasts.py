@@ -1,4 +1,4 @@
-"""A contrast: a weighted sum of shares of clips, over systems and groups, and what speaks for it."""
+"""A contrast: a weighted sum of shares of clips, over systems and groups, and how sure it is."""
 
 from __future__ import annotations
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ser_jax.errors import UserError
-from ser_jax.report.events import EVENTS_FILE, load_events
-from ser_jax.report.inputs import load_json
+from ser_jax.report.events import load_events
 from ser_jax.report.tables import make_cell_name
 
 ATTRIBUTES = ("gender", "intensity", "statement")
-_REMEDY = "delete the folder, and ser-jax ablate runs the cell anew"
+PREDICTIONS_FILE = "predictions.csv"
+"""In a run directory: the class predicted for each test clip."""
 _NO_SPEAKER = ""
 
 
@@ -26,8 +27,8 @@ class Clips:
     """Test clips of one or several cells, with the class predicted for each.
 
     Attributes:
-      columns: arrays [B]: seed, fold, actor, true and predicted class, and the attributes. Actor and
-        attributes are strings, "" where a confusion matrix is all there is.
+      columns: arrays [B]: seed, fold, actor, true and predicted class, attributes. Actor
+        and attributes are strings, "" where a confusion matrix is all there is.
     """
 
     columns: Mapping[str, np.ndarray]
@@ -146,7 +147,7 @@ def load_evidence(folder: Path, results: Mapping[str, Any]) -> Evidence:
     done = [cell for cell in cells if cell["status"] == "done"]
     n_classes = len(done[0]["confusion"]) if done else 0
     labels = list(results.get("labels") or map(str, range(n_classes)))
-    problems = []
+    faults: list[_Fault] = []
     rows: dict[tuple[str, str], Row] = {}
     for cell in cells:
         key = (cell["system"], cell["protocol"])
@@ -156,64 +157,90 @@ def load_evidence(folder: Path, results: Mapping[str, Any]) -> Evidence:
     common = checksums.most_common(1)[0][0] if checksums else None
     n_done = 0
     for cell in cells:
-        name = make_cell_name(cell["system"], cell["protocol"], cell["fold"], cell["seed"])
         if cell["status"] != "done":
             reason = f": {cell['reason']}" if cell.get("reason") else ""
-            problems.append(f"{_place(cell)} is {cell['status']}{reason}")
+            faults.append(_Fault(cell, f"{cell['status']}{reason}"))
             continue
         if cell.get("checksum") not in (None, common):
-            problems.append(
-                f"{_place(cell)} is foreign: trained on other recordings (checksum "
-                f"{cell['checksum']}, the others {common}); left out"
-            )
+            what = f"checksum {cell['checksum']}, the others {common}"
+            faults.append(_Fault(cell, f"foreign, trained on other recordings ({what}); left out"))
             continue
         n_done += 1
-        row, at = rows[cell["system"], cell["protocol"]], (cell["seed"], cell["fold"])
-        run_dir = folder / "cells" / name
-        found = list(_find_faults(run_dir, cell))
-        problems += found
-        row.clips[at] = _from_confusion(cell)
-        if found:
-            continue
-        try:
-            row.clips[at] = _load_clips(run_dir / "predictions.csv", cell, labels)
-        except UserError as error:
-            problems.append(f"{error}; left out of statistics over speakers and groups")
-        try:
-            if (run_dir / EVENTS_FILE).exists():
-                row.events[at] = load_events(run_dir)
-        except UserError as error:
-            problems.append(f"{error}; left out of the curves")
-    problems += _find_unlisted(folder, cells)
+        _load_cell(folder, cell, labels, rows[cell["system"], cell["protocol"]], faults)
+    problems = [*_describe_faults(faults), *_find_unlisted(folder, cells)]
     settings = {system: get_settings(results, system) for system, _ in rows}
     return Evidence(folder, results, labels, rows, settings, problems, len(cells), n_done)
 
 
-def _place(cell: Mapping[str, Any]) -> str:
-    return f"{cell['system']}, {cell['protocol']} fold {cell['fold']}, seed {cell['seed']}"
+class _Fault(NamedTuple):
+    """What is wrong with one cell."""
+
+    cell: Mapping[str, Any]
+    what: str
 
 
-def _find_faults(run_dir: Path, cell: Mapping[str, Any]) -> Iterator[str]:
-    """What keeps a cell's folder from being that of the cell."""
-    what = "its curves, clips and groups are left out"
-    if not run_dir.is_dir():
-        yield f"{run_dir.name}: the folder is gone; {what}"
+def _load_cell(
+    folder: Path,
+    cell: Mapping[str, Any],
+    labels: Sequence[str],
+    row: Row,
+    faults: list[_Fault],
+) -> None:
+    """Put the clips and events of a finished cell into its row."""
+    keys = (cell["system"], cell["protocol"], cell["fold"], cell["seed"])
+    run_dir, at = folder / "cells" / make_cell_name(*keys), (cell["seed"], cell["fold"])
+    row.clips[at] = _from_confusion(cell)
+    if fault := _find_fault(run_dir, cell):
+        faults.append(_Fault(cell, f"{fault}; its curves, clips and groups are left out"))
         return
     try:
-        metrics = load_json(run_dir / "metrics.json", _REMEDY)
-        if not isinstance(metrics, dict):
-            raise UserError(f"{run_dir / 'metrics.json'}: has unexpected content; {_REMEDY}")
+        row.clips[at] = _load_clips(run_dir / PREDICTIONS_FILE, cell, labels)
     except UserError as error:
-        yield f"{error}; {what}"
-        return
+        faults.append(_Fault(cell, f"{error}; left out of statistics over speakers and groups"))
+    try:
+        row.events[at] = load_events(run_dir)
+    except UserError as error:
+        reason = str(error).replace(f"{run_dir}/", "")
+        faults.append(_Fault(cell, f"{reason}; left out of the curves"))
+
+
+def _describe_faults(faults: Sequence[_Fault]) -> Iterator[str]:
+    """A line for all cells of a row that have the same fault."""
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for cell, what in faults:
+        groups.setdefault((cell["system"], cell["protocol"], what), []).append(cell)
+    for (system, protocol, what), cells in groups.items():
+        yield f"{system}, {protocol}, {describe_places(cells)}: {what}"
+
+
+def describe_places(cells: Sequence[Mapping[str, Any]]) -> str:
+    """`seed 0 folds 3, 4; seed 1 fold 2`; folds are left out of the study's split."""
+    by_seed: dict[int, list[int]] = {}
+    for cell in cells:
+        by_seed.setdefault(cell["seed"], []).append(cell["fold"])
+    if cells[0]["protocol"] == "study":
+        return ("seed " if len(by_seed) == 1 else "seeds ") + ", ".join(map(str, by_seed))
+    return "; ".join(
+        f"seed {seed} fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}"
+        for seed, folds in by_seed.items()
+    )
+
+
+def _find_fault(run_dir: Path, cell: Mapping[str, Any]) -> str | None:
+    """What keeps a cell's folder from being that of the cell."""
+    if not run_dir.is_dir():
+        return f"cells/{run_dir.name} is gone"
+    try:
+        metrics = json.loads((run_dir / "metrics.json").read_bytes())
+        found = {key: metrics.get(key) for key in ("identity", "checksum")}
+    except OSError as error:
+        return f"metrics.json cannot be read ({error.strerror})"
+    except (ValueError, AttributeError):
+        return "metrics.json is no JSON object"
     for key, word in (("identity", "settings"), ("checksum", "recordings")):
-        expected, found = cell.get(key), metrics.get(key)
-        if expected is not None and found is not None and expected != found:
-            yield (
-                f"{run_dir.name}: foreign, a run with other {word} ({found}, results.json has "
-                f"{expected}); {what}"
-            )
-            return
+        if None not in (cell.get(key), found[key]) and cell[key] != found[key]:
+            return f"foreign, a run with other {word} ({key} {found[key]}, not {cell[key]})"
+    return None
 
 
 def _find_unlisted(folder: Path, cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -221,7 +248,7 @@ def _find_unlisted(folder: Path, cells: Sequence[Mapping[str, Any]]) -> Iterator
     if (folder / "cells").is_dir():
         for path in sorted((folder / "cells").iterdir()):
             if path.is_dir() and not path.name.startswith(".") and path.name not in known:
-                yield f"{path.name}: foreign, no cell of this grid; left out"
+                yield f"cells/{path.name}: foreign, no cell of this grid; left out"
 
 
 def _from_confusion(cell: Mapping[str, Any]) -> Clips:
@@ -251,7 +278,7 @@ def _load_clips(path: Path, cell: Mapping[str, Any], labels: Sequence[str]) -> C
     Raises:
       UserError: it is missing, unreadable, or counts other clips than results.json.
     """
-    where = f"{path.parent.name}/{path.name}"
+    where = path.name
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))

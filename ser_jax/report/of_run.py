@@ -44,7 +44,7 @@ def write_run_report(run_dir: str | Path) -> list[Path]:
         if any(event.get("event") == "epoch" for event in events):  # an svm or hmm has none
             drawn["curves"] = curves.draw_curves(events, epochs, best_epoch)
     if (run_dir / SPECTROGRAM_FILE).exists():
-        drawn["spectrogram"] = _draw_spectrogram(run_dir)
+        drawn["spectrogram"] = draw_kept_spectrogram(run_dir)
     folder = run_dir / "figures"
     return [figures.save_figure(figure, folder / f"{name}.png") for name, figure in drawn.items()]
 
@@ -57,7 +57,7 @@ def _describe(metrics: Mapping[str, Any]) -> str:
     return f"{metrics['model']}{where}, {split}, seed {metrics['seed']}"
 
 
-def _draw_spectrogram(run_dir: Path) -> Figure:
+def draw_kept_spectrogram(run_dir: Path) -> Figure:
     """The clip kept by the run, with the frequencies of its bands by the run's config."""
     import zipfile
 

@@ -1,4 +1,4 @@
-"""Which row of a grid plays which system of the study: found by settings, and by name among equals."""
+"""Which row of a grid is which system of the study: by its settings, and by name among equals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Roles(NamedTuple):
     Attributes:
       plain: of cnn, lstm, cnn_lstm and wav2vec2, those that were run: role to row.
       augmented: the CNN-LSTM on augmented data: (normalise, when) to row.
-      longer: rows that differ from one of `plain` in train.epochs alone, and have more: role to row.
+      longer: rows like one of `plain` but for more train.epochs: role to row.
     """
 
     plain: dict[str, str]
@@ -74,8 +74,11 @@ def find_roles(settings: Mapping[str, Mapping[str, Any]]) -> Roles:
     longer = {}
     for role, row in plain.items():
         twins = [other for other in settings if _is_longer(settings[row], settings[other])]
-        if twins:
-            longer[role] = twins[0]
+        named = [
+            r for r in settings if r.rpartition("_")[::2] == (row, str(get(r, "train.epochs")))
+        ]
+        if twins or named:
+            longer[role] = (twins or named)[0]
     return Roles(plain, augmented, longer)
 
 

@@ -1,8 +1,8 @@
 """Numbers behind a verdict: intervals and tests over seeds, and over speakers by resampling them.
 
-Seeds say how far a figure depends on chance in training (and, in the study's split, in the choice of
-clips); speakers how far it depends on who was recorded. Clips of one speaker resemble each other, so
-speakers are drawn, never clips.
+Seeds say how far a figure depends on chance in training (and, in the study's split, in the choice
+of clips); speakers how far it depends on who was recorded. Clips of one speaker resemble each
+other, so speakers are drawn, never clips.
 """
 
 from __future__ import annotations
@@ -81,13 +81,13 @@ def correct_by_holm(p: Sequence[float]) -> list[float]:
 
 @functools.lru_cache(maxsize=8)
 def draw_speakers(n_speakers: int, n_draws: int = N_DRAWS, seed: int = 0) -> np.ndarray:
-    """How often each speaker is drawn, [draws, speakers]; as many as there are, with replacement."""
+    """How often each speaker is drawn, [D, A]; as many as there are, with replacement."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(n_speakers, np.full(n_speakers, 1 / n_speakers), size=n_draws)
 
 
 def compute_shares(hit_SA: np.ndarray, count_SA: np.ndarray, weight_DA: np.ndarray) -> np.ndarray:
-    """Share of hits per draw, the mean over seeds, [D]; NaN where a draw holds no clip of a kind."""
+    """Share of hits per draw, the mean over seeds, [D]; NaN where a draw holds no clip."""
     hits_DS, counts_DS = weight_DA @ hit_SA.T, weight_DA @ count_SA.T
     with np.errstate(invalid="ignore"):
         return (hits_DS / counts_DS).mean(axis=1)

@@ -99,6 +99,36 @@ def shuffle(index: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(index)
 
 
+def order_epoch(
+    index: np.ndarray, seed: int, epoch: int, label_B: np.ndarray | None = None
+) -> np.ndarray:
+    """The training clips of one epoch: each once, or, given the classes, see `draw_balanced`."""
+    if label_B is None:
+        return shuffle(index, seed, epoch)
+    return draw_balanced(index, label_B, seed, epoch)
+
+
+def draw_balanced(index: np.ndarray, label_B: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """Clip numbers of one epoch, as many as `index` has, every class as often as any to within one.
+
+    Of a class a clip comes again only when all have come equally often. Which clips come, in which
+    order, and which classes come once more is a function of seed and epoch alone.
+
+    Args:
+      index: clip numbers.
+      label_B: classes of all clips, by clip number.
+      seed, epoch: of the run.
+    """
+    rng = np.random.default_rng((seed, epoch))
+    classes = rng.permutation(np.unique(label_B[index]))
+    drawn = []
+    for share, label in zip(np.array_split(index, len(classes)), classes, strict=True):
+        members = index[label_B[index] == label]
+        rounds = [rng.permutation(members) for _ in range(-(-len(share) // len(members)))]
+        drawn.append(np.concatenate([*rounds, members[:0]])[: len(share)])
+    return rng.permutation(np.concatenate(drawn))
+
+
 def cut_batches(index: np.ndarray, batch_size: int, n_shards: int = 1) -> np.ndarray:
     """Clip numbers as batches, int32 [S, B]; rows to fill up are `PADDING`.
 
@@ -130,11 +160,13 @@ def cut_buckets(
       For each batch its clip numbers [1, B] and how many frames the longest of its set has; one
       set after another.
     """
-    ranked = np.sort(order)[np.argsort(frames_B[np.sort(order)], kind="stable")]
+    # Places in the order, since a clip may be drawn twice.
+    ranked = np.lexsort((order, frames_B[order]))
     batches: list[tuple[int, np.ndarray]] = []
-    for members in np.array_split(ranked, min(n_buckets, len(ranked))):
+    for places in np.array_split(ranked, min(n_buckets, len(ranked))):
+        members = order[np.sort(places)]
         n_frames = int(frames_B[members].max())
-        batches += [(n_frames, row[None]) for row in cut(order[np.isin(order, members)])]
+        batches += [(n_frames, row[None]) for row in cut(members)]
     return batches
 
 

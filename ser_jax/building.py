@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import flax.linen as nn
 import optax
@@ -9,11 +10,12 @@ import optax
 from ser_jax.augment.device import make_take_augmented
 from ser_jax.batching import TakeTrain, take_plain
 from ser_jax.config import AugmentConfig, Config, FeaturesConfig, ModelConfig, TrainConfig
+from ser_jax.config.data import FEATURE_SWITCHES
 from ser_jax.features import make_front_end
 from ser_jax.models import BackboneSpec, Forms, make_model
 from ser_jax.parallel import Layout, Programs, make_programs
 from ser_jax.probe import choose_forms
-from ser_jax.state import make_optimizer, needs_steps
+from ser_jax.state import TRAIN_NUMBERS, make_optimizer, needs_steps
 
 Built = tuple[nn.Module, optax.GradientTransformation, Programs]
 """Network, optimiser and programs."""
@@ -57,17 +59,21 @@ def build(
     model = dataclasses.replace(model, dropout=0.0)
     train = dataclasses.replace(
         train, epochs=1, early_stop_epochs=0, profile=0, best_by="accuracy", batch_size=1,
-        buckets=1, **hold_rates(train),
+        buckets=1, **hold_numbers(train),
     )  # fmt: skip
     n_steps = n_steps if needs_steps(train) else None
     return _build_cached(model, train, n_classes, layout, take_train, forms, spec, n_steps)
 
 
-def hold_rates(train: TrainConfig) -> dict[str, float | None]:
-    """The learning rates as a program knows them: their ratio alone."""
+def hold_numbers(train: TrainConfig) -> dict[str, Any]:
+    """Settings as a network's programs know them: of the learning rates their ratio, and nothing of
+    what the state says (`state.list_numbers`) or of the choice of clips."""
     below = train.backbone_learning_rate
     ratio = None if below is None else below / train.learning_rate
-    return {"learning_rate": 1.0, "backbone_learning_rate": ratio}
+    return {
+        "learning_rate": 1.0, "backbone_learning_rate": ratio, "balanced": False,
+        **dict.fromkeys(TRAIN_NUMBERS, 0.0),
+    }  # fmt: skip
 
 
 def build_for(
@@ -92,7 +98,11 @@ def choose_take(augment: AugmentConfig, features: FeaturesConfig, rate_hz: int) 
     """How training batches are taken: plain, or augmented on the device."""
     if not augment.enabled or augment.backend == "host":
         return take_plain
-    return _make_take_cached(dataclasses.replace(augment, p=0.5, workers=None), features, rate_hz)
+    held: dict[str, Any] = dict.fromkeys(FEATURE_SWITCHES, 0)  # what the state says
+    augment = dataclasses.replace(
+        augment, p=0.5, workers=None, time_mask_frames=0, band_mask_bands=0, **held
+    )
+    return _make_take_cached(augment, features, rate_hz)
 
 
 @functools.lru_cache(maxsize=8)

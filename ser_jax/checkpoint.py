@@ -134,11 +134,13 @@ class Checkpoints:
 
 
 def _list_saved(state: Any) -> Any:
-    """What of a state is written, by the names that checkpoints had before anything was frozen."""
+    """What of a state is written, by the names that checkpoints had before anything was frozen or
+    averaged."""
     if not isinstance(state, TrainState):
         return state
-    names = [field.name for field in dataclasses.fields(state) if field.name != "frozen"]
-    return {name: getattr(state, name) for name in names}
+    names = {field.name for field in dataclasses.fields(state)} - {"frozen"}
+    names -= set() if state.average else {"average"}
+    return {name: getattr(state, name) for name in sorted(names)}
 
 
 def _restore_key(leaf: Any, like: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -106,28 +106,34 @@ def init_progress(
     dropout_R: Any,
     augment_p_R: Any,
     learning_rate_R: Any,
+    numbers_R: Mapping[str, Any] | None = None,
 ) -> Progress:
     """The progress of R runs before the first step, each begun as `state.init_state` does it.
 
     A run here has all that it needs in its own parameters, and nothing frozen: what is frozen
-    altogether is in the dataset, as what it makes of the clips.
+    altogether is in the dataset, as what it makes of the clips. `numbers_R` are those of
+    `state.list_numbers`, stacked.
     """
-
-    numbers = [jnp.asarray(x, jnp.float32) for x in (dropout_R, augment_p_R, learning_rate_R)]
+    swept = {
+        "dropout": dropout_R, "augment_p": augment_p_R, "learning_rate": learning_rate_R,
+        "numbers": dict(numbers_R or {}),
+    }  # fmt: skip
+    swept = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), swept, is_leaf=_is_list)
     init = _make_init(model, tx, n_frames, n_features)
-    return init((jnp.asarray(seed_R, jnp.uint32), *numbers))
+    return init((jnp.asarray(seed_R, jnp.uint32), swept))
+
+
+def _is_list(x: Any) -> bool:
+    return isinstance(x, list | tuple)
 
 
 @functools.lru_cache(maxsize=64)
 def _make_init(
     model: nn.Module, tx: optax.GradientTransformation, n_frames: int, n_features: int
 ) -> Callable[[Any], Progress]:
-    def init_one(numbers: tuple[Any, ...]) -> Progress:
-        seed, dropout, p, learning_rate = numbers
-        state = init_state(
-            model, tx, seed=seed, n_frames=n_frames, n_features=n_features, dropout=dropout,
-            augment_p=p, learning_rate=learning_rate,
-        )  # fmt: skip
+    def init_one(numbers: tuple[Any, dict[str, Any]]) -> Progress:
+        seed, swept = numbers
+        state = init_state(model, tx, seed=seed, n_frames=n_frames, n_features=n_features, **swept)
         zero = jnp.zeros((), jnp.int32)
         return Progress(state, state, jnp.full(2, -jnp.inf), zero, zero)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ser_jax.batching import Dataset, cut_batches, cut_buckets, shuffle
+from ser_jax.batching import Dataset, cut_batches, cut_buckets, order_epoch
 from ser_jax.checkpoint import Checkpoints
 from ser_jax.errors import UserError
 from ser_jax.metrics import Sums, compute_accuracy, compute_loss
@@ -100,6 +100,7 @@ def fit(
     checkpoints: Checkpoints | SharedCheckpoints,
     on_event: OnEvent,
     facts: dict[str, Any],
+    label_B: np.ndarray | None = None,
 ) -> FitResult:
     """Train, and keep the epoch best on validation.
 
@@ -116,6 +117,7 @@ def fit(
       checkpoints: where every epoch is saved.
       on_event: told of 'restored', 'step', 'epoch'.
       facts: JSON-able, saved with every checkpoint beside what this function adds.
+      label_B: classes of all clips, to draw every class equally often; None: every clip once.
 
     Raises:
       Diverged: the training or validation loss became NaN or infinite.
@@ -136,7 +138,7 @@ def fit(
         epoch += 1
         start_s = time.perf_counter()
         dataset = load_epoch(epoch)
-        order = shuffle(train_index, settings.seed, epoch)
+        order = order_epoch(train_index, settings.seed, epoch, label_B)
         pieces = _cut_epoch(dataset, order, settings.buckets, cut)
         mixed = np.random.default_rng((settings.seed, epoch, 1)).permutation(len(pieces))
         tell = _StepTeller(on_event, epoch, sum(len(index_SB) for _, index_SB in pieces))

@@ -55,7 +55,7 @@ from ser_jax.run_dir import (
 from ser_jax.runtime import settle
 from ser_jax.sharing import SharedCheckpoints, share
 from ser_jax.splits import Split, list_strata, make_split
-from ser_jax.state import init_state
+from ser_jax.state import init_state, list_numbers
 from ser_jax.streaming import StreamedCorpus, choose_placement
 
 Memo = dict[int, dict[int, np.ndarray]]
@@ -119,6 +119,7 @@ def train(
         model, tx, seed=config.seed, n_frames=T, n_features=F, dropout=config.model.dropout,
         augment_p=config.augment.p, learning_rate=config.train.learning_rate,
         variables=prepared.variables, frozen=prepared.frozen,
+        numbers=list_numbers(config.train, config.augment),
     )  # fmt: skip
     facts = describe(corpus, normaliser, config)
     log = EventLog(run_dir)
@@ -139,6 +140,7 @@ def train(
             state, programs, load_epoch=lambda epoch: hand_over(load_epoch(epoch)),
             train_index=split.train, val_index=split.val,
             settings=_fit_settings(config), checkpoints=checkpoints, on_event=on_event, facts=facts,
+            label_B=corpus.emotion_B if config.train.balanced else None,
         )  # fmt: skip
         predicted = {
             part: classify(programs, fitted.state.variables, hand_over(dataset), index)

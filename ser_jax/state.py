@@ -1,16 +1,18 @@
 """What training changes: parameters, statistics, optimiser, random key, swept numbers."""
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 
-from ser_jax.config import TrainConfig
+from ser_jax.config import AugmentConfig, TrainConfig
 
 
 @struct.dataclass
@@ -23,9 +25,12 @@ class TrainState:
       batch_stats: running statistics of batch norm ({} for a network without).
       opt_state: state of the optimiser, the learning rate among it.
       key: random key of the run; a step uses `fold_in(key, step)`.
-      hyper: numbers that a grid may sweep inside one program: {'dropout', 'augment_p'}.
+      hyper: numbers that a grid may sweep inside one program: {'dropout', 'augment_p'}, and those
+        of `list_numbers`. Which are there decides what a step does.
       frozen: parameters that a step needs and leaves as they are ({} for most networks); neither
         the optimiser nor a checkpoint holds them.
+      average: moving averages of params and batch_stats, which are then what is evaluated ({}
+        where hyper has no 'average_decay').
     """
 
     step: jax.Array
@@ -35,12 +40,13 @@ class TrainState:
     key: jax.Array
     hyper: dict[str, jax.Array]
     frozen: Any = struct.field(default_factory=dict)
+    average: Any = struct.field(default_factory=dict)
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What `model.apply` takes."""
-        params = merge_params(self.params, self.frozen)
-        return {"params": params, "batch_stats": self.batch_stats}
+        """What `model.apply` takes to evaluate."""
+        own = self.average or {"params": self.params, "batch_stats": self.batch_stats}
+        return own | {"params": merge_params(own["params"], self.frozen)}
 
     @property
     def augment_key(self) -> jax.Array:
@@ -56,6 +62,43 @@ def merge_params(params: Any, frozen: Any) -> Any:
     for name, below in frozen.items():
         merged[name] = merge_params(merged[name], below) if name in merged else below
     return merged
+
+
+TRAIN_NUMBERS = ("label_smoothing", "mixup", "focal_gamma", "average_decay")
+AUGMENT_NUMBERS = ("feature_shift_frames", "time_warp", "band_warp")
+"""Settings that are on unless 0, and whose values live in the state."""
+
+
+def list_numbers(train: TrainConfig, augment: AugmentConfig) -> dict[str, np.ndarray]:
+    """The numbers of what is switched on, by setting, as `TrainState.hyper` holds them, float32.
+
+    The width of masks is repeated for each mask, so that their number is a shape.
+    """
+    numbers = {name: getattr(train, name) for name in TRAIN_NUMBERS}
+    numbers |= {name: getattr(augment, name) for name in AUGMENT_NUMBERS}
+    numbers = {name: np.array(value, np.float32) for name, value in numbers.items() if value}
+    if augment.time_masks:
+        widths = [augment.time_mask_frames] * augment.time_masks
+        numbers["time_mask_frames"] = np.array(widths, np.float32)
+    if augment.band_masks:
+        widths = [augment.band_mask_bands] * augment.band_masks
+        numbers["band_mask_bands"] = np.array(widths, np.float32)
+    return numbers
+
+
+def average_variables(state: TrainState) -> TrainState:
+    """The state with what it has learned taken into its moving averages, if it has any.
+
+    The decay is `average_decay`, or less in the first steps: (1 + n) / (10 + n) in step n, from 1.
+    Running statistics of batch norm are averaged like parameters, since they belong to them.
+    """
+    if not state.average:
+        return state
+    n = state.step.astype(jnp.float32)
+    decay = jnp.minimum(state.hyper["average_decay"], (1 + n) / (10 + n))
+    learned = {"params": state.params, "batch_stats": state.batch_stats}
+    average = jax.tree.map(lambda a, x: decay * a + (1 - decay) * x, state.average, learned)
+    return dataclasses.replace(state, average=average)
 
 
 def make_optimizer(train: TrainConfig, n_steps: int | None = None) -> optax.GradientTransformation:
@@ -101,8 +144,9 @@ def make_schedule(train: TrainConfig, n_steps: int) -> Callable[[Any], jax.Array
     def schedule(step: Any) -> jax.Array:
         step = jnp.asarray(step, jnp.float32)
         rise = (step + 1) / max(n_warm, 1)
-        fall = (n_steps - step) / max(n_steps - n_warm, 1) if train.schedule == "linear" else 1.0
-        return jnp.clip(jnp.minimum(rise, fall), 0.0, 1.0)
+        left = jnp.clip((n_steps - step) / max(n_steps - n_warm, 1), 0.0, 1.0)
+        fall = {"constant": 1.0, "linear": left, "cosine": (1 - jnp.cos(jnp.pi * left)) / 2}
+        return jnp.clip(jnp.minimum(rise, fall[train.schedule]), 0.0, 1.0)
 
     return schedule
 
@@ -145,6 +189,7 @@ def init_state(
     learning_rate: float | None = None,
     variables: Any = None,
     frozen: Any = None,
+    numbers: Mapping[str, Any] | None = None,
 ) -> TrainState:
     """The state before the first step.
 
@@ -157,23 +202,28 @@ def init_state(
       variables: initial variables of what is trained, which training uses up; None: the network's
         own by the seed.
       frozen: parameters that are not trained, and are never used up.
+      numbers: as `list_numbers` gives them; None: nothing is switched on.
     """
     init_key, run_key = jax.random.split(jax.random.key(seed))
     if variables is None:
         variables = _init_variables(model, init_key, n_frames, n_features)
+    numbers = numbers or {}
+    learned = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
     opt_state = tx.init(variables["params"])
     if learning_rate is not None:
         rate = jnp.asarray(learning_rate, jnp.float32)
         opt_state = optax.tree_utils.tree_set(opt_state, learning_rate=rate)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=variables["params"],
-        batch_stats=variables.get("batch_stats", {}),
+        **learned,
         opt_state=opt_state,
         key=run_key,
         hyper={
             "dropout": jnp.asarray(dropout, jnp.float32),
             "augment_p": jnp.asarray(augment_p, jnp.float32),
+            **{name: jnp.asarray(x, jnp.float32) for name, x in numbers.items()},
         },
         frozen={} if frozen is None else frozen,
+        # Memory of its own, since a step uses all of a state up.
+        average=jax.tree.map(jnp.copy, learned) if "average_decay" in numbers else {},
     )

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import flax.linen as nn
@@ -10,14 +10,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ser_jax.augment.mixing import Mix, draw_mix, mix_batch, mix_labels
+from ser_jax.augment.perturbing import perturb
 from ser_jax.batching import Batch
+from ser_jax.losses import compute_losses, compute_soft_losses, smooth_labels
 from ser_jax.metrics import Sums, compute_sums
-from ser_jax.state import TrainState, merge_params
+from ser_jax.state import TrainState, average_variables, merge_params
 
-
-def compute_losses(logits_BC: jax.Array, label_B: jax.Array) -> jax.Array:
-    """Categorical cross-entropy of each row, float32 [B]."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits_BC, label_B)
+_PERTURB, _MIX = 0x3F01, 0x3F02
+"""Part the random numbers of a step from dropout's, which come of the step's key itself."""
 
 
 def train_step(
@@ -32,7 +33,8 @@ def train_step(
     """One optimiser step over the real rows of `batch`.
 
     Sums are added over devices and divided once, by the number of real rows on all of them, so a
-    ragged batch gives the same step however it is sharded.
+    ragged batch gives the same step however it is sharded. Rows are perturbed and mixed, labels
+    smoothed and parameters averaged as far as `state.hyper` has numbers for it.
 
     Args:
       state: before the step.
@@ -41,7 +43,7 @@ def train_step(
       tx: the optimiser that made `state.opt_state`.
       axis_name: mapped axis over devices; None: one program.
       accumulate: parts in which the batch is gone through, one after another; divides its rows.
-        Batch norm takes the statistics of each part.
+        Batch norm takes the statistics of each part, and rows are mixed within it.
 
     Returns:
       The state after the step, and the sums over all devices' rows.
@@ -68,7 +70,7 @@ def train_step(
         batch_stats=batch_stats,
         opt_state=opt_state,
     )
-    return new_state, sums
+    return average_variables(new_state), sums
 
 
 _Gradients = tuple[Any, Any, Sums]
@@ -78,6 +80,13 @@ _Gradients = tuple[Any, Any, Sums]
 def _compute_gradients(
     batch_stats: Any, batch: Batch, key: jax.Array, *, state: TrainState, model: nn.Module
 ) -> _Gradients:
+    label_B, mix = batch.label_B, None
+    if state.hyper:
+        batch = perturb(batch, state.hyper, jax.random.fold_in(key, _PERTURB))
+    if "mixup" in state.hyper:
+        mix = draw_mix(jax.random.fold_in(key, _MIX), state.hyper["mixup"], batch.weight_B)
+        batch = mix_batch(batch, mix)
+
     def compute_loss_sum(params: Any) -> tuple[jax.Array, tuple[Any, Sums]]:
         logits_BC, updated = model.apply(
             {"params": merge_params(params, state.frozen), "batch_stats": batch_stats},
@@ -88,12 +97,28 @@ def _compute_gradients(
             rngs={"dropout": key},
             mutable=["batch_stats"],
         )
-        losses_B = compute_losses(logits_BC, batch.label_B)
+        losses_B = _compute_training_losses(logits_BC, label_B, mix, state.hyper)
         sums = compute_sums(losses_B, logits_BC, batch.label_B, batch.weight_B)
         return sums.loss, (updated.get("batch_stats", {}), sums)
 
     gradients, (updated, sums) = jax.grad(compute_loss_sum, has_aux=True)(state.params)
     return gradients, updated, sums
+
+
+def _compute_training_losses(
+    logits_BC: jax.Array, label_B: jax.Array, mix: Mix | None, numbers: Mapping[str, jax.Array]
+) -> jax.Array:
+    """The loss of each row by what is switched on; `label_B` are the labels before mixing."""
+    if not numbers.keys() & {"mixup", "label_smoothing", "focal_gamma"}:
+        return compute_losses(logits_BC, label_B)
+    n_classes = logits_BC.shape[-1]
+    if mix is None:
+        target_BC = jax.nn.one_hot(label_B, n_classes)
+    else:
+        target_BC = mix_labels(label_B, mix, n_classes)
+    if "label_smoothing" in numbers:
+        target_BC = smooth_labels(target_BC, numbers["label_smoothing"])
+    return compute_soft_losses(logits_BC, target_BC, numbers.get("focal_gamma"))
 
 
 def _accumulate(

@@ -16,7 +16,7 @@ ROWS = [
     ["errors", "cores", "weights"],
     ["files", "progress", "config", "watch"],
     ["meeting"],
-    ["audio", "features", "metrics", "parser", "distributed", "speakers"],
+    ["audio", "features", "losses", "metrics", "parser", "distributed", "speakers"],
     ["splits"],
     ["batching", "sharing", "runtime"],
     ["corpora", "models", "augment", "streaming"],
@@ -36,7 +36,9 @@ ROWS = [
 ]
 ROW = {name: number for number, row in enumerate(ROWS) for name in row}
 
-PURE = ["features", "augment.*", "models.*", "metrics", "state", "step", "parallel", "grid"]
+PURE = [
+    "features", "augment.*", "losses", "models.*", "metrics", "state", "step", "parallel", "grid",
+]  # fmt: skip
 # What only these modules may import (patterns).
 RESERVED = {
     "transformers": ["models.wav2vec2.*"],

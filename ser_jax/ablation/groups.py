@@ -15,6 +15,7 @@ from ser_jax.config import (
     override,
 )
 from ser_jax.finetuning import choose_entry
+from ser_jax.state import AUGMENT_NUMBERS, TRAIN_NUMBERS
 
 _ANY = {
     "seed": 0, "data.protocol": "study", "data.fold": 1, "data.split_seed": None,
@@ -26,9 +27,15 @@ _ANY = {
 
 def compute_program_key(config: Config) -> str:
     """Equal for runs that one program could train, but for their numbers of batches."""
-    if not config.augment.enabled:
-        config = override(config, {f"augment.{k}": v for k, v in vars(AugmentConfig()).items()})
-    return compute_identity(override(config, _ANY))
+    train, augment, held = config.train, config.augment, dict(_ANY)
+    if not augment.enabled:
+        held |= {f"augment.{k}": v for k, v in vars(AugmentConfig()).items()}
+    # On or off, and how many masks, make a program; how much does not.
+    held |= {f"train.{k}": 0.5 if getattr(train, k) else 0.0 for k in TRAIN_NUMBERS}
+    held |= {f"augment.{k}": 0.5 if getattr(augment, k) else 0.0 for k in AUGMENT_NUMBERS}
+    held |= {f"augment.{k}": getattr(augment, k) for k in ("time_masks", "band_masks")}
+    held |= {"augment.time_mask_frames": 0, "augment.band_mask_bands": 0, "train.balanced": False}
+    return compute_identity(override(config, held))
 
 
 def can_share(cell: Cell) -> bool:

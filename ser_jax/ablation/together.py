@@ -19,7 +19,7 @@ from ser_jax.ablation.groups import choose_how
 from ser_jax.ablation.manifest import Manifest
 from ser_jax.ablation.writing import Plan, Trained, make_plan, write_cell
 from ser_jax.batching import PADDING, Dataset, TakeTrain, cut_batches
-from ser_jax.building import choose_take, hold_rates
+from ser_jax.building import choose_take, hold_numbers
 from ser_jax.config import AblationConfig, ModelConfig, TrainConfig
 from ser_jax.cores import count_cores
 from ser_jax.errors import UserError
@@ -30,7 +30,7 @@ from ser_jax.models import BackboneSpec, Forms, make_model
 from ser_jax.probe import choose_forms
 from ser_jax.results import check_frames
 from ser_jax.run_dir import check_run_dir
-from ser_jax.state import make_optimizer
+from ser_jax.state import list_numbers, make_optimizer
 
 Advance = Callable[[float], None]
 
@@ -157,7 +157,7 @@ class _Group:
             )  # fmt: skip
         self.ways = _build_cached(
             dataclasses.replace(config.model, dropout=0.0),
-            dataclasses.replace(config.train, **hold_rates(config.train)),
+            dataclasses.replace(config.train, **hold_numbers(config.train)),
             n_classes,
             choose_take(config.augment, config.features, config.data.rate_hz),
             self.layout,
@@ -276,6 +276,9 @@ class _Stack:
             dropout_R=[config.model.dropout for config in configs],
             augment_p_R=[config.augment.p for config in configs],
             learning_rate_R=[config.train.learning_rate for config in configs],
+            numbers_R=jax.tree.map(
+                lambda *x: np.stack(x), *(list_numbers(c.train, c.augment) for c in configs)
+            ),
         ))  # fmt: skip
         normalisers = [plan.normaliser for plan in self.rows]
         self.normaliser = layout.place(jax.tree.map(lambda *x: jnp.stack(x), *normalisers))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ser_jax.ablation.cells import Cell, write_diverged
-from ser_jax.batching import cut_batches, shuffle
+from ser_jax.batching import cut_batches, order_epoch
 from ser_jax.checkpoint import Checkpoints
 from ser_jax.features import Normaliser
 from ser_jax.files import write_atomic
@@ -31,16 +31,17 @@ from ser_jax.state import TrainState
 
 
 class Plan(NamedTuple):
-    """A cell and what it is trained on."""
+    """A cell and what it is trained on; `label_B` as in `loop.fit`."""
 
     cell: Cell
     split: Split
     normaliser: Normaliser
+    label_B: np.ndarray | None
 
     def cut_epoch(self, epoch: int) -> np.ndarray:
         """Training clips [S, B] of an epoch, from 1, in the order in which `loop.fit` has them."""
         config = self.cell.config
-        order = shuffle(self.split.train, config.seed, epoch)
+        order = order_epoch(self.split.train, config.seed, epoch, self.label_B)
         return cut_batches(order, config.train.batch_size)
 
 
@@ -64,7 +65,9 @@ def make_plan(cell: Cell, inputs: Inputs) -> Plan:
     """The cell's clips and normaliser."""
     split = split_corpus(cell.config, inputs.corpus)
     features, masked = cell.config.features, cell.config.model.mask_padding
-    return Plan(cell, split, fit_to_training(inputs, split.train, features, masked))
+    normaliser = fit_to_training(inputs, split.train, features, masked)
+    label_B = inputs.corpus.emotion_B if cell.config.train.balanced else None
+    return Plan(cell, split, normaliser, label_B)
 
 
 def write_cell(plan: Plan, prepared: Prepared, trained: Trained) -> None:
@@ -75,7 +78,7 @@ def write_cell(plan: Plan, prepared: Prepared, trained: Trained) -> None:
     Raises:
       UserError: a file cannot be written.
     """
-    (cell, split, normaliser), corpus = plan, prepared.inputs.corpus
+    (cell, split, normaliser, _), corpus = plan, prepared.inputs.corpus
     config, run_dir = cell.config, cell.run_dir
     facts = describe(corpus, normaliser, config)
     open_run_dir(run_dir, config)

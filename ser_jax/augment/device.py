@@ -6,14 +6,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ser_jax.augment.keys import make_threefry
 from ser_jax.augment.vocoder import choose_n_fft, warp
 from ser_jax.batching import Batch, Dataset, TakeTrain, make_batch
 from ser_jax.config import AugmentConfig
 
 _FADE_S = 0.005
 """Fade on either side of a time shift's seam, as audiomentations' Shift has it."""
-_STREAM = 0x5E2
-"""Parts the augmentation's random numbers from the others that come of the same key."""
 
 Augmenter = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -30,7 +29,7 @@ class Draw(NamedTuple):
 
 def add_noise(key: jax.Array, x_N: jax.Array, amplitude: jax.Array | float) -> jax.Array:
     """White Gaussian noise of standard deviation `amplitude`, full scale being 1."""
-    return x_N + amplitude * jax.random.normal(_make_threefry(key), x_N.shape, x_N.dtype)
+    return x_N + amplitude * jax.random.normal(make_threefry(key), x_N.shape, x_N.dtype)
 
 
 def stretch(
@@ -126,7 +125,7 @@ def make_augmenter(
         if augment.normalise == "peak":
             peak = jnp.abs(x_N).max(initial=0)
             x_N = x_N / jnp.where(peak > 0, peak, 1)
-        noise_key, draw_key = jax.random.split(_make_threefry(key))
+        noise_key, draw_key = jax.random.split(make_threefry(key))
         draw = _draw(draw_key, augment, rate_hz, length, p)
         noisy, stretched, pitched, shifted = draw.applied_4
 
@@ -177,7 +176,7 @@ def make_take_augmented(
     ) -> Batch:
         assert dataset.wave_BN is not None
         assert dataset.length_B is not None
-        draw_key = jax.random.fold_in(_make_threefry(key), 0 if augment.when == "once" else draw)
+        draw_key = jax.random.fold_in(make_threefry(key), 0 if augment.when == "once" else draw)
         row_B = jnp.maximum(index_B, 0)
         key_B = jax.vmap(jax.random.fold_in, (None, 0))(draw_key, row_B)
         wave_BN = dataset.wave_BN[row_B].astype(jnp.float32) / 32768
@@ -198,12 +197,6 @@ def _is_cpu() -> bool:
 
 def _same(x_N: jax.Array) -> jax.Array:
     return x_N
-
-
-def _make_threefry(key: jax.Array) -> jax.Array:
-    """A threefry key from any typed key: `rbg` draws from the first key alone when vmapped."""
-    words = jax.random.key_data(key)[..., :2]
-    return jax.random.fold_in(jax.random.wrap_key_data(words, impl="threefry2x32"), _STREAM)
 
 
 def _draw(

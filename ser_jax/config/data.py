@@ -173,9 +173,16 @@ class FeaturesConfig:
             check(self.top_db > 0, f"features.top_db={self.top_db}: must be positive, or null")
 
 
+FEATURE_SWITCHES = (
+    "time_masks", "band_masks", "feature_shift_frames", "time_warp", "band_warp",
+)  # fmt: skip
+"""Keys of `AugmentConfig` each of which switches on an augmentation of features."""
+
+
 @dataclass(frozen=True)
 class AugmentConfig:
-    """The study's four augmentations, in its order, on training clips only."""
+    """The study's four augmentations, in its order, on training clips only; then those of their
+    features, which are independent of `enabled`."""
 
     enabled: bool = False
     """Augment the training clips."""
@@ -212,6 +219,22 @@ class AugmentConfig:
     """Where it is done: device (in JAX, inside the training step), or host (audiomentations)."""
     workers: int | None = None
     """Worker processes of the host backend; none: one per core."""
+    time_masks: int = 0
+    """SpecAugment: stretches of each clip's real frames that are set to the training mean."""
+    time_mask_frames: int = 20
+    """Greatest width of such a stretch, in frames; the least is 0."""
+    band_masks: int = 0
+    """SpecAugment: stretches of bands (or coefficients) that are set to the training mean."""
+    band_mask_bands: int = 12
+    """Greatest width of such a stretch, in bands; the least is 0."""
+    feature_shift_frames: int = 0
+    """Shift features along time by up to this many frames either way; what comes in repeats the
+    first or last frame. 0: no."""
+    time_warp: float = 0.0
+    """Play features faster or slower, by a factor from 1 - this to 1 + this; 0: no."""
+    band_warp: float = 0.0
+    """Rescale the bands by a factor from 1 - this to 1 + this, as another vocal tract would, which
+    means something with features.kind=logmel; 0: no."""
 
     def __post_init__(self) -> None:
         check(0 <= self.p <= 1, f"augment.p={self.p}: must lie between 0 and 1")
@@ -233,5 +256,17 @@ class AugmentConfig:
             ("shift_min_s", "shift_max_s"),
         ):
             check_range("augment", self, low, high)
+        for name in ("time_masks", "band_masks"):  # a shape of the program
+            value = getattr(self, name)
+            check(0 <= value <= 100, f"augment.{name}={value}: must lie between 0 and 100")
+        names = ("time_mask_frames", "band_mask_bands", "feature_shift_frames")
+        check_min("augment", self, 0, *names)
+        for name in ("time_warp", "band_warp"):
+            value = getattr(self, name)
+            check(0 <= value <= 0.5, f"augment.{name}={value}: must lie between 0 and 0.5")
+
+    def list_on_features(self) -> list[str]:
+        """The keys that switch on an augmentation of features, and do."""
+        return [name for name in FEATURE_SWITCHES if getattr(self, name)]
         if self.workers is not None:
             check_min("augment", self, 1, "workers")

@@ -46,6 +46,12 @@ class Experiment:
             self.train.buckets == 1 or not self.augment.enabled,
             f"train.buckets={self.train.buckets}: takes augment.enabled=false",
         )
+        on_features = self.augment.list_on_features()
+        check(
+            not on_features or self.features.kind != "wave",
+            f"augment.{''.join(on_features[:1])}: takes features.kind=mfcc or logmel; wav2vec2 has "
+            "masks of its own, see backbone.mask_time_prob",
+        )
         fmax_hz, nyquist_hz = self.features.fmax_hz, self.data.rate_hz / 2
         if fmax_hz is not None:
             check(

@@ -22,7 +22,7 @@ from ser_jax.models import BackboneSpec
 from ser_jax.parallel import Programs
 from ser_jax.run_dir import CONFIG_FILE, METRICS_FILE, load_config, load_tree
 from ser_jax.runtime import settle
-from ser_jax.state import TrainState, init_state
+from ser_jax.state import TrainState, init_state, list_numbers
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,7 @@ def _load_best(
     like = _describe_state(lambda: init_state(
         model, tx, seed=0, n_frames=n_frames, n_features=len(mean_F), dropout=0.0,
         variables=None if spec is None else init_trained(config.model, spec, len(labels)),
+        numbers=list_numbers(config.train, config.augment),
     ))  # fmt: skip
     variables = checkpoints.load_state(best_epoch, like).replace(frozen=kept).variables
     return LoadedRun(

@@ -489,6 +489,21 @@ def test_shards_are_the_grid_and_share_nothing():
         assert max(epochs) <= max(6, 2 * sum(epochs) / count)
 
 
+def test_only_the_cells_that_a_pattern_names_are_run(tmp_path):
+    out = tmp_path / "grid"
+    changes = {"systems": {"a": {}, "b": {}}, "seeds": (0, 1), "batching": "one", "workers": 1}
+    results = ablate(make_together(out, **changes, only=("a-*-0", "b-*-1"), sweep={}))
+    ran = {(cell["system"], cell["seed"]) for cell in results["cells"] if cell["status"] == "done"}
+    assert ran == {("a", 0), ("b", 1)}
+    assert ablate(make_together(out, **changes))["cells"][0] == results["cells"][0]
+
+
+def test_a_pattern_that_names_no_cell_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"only=c-\*: no cell is called so"):
+        ablate(make_together(tmp_path / "grid", only=("c-*",)))
+    assert not (tmp_path / "grid").exists()
+
+
 def test_the_last_shard_to_end_reports_the_whole_grid(alone, tmp_path):
     out = tmp_path / "grid"
     first = ablate(make_together(out, batching="vmap", shard="0/2"))

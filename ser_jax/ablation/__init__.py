@@ -13,6 +13,7 @@ from ser_jax.ablation.groups import (
     choose_how,
     group_cells,
     part_by_features,
+    select_cells,
 )
 from ser_jax.ablation.launcher import launch
 from ser_jax.ablation.manifest import Manifest
@@ -60,6 +61,7 @@ def ablate(config: AblationConfig, *, command: str | None = None) -> dict[str, A
         write failed.
     """
     cells = list_cells(config)
+    selected = select_cells(cells, config.only)
     _check_folders(config, cells)
     settle(config.parallel)
     check_protocols((cell.config.data, cell.seed) for cell in cells)
@@ -67,7 +69,7 @@ def ablate(config: AblationConfig, *, command: str | None = None) -> dict[str, A
     manifest = Manifest(config, load_corpus(config.data).checksum)
     results = _Results(config, cells, command)
     results.write()  # so that `ser-jax report` can say at any time what is missing
-    waiting = [cell for cell in choose_cells(cells, config.shard) if results.is_missing(cell)]
+    waiting = [cell for cell in choose_cells(selected, config.shard) if results.is_missing(cell)]
     with contextlib.closing(_run_cells(config, waiting, manifest)) as finished:
         for cell in finished:
             _print_outcome(cell, results.update([cell]))

@@ -1,5 +1,6 @@
 """Cells to groups that one program can run, to shards, and to the way that each is run."""
 
+import fnmatch
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from ser_jax.config import (
     compute_identity,
     override,
 )
+from ser_jax.errors import check
 from ser_jax.finetuning import choose_entry
 from ser_jax.state import AUGMENT_NUMBERS, TRAIN_NUMBERS
 
@@ -80,6 +82,26 @@ def part_by_features(groups: dict[str, list[Cell]]) -> list[dict[str, list[Cell]
         config = override(config, _ANY)
         parts.setdefault((config.data, config.features), {})[key] = group
     return list(parts.values())
+
+
+def select_cells(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
+    """The cells whose names match one of the patterns `only`; all for no pattern.
+
+    Raises:
+      UserError: a pattern that no cell's name matches.
+    """
+    if not only:
+        return list(cells)
+    for pattern in only:
+        check(
+            any(fnmatch.fnmatchcase(cell.run_dir.name, pattern) for cell in cells),
+            f"only={pattern}: no cell is called so; names are like {cells[0].run_dir.name}",
+        )
+    return [
+        cell
+        for cell in cells
+        if any(fnmatch.fnmatchcase(cell.run_dir.name, pattern) for pattern in only)
+    ]
 
 
 def choose_cells(cells: Sequence[Cell], shard: str | None) -> list[Cell]:

@@ -33,7 +33,7 @@ def list_savee() -> Iterator[tuple[str, str]]:
 
 def list_tess() -> Iterator[tuple[str, str]]:
     for speaker in ("OAF", "YAF"):
-        for word in ("back", "bar", "base"):
+        for word in ("back", "bar", "base", "bath", "bean"):
             for emotion in ("angry", "disgust", "fear", "happy", "neutral", "ps", "sad"):
                 yield f"{speaker}_{emotion}/{speaker}_{word}_{emotion}.wav", emotion
 

@@ -120,6 +120,67 @@ def test_too_few_clips_for_stratification_is_an_error_naming_the_protocol():
         make_split("study", 1, 0, np.tile(np.arange(8), 2), np.ones(16, int))
 
 
+def make_of_speakers(protocol: str, n_women: int, n_men: int, fold: int = 1, seed: int = 0):
+    """A split of 8 clips per speaker, and the speakers of its parts."""
+    n = n_women + n_men
+    actor_B = np.repeat(np.arange(1, n + 1), 8)
+    gender_B = np.where(actor_B <= n_women, "female", "male")
+    split = make_split(
+        protocol, fold, seed, np.tile(np.arange(8), n), actor_B, n_speakers=n, stratum_B=gender_B
+    )
+    parts = [set(actor_B[index].tolist()) for index in (split.train, split.val, split.test)]
+    assert len(split.train) + len(split.val) + len(split.test) == len(actor_B)
+    return split, parts
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 40), st.integers(3, 40), st.integers(0, 2**32 - 1))
+def test_speakers_are_parted_70_15_15_with_each_gender_s_share(n_women, n_men, seed):
+    _, (train, val, test) = make_of_speakers("speakers", n_women, n_men, seed=seed)
+    n = n_women + n_men
+    assert not train & val
+    assert not train & test
+    assert not val & test
+    assert len(val) == len(test) == max(1, round(0.15 * n))
+    for part in (train, val, test):
+        women = sum(speaker <= n_women for speaker in part)
+        assert abs(women - len(part) * n_women / n) <= 1
+
+
+def test_speakers_follow_the_seed():
+    tests = [make_of_speakers("speakers", 12, 12, seed=seed)[1][2] for seed in range(6)]
+    assert make_of_speakers("speakers", 12, 12, seed=3)[1][2] == tests[3]
+    assert len({frozenset(test) for test in tests}) > 1
+
+
+@pytest.mark.parametrize(("protocol", "n_women", "n_men"), [
+    ("speakers5", 5, 5), ("speakers5", 0, 7), ("loso", 5, 5), ("loso", 0, 4),
+])  # fmt: skip
+def test_folds_of_any_speakers_test_each_once(protocol, n_women, n_men):
+    n = n_women + n_men
+    folds = range(1, count_folds(protocol, n) + 1)
+    parts = [make_of_speakers(protocol, n_women, n_men, fold)[1] for fold in folds]
+    assert sorted(speaker for _, _, test in parts for speaker in test) == list(range(1, n + 1))
+    assert all(not val & test for _, val, test in parts)
+    if protocol == "speakers5":
+        tests = [test for _, _, test in parts]
+        assert [val for _, val, _ in parts] == [*tests[1:], tests[0]]
+
+
+def test_loso_by_gender_is_the_published_one_on_ravdess_actors():
+    gender_B = np.where(ACTOR_B % 2 == 1, "male", "female")
+    for fold in (1, 21, 24):
+        general = make_split("loso", fold, 0, EMOTION_B, ACTOR_B, n_speakers=24, stratum_B=gender_B)
+        np.testing.assert_array_equal(general.val, make("loso", fold).val)
+        np.testing.assert_array_equal(general.test, make("loso", fold).test)
+
+
+@pytest.mark.parametrize(("protocol", "n"), [("speakers", 2), ("loso", 2), ("speakers5", 4)])
+def test_too_few_speakers_are_an_error_naming_the_remedy(protocol, n):
+    with pytest.raises(UserError, match=rf"data.protocol={protocol}: needs at least .* are {n};"):
+        make_of_speakers(protocol, 0, n)
+
+
 def break_two_parts(split):
     return dataclasses.replace(split, val=np.append(split.val, split.train[0]))
 

@@ -34,6 +34,7 @@ def check_protocols(runs: Iterable[tuple[DataConfig, int]]) -> None:
         base = dataclasses.replace(data, protocol="study", fold=1, split_seed=None)
         if base not in corpora:
             corpora[base] = _list_kept(base)
+            _check_speakers(corpora[base], data)
             _check_counts(corpora[base])
         _check_split(corpora[base], data, seed)
 
@@ -42,11 +43,6 @@ def _check_split(known: _Known, data: DataConfig, seed: int) -> None:
     facts = [clip.facts for clip in known.clips]
     emotion_B = np.array([known.labels.index(name) for name in known.classes])
     actor_B, speakers = number_speakers(data, facts)
-    check(
-        len(speakers) > 1 or data.protocol == "study",
-        f"{known.clips[0].where}: speaker={facts[0].speaker}: is the only speaker, whom "
-        f"data.protocol={data.protocol} cannot part; add speakers, or take data.protocol=study",
-    )
     split = make_split(
         data.protocol, data.fold, seed if data.split_seed is None else data.split_seed,
         emotion_B, actor_B,
@@ -79,6 +75,15 @@ def _list_kept(data: DataConfig) -> _Known:
             classes.append(name)
     check(len(clips) > 0, f"data.labels={data.labels}: leaves no clips of {data.title}")
     return _Known(clips, classes, list_labels(data, [clip.facts for clip in clips]))
+
+
+def _check_speakers(known: _Known, data: DataConfig) -> None:
+    first = known.clips[0]
+    check(
+        len({clip.facts.speaker for clip in known.clips}) > 1 or data.protocol == "study",
+        f"{first.where}: speaker={first.facts.speaker}: is the only speaker, whom "
+        f"data.protocol={data.protocol} cannot part; add speakers, or take data.protocol=study",
+    )
 
 
 def _check_counts(known: _Known) -> None:

@@ -56,17 +56,17 @@ class Grammar:
 
 
 # By the corpus' VideoDemographics.csv, since its file names do not say.
-_CREMA_D_WOMEN = frozenset(map(str, (
+CREMA_D_WOMEN = frozenset(map(str, (
     1002, 1003, 1004, 1006, 1007, 1008, 1009, 1010, 1012, 1013, 1018, 1020, 1021, 1024, 1025, 1028,
     1029, 1030, 1037, 1043, 1046, 1047, 1049, 1052, 1053, 1054, 1055, 1056, 1058, 1060, 1061, 1063,
     1072, 1073, 1074, 1075, 1076, 1078, 1079, 1082, 1084, 1089, 1091,
 )))  # fmt: skip
-_CREMA_D_EMOTIONS = {
+CREMA_D_EMOTIONS = {
     "ANG": "anger", "DIS": "disgust", "FEA": "fear", "HAP": "happy", "NEU": "neutral", "SAD": "sad",
 }  # fmt: skip
 _CREMA_D_LEVELS = {"LO": "low", "MD": "medium", "HI": "high"}  # XX: not specified
 _CREMA_D = re.compile(
-    rf"(10[0-8]\d|109[01])_([A-Z]{{3}})_({'|'.join(_CREMA_D_EMOTIONS)})_(LO|MD|HI|XX?)", re.ASCII
+    rf"(10[0-8]\d|109[01])_([A-Z]{{3}})_({'|'.join(CREMA_D_EMOTIONS)})_(LO|MD|HI|XX?)", re.ASCII
 )  # one published file ends in a single X
 
 
@@ -76,9 +76,9 @@ def _parse_crema_d(path: PurePath) -> NamedClip | None:
         return None
     speaker, sentence, emotion, level = match.groups()
     facts = Facts(
-        emotion=_CREMA_D_EMOTIONS[emotion],
+        emotion=CREMA_D_EMOTIONS[emotion],
         speaker=speaker,
-        gender="female" if speaker in _CREMA_D_WOMEN else "male",
+        gender="female" if speaker in CREMA_D_WOMEN else "male",
         intensity=_CREMA_D_LEVELS.get(level, ""),
         statement=sentence,
     )
@@ -172,7 +172,7 @@ GRAMMARS = {
     "crema_d": Grammar(
         "CREMA-D",
         "expected names such as 1001_DFA_ANG_XX.wav (actor_sentence_emotion_level)",
-        tuple(_CREMA_D_EMOTIONS.values()),
+        tuple(CREMA_D_EMOTIONS.values()),
         _parse_crema_d,
     ),
     "savee": Grammar(

@@ -1,6 +1,8 @@
 """tensorflow-datasets' own builders of CREMA-D and SAVEE as a source; needs TensorFlow."""
 
+import contextlib
 import importlib.util
+import io
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,18 +10,13 @@ from typing import Any
 import numpy as np
 
 from ser_jax.config import DataConfig
-from ser_jax.corpora.grammars import Facts
+from ser_jax.corpora.grammars import CREMA_D_EMOTIONS, CREMA_D_WOMEN, Facts
 from ser_jax.corpora.sources import Clip, Listing, Source, hash_values
 from ser_jax.errors import UserError, check
 
-# The builders' words, where they are not in the table of labels as they stand.
-_CREMA_D_WORDS = {
-    "ANG": "anger", "DIS": "disgust", "FEA": "fear", "HAP": "happy", "NEU": "neutral", "SAD": "sad",
-}  # fmt: skip
-
 
 def find_tfds(data: DataConfig) -> Source:
-    """The clips of `data.corpus` as tensorflow-datasets has them, with emotion and speaker alone.
+    """The clips of `data.corpus` as tensorflow-datasets has them: emotion and speaker.
 
     `data.root` is its data_dir; None: its own default. Its split is set aside: the protocols are
     index arrays.
@@ -27,10 +24,11 @@ def find_tfds(data: DataConfig) -> Source:
     Raises:
       UserError: TensorFlow is missing; the data set is not built and cannot be.
     """
+    missing = [name for name in ("tensorflow", "pydub") if importlib.util.find_spec(name) is None]
     check(
-        importlib.util.find_spec("tensorflow") is not None,
-        f"data.source=tfds: {data.corpus} of tensorflow-datasets needs TensorFlow: pip install "
-        "tensorflow; or give a folder as data.root with data.source=folder",
+        not missing,
+        f"data.source=tfds: {data.corpus} of tensorflow-datasets needs {' and '.join(missing)}: "
+        f"pip install {' '.join(missing)}; or give a folder as data.root with data.source=folder",
     )
     return Source(hash_values(["tfds", data.corpus, data.root]), partial(_list_clips, data))
 
@@ -42,7 +40,8 @@ def _list_clips(data: DataConfig) -> Listing:
     tfds.disable_progress_bar()
     try:
         builder: Any = tfds.builder(data.corpus, data_dir=root)
-        builder.download_and_prepare()
+        with contextlib.redirect_stdout(io.StringIO()):  # what it is about to download
+            builder.download_and_prepare()
         rate_hz = int(builder.info.features["audio"].sample_rate)
         names = builder.info.features["label"].names
         sets = builder.as_dataset(shuffle_files=False)
@@ -66,7 +65,9 @@ def _make_clip(
     speaker, word = example["speaker_id"].decode(), names[int(example["label"])]
     # In memory, since the reader of a shard has no random access: 0.6 GB of CREMA-D at 16 kHz.
     wave_N = np.asarray(example["audio"]).astype(np.int16)
-    facts = Facts(_CREMA_D_WORDS.get(word, word), speaker)
+    is_female = data.corpus == "crema_d" and speaker in CREMA_D_WOMEN
+    emotion = CREMA_D_EMOTIONS.get(word, word)  # savee's are words already
+    facts = Facts(emotion, speaker, gender="female" if is_female else "male")
     load = partial(_resample, wave_N, rate_hz, data.rate_hz)
     return Clip(f"{speaker}-{name}", load, facts, f"tfds {data.corpus}: {name}")
 

@@ -17,8 +17,8 @@ def to_dict(config: Any) -> dict[str, Any]:
 # What says where or how loudly a run works, but not what it computes.
 _WHEREABOUTS = (
     "run_dir", "out", "workers", "data.root", "data.store_dir", "data.workers", "data.strict",
-    "data.source", "augment.workers", "train.profile", "batching", "runs_at_a_time", "only", "shard",
-    "parallel",
+    "data.source", "augment.workers", "train.profile", "batching", "runs_at_a_time", "only",
+    "shard", "parallel",
 )  # fmt: skip
 
 

@@ -491,8 +491,9 @@ def test_shards_are_the_grid_and_share_nothing():
 
 def test_only_the_cells_that_a_pattern_names_are_run(tmp_path):
     out = tmp_path / "grid"
-    changes = {"systems": {"a": {}, "b": {}}, "seeds": (0, 1), "batching": "one", "workers": 1}
-    results = ablate(make_together(out, **changes, only=("a-*-0", "b-*-1"), sweep={}))
+    grid = {"systems": {"a": {}, "b": {}}, "seeds": (0, 1), "sweep": {}}
+    changes = {**grid, "batching": "one", "workers": 1}
+    results = ablate(make_together(out, **changes, only=("a-*-0", "b-*-1")))
     ran = {(cell["system"], cell["seed"]) for cell in results["cells"] if cell["status"] == "done"}
     assert ran == {("a", 0), ("b", 1)}
     assert ablate(make_together(out, **changes))["cells"][0] == results["cells"][0]

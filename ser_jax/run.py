@@ -157,7 +157,7 @@ def train(
             parameters=n_trained + count_parameters(prepared.kept), trained_parameters=n_trained,
         )  # fmt: skip
         _end(config, inputs, split, metrics, on_event, step=fitted.step)
-    _write(run_dir, metrics, draw=observe is None)
+    _write(run_dir, corpus, split, predicted["test"], metrics, draw=observe is None)
     return metrics
 
 
@@ -177,9 +177,13 @@ def _train_classical(config: Config, run_dir: Path, observe: OnEvent | None) -> 
     with watch(log, config, observe) as on_event:
         on_event({"event": "start", "identity": facts["identity"], "checksum": corpus.checksum})
         variables = classical.fit(config, dataset, split, corpus.labels, on_event)
-        scores = {
-            part: score(programs, variables, dataset, index, corpus)
+        predicted = {
+            part: classify(programs, variables, dataset, index)
             for part, index in (("val", split.val), ("test", split.test))
+        }
+        scores = {
+            part: compute_scores(corpus, getattr(split, part), predicted_B)
+            for part, predicted_B in predicted.items()
         }
         metrics = make_metrics(
             config, corpus, split, epochs=0, best_epoch=0,
@@ -187,7 +191,7 @@ def _train_classical(config: Config, run_dir: Path, observe: OnEvent | None) -> 
         )  # fmt: skip
         classical.save_fitted(run_dir, config, variables, facts)
         _end(config, inputs, split, metrics, on_event, step=0)
-    _write(run_dir, metrics, draw=observe is None)
+    _write(run_dir, corpus, split, predicted["test"], metrics, draw=observe is None)
     return metrics
 
 
@@ -208,10 +212,19 @@ def _end(
         save_spectrogram(run_dir, config.features, inputs.corpus, int([*held, split.test[0]][0]))
 
 
-def _write(run_dir: Path, metrics: dict[str, Any], *, draw: bool) -> None:
-    """metrics.json, with which a run is complete, and the figures."""
+def _write(
+    run_dir: Path,
+    corpus: Corpus,
+    split: Split,
+    predicted_B: np.ndarray,
+    metrics: dict[str, Any],
+    *,
+    draw: bool,
+) -> None:
+    """What each test clip was taken for, metrics.json, with which a run is complete, and the
+    figures."""
     if is_writer():
-        write_predictions(run_dir, corpus, split.test, predicted["test"])
+        write_predictions(run_dir, corpus, split.test, predicted_B)
         write_atomic(run_dir / METRICS_FILE, json.dumps(metrics, indent=1))
         if draw:  # it takes seconds, which a grid of many runs would rather save
             write_run_report(run_dir)

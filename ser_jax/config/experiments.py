@@ -113,8 +113,9 @@ class AblationConfig(Experiment):
     runs_at_a_time: int | None = None
     """Most runs in one program; none: as many as the device's memory holds."""
     only: tuple[str, ...] = ()
-    """Run the cells of these names alone, as their folders below cells/ are called; * stands for any
-    text: '*-study-1-[0-2]'. The others count as missing, and a later call runs them. None: all."""
+    """Run the cells of these names alone, as their folders below cells/ are called; * stands for
+    any text: '*-study-1-[0-2]'. The others count as missing, until a later call runs them. None:
+    all."""
     shard: str | None = None
     """I/N: do share I (from 0) of N of the grid, on one of N machines with one shared out."""
     workers: int | None = None

@@ -307,7 +307,8 @@ def _check_statement(case: _Case) -> Finding:
         for row in rows.values()
         for sign, value in ((1, first), (-1, second))
     ]
-    part = case.compare(f"{first} {MINUS} {second}, mean over {', '.join(rows.values())}", *terms)
+    over = f"mean over {', '.join(rows.values())}"
+    part = case.compare(f"{first} {MINUS} {second}, {over}", *terms)
     if part.contrast.effect < 0:  # the claim does not say which one is worse
         terms = [term._replace(weight=-term.weight) for term in terms]
         part = case.compare(

@@ -73,7 +73,9 @@ class Contrast(NamedTuple):
         return max(known) if known else None
 
 
-def compute_contrast(evidence: Evidence, terms: Sequence[Term], constant: float = 0.0) -> Contrast:
+def compute_contrast(
+    evidence: Evidence, terms: Sequence[Term], constant: float = 0.0, *, resample: bool = True
+) -> Contrast:
     """A weighted sum of shares, plus a constant.
 
     Systems are compared on the same clips: seeds that are full for all or, where there are none,
@@ -105,7 +107,8 @@ def compute_contrast(evidence: Evidence, terms: Sequence[Term], constant: float 
     value_S: np.ndarray = np.empty(0)
     if all(found == seeds[0] for found in seeds):
         value_S = constant + sum(term.weight * share_S for term, share_S in pairs)
-    known = _resample(terms, tallies, constant) if _know_speakers(clips, speakers) else None
+    resample = resample and _know_speakers(clips, speakers)
+    known = _resample(terms, tallies, constant) if resample else None
     return Contrast(
         effect=effect,
         seeds=tuple(sorted(set().union(*seeds))),

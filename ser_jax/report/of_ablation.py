@@ -1,118 +1,104 @@
-"""The tables and figures of an ablation, drawn from its results.json and its runs' events."""
+"""The report of an ablation: HTML, Markdown, CSV and figures, from its results.json and cells."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from ser_jax.errors import check
 from ser_jax.files import write_atomic
-from ser_jax.report import curves, figures, tables
-from ser_jax.report.events import EVENTS_FILE, load_events
+from ser_jax.report import chapters, document, plates, record, tables
+from ser_jax.report.drawings import save_both
+from ser_jax.report.evidence import load_evidence
 from ser_jax.report.inputs import blaming, load_json
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from ser_jax.report.material import Material, gather
+from ser_jax.report.style import CSS
 
 RESULTS_FILE = "results.json"
+REPORT_FILE = "report.html"
 _REMEDY = "ser-jax ablate writes it: run it again with this out folder"
+_TITLE = "Emotion in the voice: a study, run again"
+_STUDY = "Comparative Analysis of Deep Learning Architectures for Emotion Classification in Audio"
 
 
 def write_ablation_report(folder: str | Path) -> list[Path]:
-    """Write an ablation's results.md, results.csv and figures/*.png from its results.json.
+    """Write report.html, report.md, results.md, CSV files and figures/ from an ablation's files.
 
-    Beside "cells", results.json may hold "labels", the names of the classes, and "study", published
-    figures by system for the study split. Curves come from the runs below cells/, where they are.
+    Beside "cells", results.json may hold "labels", the names of the classes, "study", published
+    figures by system, "config", "command", "git" and "versions". Clips, curves and a spectrogram
+    come from the runs below cells/, where they are; cells that are missing, failed or foreign are
+    named in the report.
 
     Raises:
-      UserError: a file is missing or broken, or a result cannot be written.
+      UserError: results.json is missing or broken, or a result cannot be written.
     """
     folder = Path(folder)
     path = folder / RESULTS_FILE
     results = load_json(path, _REMEDY)
     with blaming(path, _REMEDY):
-        cells = results["cells"]
-        check(len(cells) > 0, f"{path}: holds no cells; {_REMEDY}")
-        rows = tables.summarise(cells)
+        check(len(results["cells"]) > 0, f"{path}: holds no cells; {_REMEDY}")
+        rows = tables.summarise(results["cells"])
         texts = {"results.md": tables.to_markdown(rows), "results.csv": tables.to_csv(rows)}
-        drawn: dict[str, Figure] = {}
-        for protocol in dict.fromkeys(row["protocol"] for row in rows):
-            drawn |= _draw_results(results, rows, protocol)
-            drawn |= _draw_curves(folder, cells, protocol)
+        report, drawn = make_report(gather(load_evidence(folder, results)))
+    written = []
+    for name, draw in drawn.items():
+        written += save_both(draw(), folder / "figures", name)
+    texts["report.md"] = document.to_markdown(report)
+    texts |= {f"{name}.csv": document.to_csv(found) for name, found in report.records.items()}
+    texts[REPORT_FILE] = _to_page(report, folder / "figures")
     for name, text in texts.items():
         write_atomic(folder / name, text)
-    written = [folder / name for name in texts]
-    for name, figure in drawn.items():
-        written.append(figures.save_figure(figure, folder / "figures" / f"{name}.png"))
+        written.append(folder / name)
     return written
 
 
-def _draw_results(results: Mapping, rows: Sequence[Mapping], protocol: str) -> dict[str, Figure]:
-    """Comparison of a protocol's systems, and the confusion matrix of each over its full seeds."""
-    drawn: dict[str, Figure] = {}
-    n_classes = 0
-    for (system, _), by_seed in _get_systems(results["cells"], protocol):
-        pooled = {seed: tables.pool_folds(folds) for seed, folds in by_seed.items()}
-        full = {seed: matrix for seed, matrix in pooled.items() if matrix is not None}
-        if not full:
-            continue
-        confusion_CC = np.sum(list(full.values()), axis=0)
-        n_classes = len(confusion_CC)
-        labels = results.get("labels") or [str(place) for place in range(n_classes)]
-        title = f"{system}, {protocol} split, {_describe_seeds(full)}, n = {confusion_CC.sum():.0f}"
-        name = f"confusion-{tables.make_slug(system)}-{protocol}"
-        drawn[name] = figures.draw_confusion(confusion_CC, labels, title)
-    if drawn:
-        rows = [row for row in rows if row["protocol"] == protocol]
-        seeds = {seed for row in rows for seed in row["seeds"]}
-        n = max(row["n"] or 0 for row in rows)
-        title = f"{protocol} split, {_describe_seeds(seeds)}, n = {n} test clips per seed"
-        study = results.get("study") if protocol == "study" else None
-        drawn[f"comparison-{protocol}"] = figures.draw_comparison(rows, title, n_classes, study)
-    return drawn
+def make_report(material: Material) -> tuple[document.Document, plates.Plates]:
+    """The report, and what draws its figures."""
+    evidence = material.evidence
+    leakage = chapters.compute_leakage(material)
+    table_1, score_records = chapters.make_table_1(material)
+    claims, claim_records = chapters.make_claims(material)
+    augmentation, variant_records = chapters.make_augmentation(material)
+    leaks, leak_records = chapters.make_leakage(material, leakage)
+    cost, cost_records = chapters.make_cost(material)
+    spectrogram, first = plates.make_spectrogram(material)
+    curves, second = plates.make_curves(material)
+    confusions, third = plates.make_confusions(material)
+    groups, fourth, group_records = plates.make_groups(material)
+    sections = [
+        chapters.make_overview(material), table_1, claims, augmentation, leaks, groups, curves,
+        confusions, *spectrogram, cost, record.make_missing(material),
+        record.make_record(material),
+    ]  # fmt: skip
+    records: Mapping[str, Any] = (
+        score_records | claim_records | variant_records | leak_records | cost_records
+        | group_records
+    )  # fmt: skip
+    what = "its own split and with unseen speakers" if leakage else " and ".join(evidence.protocols)
+    subtitle = (
+        f"What holds of \u201c{_STUDY}\u201d: {len(evidence.systems)} systems on "
+        f"{evidence.n_done:,} runs, under {what}, with intervals."
+    )
+    summary = chapters.make_summary(material, leakage)
+    drawn = plates.make_overviews(material) | first | second | third | fourth
+    return document.Document(_TITLE, subtitle, summary, sections, records), drawn
 
 
-def _draw_curves(folder: Path, cells: Sequence[Mapping], protocol: str) -> dict[str, Figure]:
-    """Loss and accuracy by epoch, a panel per system; nothing where no run has a folder."""
-    systems = {
-        system: _load_runs(folder, by_seed)
-        for (system, _), by_seed in _get_systems(cells, protocol)
-    }
-    systems = {system: runs for system, runs in systems.items() if runs}
-    if not systems:
-        return {}
-    seeds = {cell["seed"] for cell in cells if cell["protocol"] == protocol}
-    drawn = {}
-    for name in ("loss", "accuracy"):
-        title = f"{name.capitalize()}, {protocol} split, {_describe_seeds(seeds)}"
-        drawn[f"{name}-{protocol}"] = curves.draw_curve_grid(systems, name, title)
-    return drawn
+def _to_page(report: document.Document, folder: Path) -> str:
+    """One file that needs no other."""
 
+    def embed(picture: document.Picture) -> str:
+        form, kind = ("png", "png") if picture.raster else ("svg", "svg+xml")
+        data = (folder / f"{picture.name}.{form}").read_bytes()
+        return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
-def _get_systems(cells: Sequence[Mapping], protocol: str) -> list[tuple[Any, Any]]:
-    return [item for item in tables.group_cells(cells).items() if item[0][1] == protocol]
-
-
-def _load_runs(folder: Path, by_seed: Mapping[int, Sequence[Mapping]]) -> list[list[dict]]:
-    """Events of the finished runs of one system that have a folder below cells/."""
-    runs = []
-    for cell in (cell for folds in by_seed.values() for cell in folds if cell["status"] == "done"):
-        keys = (cell["system"], cell["protocol"], cell["fold"], cell["seed"])
-        run_dir = folder / "cells" / tables.make_cell_name(*keys)
-        events = load_events(run_dir) if (run_dir / EVENTS_FILE).exists() else []
-        if any(event.get("event") == "epoch" for event in events):  # an svm or hmm has none
-            runs.append(events)
-    return runs
-
-
-def _describe_seeds(seeds: Any) -> str:
-    """`seed 0`, `seeds 0 to 4`, `seeds 0, 2`."""
-    seeds = sorted(seeds)
-    if len(seeds) == 1:
-        return f"seed {seeds[0]}"
-    if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)):
-        return f"seeds {seeds[0]} to {seeds[-1]}"
-    return f"seeds {', '.join(map(str, seeds))}"
+    body = document.to_body(report, embed)
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{document.escape(report.title)}</title>\n"
+        '<link rel="icon" href="data:,">\n'
+        f"<style>{CSS}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+    )

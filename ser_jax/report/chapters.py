@@ -52,7 +52,7 @@ def make_summary(material: Material, leakage: dict[str, list[tuple[str, Contrast
             tiles.append(Tile(format_points(float(np.mean(effects))), "known speakers add", note))
     for protocol in evidence.protocols:
         verdicts = [f.verdict for f in material.findings if f.protocol == protocol]
-        counts = [f"{verdicts.count(v)}" for v in _VERDICTS]
+        counts = [str(verdicts.count(v)) for v in _VERDICTS]
         tiles.append(Tile(" / ".join(counts), f"claims, `{protocol}`", "hold / do not / open"))
     absent = evidence.n_cells - evidence.n_done
     note = f"{absent} missing or failed" if absent else "all that the grid asks for"
@@ -65,7 +65,9 @@ def make_summary(material: Material, leakage: dict[str, list[tuple[str, Contrast
                 for f in material.findings
                 if f.protocol == protocol and f.verdict == verdict
             ]
-            if claims:
+            if claims and verdict == "not decided":
+                lines.append(f"`{protocol}`, not decided: the other {len(claims)} claims.")
+            elif claims:
                 what = f"`{protocol}`, {verdict.replace('holds', 'hold')}"
                 lines.append(f"{what.replace('does not', 'do not')}: {'; '.join(claims)}.")
     missing = [Prose(f"Missing: {evidence.problems[0]}.")] if len(evidence.problems) == 1 else []
@@ -112,9 +114,9 @@ def make_overview(material: Material) -> Section:
 def make_table_1(material: Material) -> tuple[Section, Records]:
     """The study's figures beside ours."""
     protocols = material.evidence.protocols
-    head = ["System", "The study: accuracy", "weighted F1"]
+    head = ["System", "accuracy\npublished", "weighted F1\npublished"]
     for protocol in protocols:
-        head += [f"{protocol}: accuracy", "weighted F1", "UAR", "n"]
+        head += [f"accuracy\n`{protocol}`", f"weighted F1\n`{protocol}`", f"n\n`{protocol}`"]
     lines, records = [], []
     for system in material.ranking:
         published = material.study.get(system, {})
@@ -122,12 +124,13 @@ def make_table_1(material: Material) -> tuple[Section, Records]:
         line += [f"{published[f]:.4f}" if f in published else "" for f in FIGURES[:2]]
         for protocol in protocols:
             score = material.scores.get((system, protocol))
-            line += [format_mark(score.marks[f] if score else None) for f in FIGURES]
+            line += [format_mark(score.marks[f] if score else None) for f in FIGURES[:2]]
             line.append(format_count(score) if score else "no result")
             records.append(_make_score_record(material, system, protocol))
         lines.append(line)
     starred = any(score.over == "speakers" for score in material.scores.values())
-    note = "Mean over seeds [95 % interval over seeds]; n: seeds, test clips of one."
+    note = "Mean over seeds [95 % interval over seeds]; n: seeds, test clips of one. "
+    note += "`table_1.csv` has unweighted average recall (UAR) too."
     note += " *: one seed; its interval is over speakers, by bootstrap." * starred
     blocks: list[Block] = [
         Prose(
@@ -203,9 +206,8 @@ def make_claims(material: Material) -> tuple[Section, Records]:
 
 def _find_reach(contrasts: Sequence[Contrast]) -> float:
     """What the ends of the lines stand for: a multiple of ten points that holds nearly all."""
-    ends = [abs(c.effect) for c in contrasts]
-    ends += [abs(x) for c in contrasts for i in (c.over_seeds, c.over_speakers) if i for x in i]
-    most = float(np.percentile(ends, 90)) if ends else 0.1
+    ends = [abs(x) for c in contrasts for i in (c.over_seeds, c.over_speakers) if i for x in i]
+    most = max(float(np.percentile(ends, 90)), *(abs(c.effect) for c in contrasts)) if ends else 0.1
     return min(1.0, max(0.1, np.ceil(10 * most) / 10))
 
 
@@ -354,7 +356,7 @@ def make_leakage(
             records.append(record | {"unseen": pair[1].mean, **make_record(c)})
         head = ["System", SHARED, protocol, "Difference (points)", "95 % over speakers",
                 "95 % over seeds", "p", "n (seeds)"]  # fmt: skip
-        blocks.append(Table(head, lines, f"`{SHARED}` against `{label(protocol)}`"))
+        blocks.append(Table(head, lines, f"`{SHARED}` against {label(protocol)}"))
     if not leakage:
         blocks = [Prose("Needs the study's split and a speaker-independent protocol in one grid.")]
     return Section("leakage", "What leakage is worth", blocks), {"leakage": records}

@@ -29,7 +29,7 @@ class Items:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells of text; the first column heads its row."""
+    """Cells of text; the first column heads its row, what follows a line end is set smaller."""
 
     head: Sequence[str]
     lines: Sequence[Sequence[str]]
@@ -179,11 +179,15 @@ def _to_html_table(table: Table) -> str:
         shade = table.shade(text) if table.shade and tag == "td" else None
         style = ""
         if shade is not None:
-            dark = " dark" if shade > 0.55 else ""
+            dark = " dark" if shade > 0.58 else ""
             style, kind = f' style="--shade:{100 * shade:.0f}%"', f' class="number shaded{dark}"'
-        return f"<{tag}{scope}{kind}{style}>{to_inline(text)}</{tag}>"
+        elif tag == "td" and not kind and len(text) > 40:
+            kind = ' class="words"'
+        first, _, rest = text.partition("\n")
+        small = f"<small>{to_inline(rest)}</small>" if rest else ""
+        return f"<{tag}{scope}{kind}{style}>{_may_break(to_inline(first))}{small}</{tag}>"
 
-    caption = f"<caption>{to_inline(table.caption)}</caption>" if table.caption else ""
+    caption = f'<p class="caption">{to_inline(table.caption)}</p>' if table.caption else ""
     head = "".join(make("th", place, text) for place, text in enumerate(table.head))
     body = "".join(
         f"<tr>{''.join(make('td', place, text) for place, text in enumerate(line))}</tr>"
@@ -191,8 +195,9 @@ def _to_html_table(table: Table) -> str:
     )
     label = escape(re.sub("`", "", table.caption) or "Table")
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table>{caption}'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<div class="box">{caption}<div class="scroll" tabindex="0" role="region" '
+        f'aria-label="{label}"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div></div>"
     )
 
 
@@ -214,7 +219,7 @@ def _to_text(block: Block) -> str:
             rule = [":---" if i in text_columns else "---:" for i in range(len(head))]
             rows = [head, rule, *lines]
             table = "\n".join(
-                "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows
+                "| " + " | ".join(_to_cell(cell) for cell in row) + " |" for row in rows
             )
             return f"{caption}\n\n{table}" if caption else table
         case Picture(name, alt, caption):
@@ -226,6 +231,15 @@ def _to_text(block: Block) -> str:
             return f"```\n{text.rstrip()}\n```"
         case Drawn(_, instead):
             return "\n\n".join(map(_to_text, instead))
+
+
+def _to_cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _may_break(text: str) -> str:
+    """Long names of systems may be broken after an underscore."""
+    return text.replace("_", "_<wbr>")
 
 
 def to_csv(records: Sequence[Mapping[str, Any]]) -> str:

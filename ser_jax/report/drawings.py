@@ -42,7 +42,12 @@ def save_both(figure: Figure, folder: Path, name: str) -> list[Path]:
 
 
 def _make(
-    height_in: float, left_in: float, bottom_in: float, n_columns: int = 1, gap: float = 0.0
+    height_in: float,
+    left_in: float,
+    bottom_in: float,
+    n_columns: int = 1,
+    gap: float = 0.0,
+    top_in: float = 0.36,
 ) -> tuple[Figure, list[Axes]]:
     """A figure with axes in a row; margins in inches, room for a title of one line above."""
     from matplotlib.figure import Figure
@@ -51,7 +56,7 @@ def _make(
     axes = figure.subplots(1, n_columns, squeeze=False)
     figure.subplots_adjust(
         left=left_in / _WIDTH_IN, right=1 - 0.12 / _WIDTH_IN, bottom=bottom_in / height_in,
-        top=1 - 0.36 / height_in, wspace=gap,
+        top=1 - top_in / height_in, wspace=gap,
     )  # fmt: skip
     for ax in axes.flat:
         ax.spines[["top", "right"]].set_visible(False)
@@ -92,7 +97,7 @@ def draw_confusion(confusion_CC: np.ndarray, labels: Sequence[str], title: str) 
 
 def draw_curves(runs: Sequence[Run], title: str) -> Figure:
     """Accuracy and loss by epoch, training and validation: mean over runs, band of a deviation."""
-    figure, axes = _make(2.3, 0.46, 0.44, 2, gap=0.26)
+    figure, axes = _make(2.4, 0.46, 0.44, 2, gap=0.26, top_in=0.5)
     for ax, name in zip(axes, ("accuracy", "loss"), strict=True):
         draw_parts(ax, runs, name)
         ax.set_xlabel("epoch", fontsize=8, color=_INK, labelpad=1)
@@ -116,7 +121,7 @@ def draw_pairs(pairs: Sequence[Pair], names: tuple[str, str], title: str, chance
     """Two groups of clips for every system: a dot each, joined."""
     longest = max(len(pair.system) for pair in pairs)
     left_in = min(2.0, 0.25 + 0.066 * longest)
-    figure, (ax,) = _make(0.98 + 0.2 * len(pairs), left_in, 0.56)
+    figure, (ax,) = _make(0.84 + 0.2 * len(pairs), left_in, 0.42)
     places = np.arange(len(pairs))
     first, second = (np.array([getattr(p, key) for p in pairs]) for key in ("first", "second"))
     ax.hlines(places, first, second, color="#b8c0cc", linewidth=2, zorder=1)
@@ -124,8 +129,10 @@ def draw_pairs(pairs: Sequence[Pair], names: tuple[str, str], title: str, chance
     ax.scatter(first, places, color=BLUE, label=names[0], **style)
     ax.scatter(second, places, color=ORANGE, marker="D", label=names[1], **style)
     ax.axvline(chance, color=GREY, linestyle=":", linewidth=1)
-    ax.set(xlim=(0, 1), ylim=(len(pairs) - 0.4, -0.6))
-    ax.set_xticks(np.linspace(0, 1, 6), [f"{100 * x:.0f}" for x in np.linspace(0, 1, 6)])
+    most = min(1.0, np.ceil(10 * max(first.max(), second.max()) + 0.2) / 10)
+    ax.set(xlim=(0, most), ylim=(len(pairs) - 0.4, -0.6))
+    ticks = np.arange(0, most + 0.01, 0.1 if most < 0.7 else 0.2)
+    ax.set_xticks(ticks, [f"{100 * x:.0f}" for x in ticks])
     ax.set_yticks(places, [pair.system for pair in pairs])
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel("accuracy (%); dotted: chance", fontsize=8, color=_INK, labelpad=1)
@@ -133,11 +140,9 @@ def draw_pairs(pairs: Sequence[Pair], names: tuple[str, str], title: str, chance
     ax.set_axisbelow(True)
     height_in = float(figure.get_size_inches()[1])
     figure.legend(
-        loc="lower right", bbox_to_anchor=(1, 0.0), ncols=2, frameon=False, fontsize=8,
-        handletextpad=0.1, columnspacing=1, borderaxespad=0.05 / height_in,
+        loc="upper right", bbox_to_anchor=(1, 1 - 0.02 / height_in), ncols=2, frameon=False,
+        fontsize=8, handletextpad=0.0, columnspacing=0.6, borderpad=0.2,
     )  # fmt: skip
-    ax.xaxis.label.set_horizontalalignment("left")
-    ax.xaxis.set_label_coords(0, -0.3 / (height_in - 0.92))
     _title(figure, title)
     return figure
 

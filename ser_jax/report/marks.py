@@ -79,9 +79,9 @@ def make_forest(
                              (100, "end"))
     )  # fmt: skip
     axis = (
-        '<li class="axis" aria-hidden="true"><span class="name"></span>'
+        '<li class="axis" aria-hidden="true"><span class="name">accuracy, %</span>'
         f'<svg class="track" width="100%" height="16">{ticks}</svg>'
-        '<span class="figures">accuracy, %</span></li>'
+        '<span class="figures"></span></li>'
     )
     return f'<ul class="key">{keys}</ul><ol class="forest">{axis}{lines}{axis}</ol>'
 
@@ -105,7 +105,7 @@ def _make_forest_row(
     for number, (protocol, label) in enumerate(protocols.items()):
         mark, y = marks.get(protocol), 10 + 12 * number
         if mark is None:
-            figures.append('<span class="none">–</span>')
+            figures.append('<span class="none">-</span>')
             continue
         reach = _line(*mark.interval, y, "reach") if mark.interval else ""
         drawn.append(
@@ -124,7 +124,7 @@ def _make_forest_row(
     label = escape(f"{name}: {'; '.join(said) or 'no result'}")
     more = f"<small>{escape(note)}</small>" if note else ""
     return (
-        f'<li><span class="name">{escape(name)}{more}</span>'
+        f'<li><span class="name">{escape(name).replace("_", "_<wbr>")}{more}</span>'
         f'<svg class="track" width="100%" height="{height}" role="img" aria-label="{label}">'
         f"<title>{label}</title>{grid}{''.join(drawn)}</svg>"
         f'<span class="figures">{"".join(figures)}</span></li>'

@@ -73,21 +73,21 @@ def label(protocol: str) -> str:
 
 
 def format_mark(mark: Mark | None, digits: int = 3) -> str:
-    """`0.463 [0.421, 0.505]`."""
+    """`0.463`, and `[0.421, 0.505]` on a second line."""
     if mark is None:
         return "-"
     if mark.interval is None:
         return f"{mark.mean:.{digits}f}"
     low, high = (min(max(x, 0.0), 1.0) for x in mark.interval)  # no share lies beyond
-    return f"{mark.mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{mark.mean:.{digits}f}\n[{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def format_count(score: Score) -> str:
     """`3 seeds x 216 clips`, and the folds if not all count."""
     seeds = f"{len(score.seeds)} seed{'s' if len(score.seeds) != 1 else ''}"
-    folds = f" ({score.folds})" if score.folds else ""
+    folds = f", {score.folds}" if score.folds else ""
     starred = "*" if score.over == "speakers" else ""
-    return f"{seeds}{starred}, {score.n:,} clips{folds}"
+    return f"{seeds}{starred}\n{score.n:,} clips{folds}"
 
 
 def format_points(value: float) -> str:

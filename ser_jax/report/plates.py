@@ -207,7 +207,7 @@ def _make_recalls(material: Material, protocol: str) -> tuple[Table, list[dict[s
 
 
 def _shade(text: str) -> float | None:
-    return int(text) / 100 if text.isdecimal() else None
+    return 0.8 * int(text) / 100 if text.isdecimal() else None
 
 
 def make_overviews(material: Material) -> Plates:

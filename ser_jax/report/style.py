@@ -25,13 +25,13 @@ a{color:var(--p0);text-underline-offset:.15em}
 code{font:.92em var(--mono)}
 .subtitle{font-size:1.12rem;color:var(--soft);max-width:48rem}
 .lead{font-family:var(--serif);font-size:1.22rem;line-height:1.5}
-.note,figcaption,caption{color:var(--soft);font-size:.88rem}
+.note,figcaption,.caption{color:var(--soft);font-size:.88rem}
 section{margin:0 0 3rem}
 nav h2{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 nav ol{list-style:none;display:flex;flex-wrap:wrap;gap:.3rem 1.1rem;margin:0 0 1.6rem;
 padding:.7rem 0;border-top:1px solid var(--line);border-bottom:1px solid var(--line);font-size:.9rem}
 nav a{text-decoration:none}nav a:hover{text-decoration:underline}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(11.5rem,1fr));gap:.8rem;
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(10rem,1fr));gap:.8rem;
 margin:0 0 1.4rem}
 .tile{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:.8rem 1rem}
 .tile dt{font-size:.82rem;color:var(--soft);margin:0}
@@ -43,13 +43,13 @@ font-size:.88rem}
 .key svg{vertical-align:-1px;margin-right:.4rem}
 .forest{list-style:none;margin:0 0 .8rem;padding:.5rem 1rem;background:var(--card);
 border:1px solid var(--line);border-radius:10px}
-.forest li{display:grid;grid-template-columns:minmax(9rem,15rem) 1fr 3.2rem;gap:0 1rem;
+.forest li{display:grid;grid-template-columns:minmax(9rem,16rem) 1fr 2.6rem;gap:0 1rem;
 align-items:center;border-top:1px solid var(--grid)}
 .forest li.axis{border-top:0}.forest li.axis+li{border-top:0}
 .forest .name{font-size:.92rem;line-height:1.2;font-weight:500}
 .forest .name small{display:block;color:var(--soft);font-weight:400;font-size:.76rem}
 .forest .figures{font-size:.8rem;line-height:1.2;display:grid;text-align:right}
-.forest .axis .figures{color:var(--soft);font-size:.72rem;white-space:nowrap}
+.forest .axis .name{color:var(--soft);font-size:.78rem;font-weight:400}
 svg.track,svg.difference{display:block;overflow:visible}
 svg text{font:11px var(--sans);fill:var(--soft)}
 svg .grid{stroke:var(--grid);stroke-width:1}
@@ -78,11 +78,15 @@ align-items:center;gap:.6rem}
 .pill{display:inline-block;border-radius:99px;padding:.05rem .6rem;font-size:.82rem;font-weight:600;
 white-space:nowrap;border:1.5px solid currentColor}
 .pill sup{line-height:0}
-.holds{color:var(--holds)}.fails{color:var(--fails)}.open{color:var(--open);border-style:dashed}
-.scroll{overflow-x:auto;margin:0 0 1.2rem;border:1px solid var(--line);border-radius:10px;
-background:var(--card);-webkit-overflow-scrolling:touch}
+.holds{color:var(--holds)}.fails{color:var(--fails)}.open{color:var(--open)}.pill.open{border-style:dashed}
+.box{margin:0 0 1.2rem;border:1px solid var(--line);border-radius:10px;background:var(--card);
+overflow:hidden}
+.scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-size:.86rem}
-caption{text-align:left;padding:.6rem .8rem;caption-side:top;border-bottom:1px solid var(--line)}
+.caption{margin:0;padding:.6rem .8rem;max-width:none;border-bottom:1px solid var(--line)}
+td.number small{white-space:normal}
+td small,th small{display:block;color:var(--soft);font-size:.92em;font-weight:400}
+td.words{white-space:normal;min-width:14rem}
 th,td{padding:.42rem .8rem;text-align:left;border-top:1px solid var(--grid);white-space:nowrap}
 thead th{border-top:0;border-bottom:1.5px solid var(--line);font-weight:600;color:var(--soft);
 font-size:.8rem;vertical-align:bottom}
@@ -103,6 +107,7 @@ summary{cursor:pointer;font-weight:600;margin:0 0 .7rem}
 pre{margin:0 0 1.2rem;padding:.8rem 1rem;background:var(--card);border:1px solid var(--line);
 border-radius:10px;overflow-x:auto;font:.82rem/1.5 var(--mono)}
 pre code{font:inherit}
+details pre{max-height:26rem;overflow:auto}
 ul{padding-left:1.2rem;margin:0 0 1rem}li{margin:.15rem 0}.forest li,.key li,nav li{margin:0}
 @media (max-width:40rem){body{font-size:15.5px}header{padding-top:1.6rem}
 header,nav,main{padding:0 1rem}
@@ -112,14 +117,15 @@ header,nav,main{padding:0 1rem}
 .forest .figures{display:flex;gap:.8rem;align-items:baseline}
 .forest .name small{display:inline;margin-left:.4rem}
 .tile strong{font-size:1.45rem}.tiles{grid-template-columns:1fr 1fr;gap:.6rem}
-.tile{padding:.6rem .75rem}th,td{padding:.38rem .6rem}}
+.tile{padding:.6rem .75rem}th,td{padding:.38rem .6rem}
+tbody th{white-space:normal;max-width:7.5rem;font-size:.95em;line-height:1.25}}
 @media print{:root{--paper:#fff;--card:#fff;--ink:#000;--soft:#444;--line:#bbb;--grid:#e4e4e4;
 --p0:#0072b2;--p1:#c64f00;--p2:#00805c;--p3:#a3478a;--holds:#17724a;--fails:#b3261e;--open:#555}
 @page{margin:15mm}body{font-size:9.5pt;print-color-adjust:exact;-webkit-print-color-adjust:exact}
 header,nav,main{max-width:none;padding:0}nav a{color:inherit}
-section{margin-bottom:1.2rem}h2,h3,caption{break-after:avoid}
-.scroll{overflow:visible;border:0}table{font-size:7pt}th,td{padding:.15rem .3rem;white-space:normal}
+section{margin-bottom:1.2rem}h2,h3,.caption{break-after:avoid}
+.scroll,.box{overflow:visible}table{font-size:7pt}th,td{padding:.15rem .3rem;white-space:normal}
 tbody th{position:static}tr,.claims>li,.tile,.forest li,figure{break-inside:avoid}
 .gallery{grid-template-columns:1fr 1fr}figure img:not(.raster){filter:none}
-pre{white-space:pre-wrap}}
+pre{white-space:pre-wrap}details pre{max-height:none}}
 """

@@ -3,6 +3,7 @@
 import functools
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +59,7 @@ def _make_step(
 ) -> Callable[[], object]:
     """A training step on made-up features, to be called again and again."""
     model, tx = make_model(config, 8, dtype=dtype, forms=forms), make_optimizer(TrainConfig())
-    sizes = {"n_frames": n_frames, "n_features": n_features}
+    sizes: Any = {"n_frames": n_frames, "n_features": n_features}
     state = init_state(model, tx, seed=0, dropout=0.1, **sizes)
     x_BTF = jax.random.normal(jax.random.key(0), (batch_size, n_frames, n_features))
     weight_B = jnp.ones(batch_size)

@@ -72,7 +72,7 @@ def train_and_record(path: Path, *argv: str) -> int:
 
     read_clips, read = builder.read_clips, []
 
-    def record(folder: Path, rows: Any = None) -> list[dict[str, Any]]:
+    def record(folder: Path, rows: Any = None) -> list[Any]:
         read.append(rows)
         return read_clips(folder, rows)
 

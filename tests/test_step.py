@@ -61,7 +61,7 @@ def make_small(name, masked=False, axis_name=None):
 
 @functools.cache
 def init(model, dropout=0.0, tx=SGD, seed=0):
-    sizes = {"n_frames": T, "n_features": F}
+    sizes: Any = {"n_frames": T, "n_features": F}
     return jax.jit(lambda: init_state(model, tx, seed=seed, dropout=dropout, **sizes))()
 
 

@@ -198,7 +198,9 @@ def _load_cell(
     except UserError as error:
         faults.append(_Fault(cell, f"{error}; left out of statistics over speakers and groups"))
     try:
-        row.events[at] = load_events(run_dir)
+        events = load_events(run_dir)
+        if any(event.get("event") == "epoch" for event in events):  # an svm or hmm has none
+            row.events[at] = events
     except UserError as error:
         reason = str(error).replace(f"{run_dir}/", "")
         faults.append(_Fault(cell, f"{reason}; left out of the curves"))

@@ -16,6 +16,7 @@ from ser_jax.batching import (
     count_steps,
     cut_batches,
     cut_buckets,
+    order_epoch,
     shuffle,
     take,
 )
@@ -92,6 +93,37 @@ def test_order_is_a_permutation_that_follows_from_seed_and_epoch(seed, epoch):
     assert order.tolist() == shuffle(clips, seed, epoch).tolist()
     assert order.tolist() != shuffle(clips, seed + 1, epoch).tolist()
     assert order.tolist() != shuffle(clips, seed, epoch + 1).tolist()
+
+
+@given(st.integers(0, 100), st.integers(0, 50), st.integers(1, 40), st.integers(1, 5))
+def test_balanced_order_has_every_class_equally_often(seed, epoch, n_clips, n_classes):
+    rng = np.random.default_rng(seed)
+    label_B = rng.geometric(0.5, 60).clip(0, n_classes) - 1
+    clips = rng.permutation(60)[:n_clips]
+    order = order_epoch(clips, seed, epoch, label_B)
+    assert len(order) == n_clips
+    assert set(order) <= set(clips)
+    counts = np.bincount(label_B[order], minlength=n_classes)[np.unique(label_B[clips])]
+    assert counts.max() - counts.min() <= 1
+    for label in np.unique(label_B[order]):  # none twice more than another of its class
+        own = [int((order == clip).sum()) for clip in clips if label_B[clip] == label]
+        assert max(own) - min(own) <= 1
+    assert order.tolist() == order_epoch(clips, seed, epoch, label_B).tolist()
+
+
+def test_balanced_order_changes_from_epoch_to_epoch_in_the_classes_that_come_once_more():
+    label_B = np.array([0] * 20 + [1] * 3)
+    orders = [order_epoch(np.arange(23), 0, epoch, label_B) for epoch in range(1, 20)]
+    assert {int((label_B[order] == 1).sum()) for order in orders} == {11, 12}
+    assert len({tuple(order) for order in orders}) == len(orders)
+    assert order_epoch(np.arange(23), 0, 1).tolist() == shuffle(np.arange(23), 0, 1).tolist()
+
+
+def test_buckets_hold_a_clip_as_often_as_it_was_drawn():
+    order = np.array([3, 1, 3, 0, 2, 3, 1])
+    batches = cut_buckets(order, np.array([5, 6, 7, 8]), 3, lambda index: cut_batches(index, 2))
+    clips = np.concatenate([row_SB[row_SB != PADDING] for _, row_SB in batches])
+    assert sorted(clips.tolist()) == sorted(order.tolist())
 
 
 def test_batch_is_cut_to_the_longest_of_its_bucket():

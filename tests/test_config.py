@@ -62,6 +62,11 @@ def test_defaults_are_the_studys_protocol():
         (AugmentConfig, "noise_min", 0.5),
         (AugmentConfig, "stretch_min", 0.0),
         (AugmentConfig, "pitch_max", 30.0),
+        (AugmentConfig, "time_masks", -1),
+        (AugmentConfig, "band_mask_bands", -1),
+        (AugmentConfig, "feature_shift_frames", -1),
+        (AugmentConfig, "time_warp", 0.6),
+        (AugmentConfig, "band_warp", float("nan")),
         (ModelConfig, "dropout", 1.0),
         (ModelConfig, "hidden", 0),
         (ModelConfig, "channels", ()),
@@ -72,6 +77,10 @@ def test_defaults_are_the_studys_protocol():
         (TrainConfig, "learning_rate", 0.0),
         (TrainConfig, "learning_rate", float("nan")),
         (TrainConfig, "early_stop_epochs", -1),
+        (TrainConfig, "label_smoothing", 1.0),
+        (TrainConfig, "mixup", -0.1),
+        (TrainConfig, "focal_gamma", float("inf")),
+        (TrainConfig, "average_decay", 1.0),
         (Config, "seed", -1),
     ],
 )
@@ -85,6 +94,16 @@ def test_mel_bands_above_half_the_rate_are_refused():
     with pytest.raises(UserError, match=r"features\.fmax_hz=9000"):
         Config(features=FeaturesConfig(fmax_hz=9000.0))
     Config(data=DataConfig(rate_hz=22050), features=FeaturesConfig(fmax_hz=9000.0))
+
+
+@pytest.mark.parametrize(
+    "key", ["time_masks", "band_masks", "feature_shift_frames", "time_warp", "band_warp"]
+)
+def test_augmentation_of_features_is_refused_where_there_are_none(key):
+    changes = {"model.name": "wav2vec2", "features.kind": "wave"}
+    with pytest.raises(UserError, match=rf"augment\.{key}: takes features\.kind=mfcc or logmel"):
+        override(Config(), changes | {f"augment.{key}": 0.5 if "warp" in key else 1})
+    override(Config(), changes | {"train.mixup": 0.2, "augment.time_mask_frames": 3})
 
 
 def test_a_config_cannot_be_changed_in_place():
@@ -137,6 +156,22 @@ def test_every_setting_that_decides_a_result_changes_the_identity():
     }  # fmt: skip
     identities = {compute_identity(override(Config(), {k: v})) for k, v in changes.items()}
     assert len(identities | {compute_identity(Config())}) == len(changes) + 1
+
+
+def test_settings_that_came_later_leave_the_identity_alone_while_they_are_off():
+    later = {
+        "train.label_smoothing": 0.1, "train.mixup": 0.2, "train.focal_gamma": 2.0,
+        "train.balanced": True, "train.average_decay": 0.9, "augment.time_masks": 1,
+        "augment.time_mask_frames": 10, "augment.band_masks": 1, "augment.band_mask_bands": 3,
+        "augment.feature_shift_frames": 4, "augment.time_warp": 0.1, "augment.band_warp": 0.1,
+    }  # fmt: skip
+    tree = to_dict(Config())
+    for key in later:
+        section, _, name = key.partition(".")
+        del tree[section][name]
+    assert compute_identity(tree) == compute_identity(Config())
+    identities = {compute_identity(override(Config(), {k: v})) for k, v in later.items()}
+    assert len(identities | {compute_identity(Config())}) == len(later) + 1
 
 
 keys = st.text("abc", min_size=1, max_size=3)

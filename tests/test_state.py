@@ -9,10 +9,16 @@ import optax
 import pytest
 
 from ser_jax.checkpoint import Checkpoints
-from ser_jax.config import ModelConfig, TrainConfig
+from ser_jax.config import AugmentConfig, ModelConfig, TrainConfig
 from ser_jax.errors import UserError
 from ser_jax.models import make_model
-from ser_jax.state import get_learning_rate, init_state, make_optimizer
+from ser_jax.state import (
+    get_learning_rate,
+    init_state,
+    list_numbers,
+    make_optimizer,
+    make_schedule,
+)
 
 MODEL = make_model(ModelConfig(name="lstm", hidden=4, dense=()), 3)
 
@@ -123,6 +129,45 @@ def test_schedule_follows_the_steps_of_the_optimiser():
     np.testing.assert_allclose(
         rates, [1 / 2, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0, 0], atol=1e-6
     )
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.25])
+def test_cosine_schedule_is_optaxs(warmup):
+    train = TrainConfig(schedule="cosine", warmup=warmup)
+    schedule, n_warm = make_schedule(train, 16), round(16 * warmup)
+    expected = optax.cosine_decay_schedule(1.0, 16 - n_warm)
+    for step in range(18):
+        rate = (step + 1) / n_warm if step < n_warm else expected(step - n_warm)
+        np.testing.assert_allclose(schedule(step), rate, atol=1e-6)
+
+
+def test_numbers_are_there_for_what_is_switched_on_alone():
+    assert list_numbers(TrainConfig(), AugmentConfig(time_mask_frames=9)) == {}
+    train = TrainConfig(mixup=0.3, average_decay=0.9)
+    augment = AugmentConfig(band_masks=2, band_mask_bands=7, time_warp=0.2)
+    found = {name: x.tolist() for name, x in list_numbers(train, augment).items()}
+    expected = {"mixup": 0.3, "average_decay": 0.9, "band_mask_bands": [7, 7], "time_warp": 0.2}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
+
+
+def test_averages_begin_as_the_network_in_memory_of_their_own_and_are_saved(tmp_path):
+    numbers = {"average_decay": np.float32(0.5)}
+    tx = make_optimizer(TrainConfig())
+    state = init_state(
+        MODEL, tx, seed=0, n_frames=4, n_features=2, dropout=0.0, numbers=numbers
+    )  # fmt: skip
+    for average, own in zip(
+        jax.tree.leaves(state.average["params"]), jax.tree.leaves(state.params), strict=True
+    ):
+        np.testing.assert_array_equal(average, own)
+        assert average is not own
+    moved = state.replace(average=jax.tree.map(lambda x: x + 1, state.average))  # type: ignore
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, moved, {}, best_epoch=1)
+    loaded = checkpoints.load_state(1, state)
+    checkpoints.close()
+    jax.tree.map(np.testing.assert_array_equal, loaded.variables, moved.variables)
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, state.params)
 
 
 def test_decay_without_adam_is_refused():

@@ -24,7 +24,7 @@ from ser_jax.checkpoint import Checkpoints
 from ser_jax.config import Config, override
 from ser_jax.report.events import load_events
 from ser_jax.run_dir import load_config
-from ser_jax.state import init_state
+from ser_jax.state import init_state, list_numbers
 
 KEYS: dict[str, Any] = {
     "data.corpus": "synthetic", "data.synthetic_actors": 4, "data.synthetic_clips": 16,
@@ -110,12 +110,18 @@ def plain(state: Any) -> Any:
 
 def make_template(config: Config, n_frames: int = 16) -> Any:
     """Shapes and types of the state of a tiny run."""
-    model, tx, _ = build(config.model, config.train, 8)
+    model, tx, _ = build(config.model, config.train, 8, n_steps=1)
     n_features = config.features.n_mfcc
     dropout = config.model.dropout
     return jax.eval_shape(
         lambda: init_state(
-            model, tx, seed=0, n_frames=n_frames, n_features=n_features, dropout=dropout
+            model,
+            tx,
+            seed=0,
+            n_frames=n_frames,
+            n_features=n_features,
+            dropout=dropout,
+            numbers=list_numbers(config.train, config.augment),
         )
     )
 

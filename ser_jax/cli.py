@@ -161,7 +161,7 @@ def _ablate(command: Command) -> None:
         return
     results = ablate(command.config, command=command.line)
     print_comparison(results["cells"])
-    print(f"{command.config.out}: report.html, report.md, CSV, results.json, figures, cells")
+    print(f"{command.config.out}: report.html, report.md, results.json, tables, figures, cells")
 
 
 def _pretrain(command: Command) -> None:

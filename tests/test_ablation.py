@@ -123,7 +123,8 @@ def test_a_grid_writes_its_results_tables_and_figures(finished):
     assert json.loads((out / "results.json").read_text()) == results
     names = {path.name for path in out.iterdir()}
     assert names == {
-        "cells", "figures", "manifest.json", "results.json", "results.csv", "results.md",
+        "cells", "figures", "tables", "manifest.json", "results.json", "results.csv",
+        "results.md", "report.html", "report.md",
     }  # fmt: skip
     assert len(results["labels"]) == 8
     assert "study" not in results  # the published figures are of other recordings

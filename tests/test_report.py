@@ -360,6 +360,7 @@ def ablation_dir(tmp_path):
     for seed in (0, 1):
         cell_dir = tmp_path / "cells" / tables.make_cell_name("cnn", "study", 1, seed)
         cell_dir.mkdir(parents=True)
+        (cell_dir / "metrics.json").write_text("{}")
         write_log(cell_dir, 3 + seed)
     study = {"cnn": {"accuracy": 0.35, "weighted_f1": 0.3}}
     results = {"cells": cells, "labels": LABELS, "study": study}
@@ -368,13 +369,19 @@ def ablation_dir(tmp_path):
 
 
 def test_an_ablations_tables_and_figures_are_made_from_its_results(ablation_dir):
-    written = {path.name for path in rebuild(ablation_dir)}
-    assert written == {
-        "results.md", "results.csv", "comparison-study.png", "comparison-emobox6.png",
-        "confusion-cnn-study.png", "confusion-lstm-study.png", "confusion-cnn-emobox6.png",
-        "loss-study.png", "accuracy-study.png",
+    written = {str(path.relative_to(ablation_dir)) for path in rebuild(ablation_dir)}
+    drawn = {
+        "systems", "comparison-study", "comparison-emobox6", "confusion-cnn-study",
+        "confusion-lstm-study", "confusion-cnn-emobox6", "confusion-lstm-emobox6", "loss-study",
+        "accuracy-study", "curves-cnn-study",
     }  # fmt: skip
-    assert all(is_png(path) for path in (ablation_dir / "figures").iterdir())
+    tables = {"table_1", "claims", "augmentation", "leakage", "cost", "groups"}
+    assert written == {
+        "results.md", "results.csv", "report.md", "report.html",
+        *(f"tables/{name}.csv" for name in tables),
+        *(f"figures/{name}.{form}" for name in drawn for form in ("png", "svg")),
+    }  # fmt: skip
+    assert all(is_png(path) for path in (ablation_dir / "figures").glob("*.png"))
     text = (ablation_dir / "results.md").read_text()
     assert "incomplete: 5 of 6 runs done, 1 missing; 0 of 1 seeds count" in text
 

@@ -130,7 +130,7 @@ def make_table_1(material: Material) -> tuple[Section, Records]:
         lines.append(line)
     starred = any(score.over == "speakers" for score in material.scores.values())
     note = "Mean over seeds [95 % interval over seeds]; n: seeds, test clips of one. "
-    note += "`table_1.csv` has unweighted average recall (UAR) too."
+    note += "`tables/table_1.csv` has unweighted average recall (UAR) too."
     note += " *: one seed; its interval is over speakers, by bootstrap." * starred
     blocks: list[Block] = [
         Prose(

@@ -80,7 +80,7 @@ def make_forest(
     )  # fmt: skip
     axis = (
         '<li class="axis" aria-hidden="true"><span class="name">accuracy, %</span>'
-        f'<svg class="track" width="100%" height="16">{ticks}</svg>'
+        f'<svg class="track" width="100%" height="16" aria-hidden="true">{ticks}</svg>'
         '<span class="figures"></span></li>'
     )
     return f'<ul class="key">{keys}</ul><ol class="forest">{axis}{lines}{axis}</ol>'

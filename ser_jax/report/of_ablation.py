@@ -24,7 +24,7 @@ _STUDY = "Comparative Analysis of Deep Learning Architectures for Emotion Classi
 
 
 def write_ablation_report(folder: str | Path) -> list[Path]:
-    """Write report.html, report.md, results.md, CSV files and figures/ from an ablation's files.
+    """Write report.html, report.md, tables/, figures/, results.md and .csv from an ablation's files.
 
     Beside "cells", results.json may hold "labels", the names of the classes, "study", published
     figures by system, "config", "command", "git" and "versions". Clips, curves and a spectrogram
@@ -41,12 +41,15 @@ def write_ablation_report(folder: str | Path) -> list[Path]:
         check(len(results["cells"]) > 0, f"{path}: holds no cells; {_REMEDY}")
         rows = tables.summarise(results["cells"])
         texts = {"results.md": tables.to_markdown(rows), "results.csv": tables.to_csv(rows)}
-        report, drawn = make_report(gather(load_evidence(folder, results)))
+        evidence = load_evidence(folder, results)
+    report, drawn = make_report(gather(evidence))
     written = []
     for name, draw in drawn.items():
         written += save_both(draw(), folder / "figures", name)
     texts["report.md"] = document.to_markdown(report)
-    texts |= {f"{name}.csv": document.to_csv(found) for name, found in report.records.items()}
+    texts |= {
+        f"tables/{name}.csv": document.to_csv(found) for name, found in report.records.items()
+    }
     texts[REPORT_FILE] = _to_page(report, folder / "figures")
     for name, text in texts.items():
         write_atomic(folder / name, text)

@@ -11,7 +11,7 @@ from ser_jax.errors import UserError
 from ser_jax.report import curves, drawings, figures
 from ser_jax.report.contrasts import Term, compute_contrast
 from ser_jax.report.document import Block, Gallery, Picture, Prose, Section, Table
-from ser_jax.report.evidence import ATTRIBUTES, Row
+from ser_jax.report.evidence import Row
 from ser_jax.report.material import Material, describe_seeds, label
 from ser_jax.report.of_run import SPECTROGRAM_FILE, draw_kept_spectrogram
 from ser_jax.report.tables import make_cell_name, make_slug, summarise
@@ -161,14 +161,14 @@ def make_groups(material: Material) -> tuple[Section, Plates, Records]:
 
 
 def _find_values(material: Material, protocol: str, column: str) -> tuple[str, ...]:
-    assert column in ATTRIBUTES
     found: set[str] = set()
     for row in material.evidence.rows.values():
         if row.protocol == protocol:
             for clips in row.clips.values():
                 found |= set(np.unique(clips.columns[column]).tolist())
     found.discard("")
-    return _WORDS[column] if found == set(_WORDS.get(column, ())) else tuple(sorted(found))
+    words = _WORDS.get(column, ())
+    return words if found == set(words) and words else tuple(sorted(found))
 
 
 def _compute_share(

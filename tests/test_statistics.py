@@ -1,0 +1,106 @@
+"""Intervals, tests and corrections equal SciPy's; speakers are drawn, not clips."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ser_jax.metrics import compute_metrics
+from ser_jax.report import statistics
+
+RNG = np.random.default_rng(0)
+VALUES = [RNG.normal(0.03, 0.05, n).tolist() for n in (2, 3, 5, 9)]
+
+
+@pytest.mark.parametrize("values", VALUES)
+def test_interval_and_p_over_seeds_are_scipys(values):
+    other = RNG.normal(0.5, 0.1, len(values))
+    reference = stats.ttest_rel(other + values, other)
+    low, high = reference.confidence_interval(0.95)
+    interval = statistics.compute_seed_interval(values)
+    assert interval == pytest.approx((low, high), abs=1e-12)
+    assert statistics.compute_t_p(values) == pytest.approx(reference.pvalue, abs=1e-12)
+
+
+@pytest.mark.parametrize("values", VALUES)
+def test_sign_flips_are_scipys_exact_test(values):
+    reference = stats.permutation_test(
+        (values,), np.mean, permutation_type="samples", n_resamples=np.inf
+    )
+    assert statistics.compute_flip_p(values) == pytest.approx(reference.pvalue, abs=1e-12)
+
+
+def test_a_single_seed_has_no_test_over_seeds():
+    found = [f([0.1]) for f in (statistics.compute_seed_interval, statistics.compute_t_p,
+                                statistics.compute_flip_p, statistics.compute_effect_size)]  # fmt: skip
+    assert found == [None] * 4
+
+
+def test_seeds_that_agree_to_the_last_digit_need_no_warning():
+    assert statistics.compute_t_p([0.0, 0.0, 0.0]) == 1.0
+    assert statistics.compute_t_p([0.1, 0.1]) == 0.0
+
+
+def test_holms_correction_is_that_of_rs_p_adjust():
+    found = statistics.correct_by_holm([0.01, 0.04, 0.03, 0.005, 0.9])
+    assert found == pytest.approx([0.04, 0.09, 0.09, 0.025, 0.9])
+    assert statistics.correct_by_holm([]) == []
+
+
+def test_the_bootstrap_of_a_difference_is_scipys_over_speakers():
+    n_A = RNG.integers(5, 15, 24)
+    hit_A = RNG.binomial(n_A, RNG.uniform(0.3, 0.7, 24))
+    other_A = RNG.binomial(n_A, 0.4)
+    weight_DA = statistics.draw_speakers(24)
+    shares = [
+        statistics.compute_shares(hits[None], n_A[None], weight_DA) for hits in (hit_A, other_A)
+    ]
+    summary = statistics.summarise_draws(shares[0] - shares[1])
+    assert summary is not None
+
+    def compute_difference(hits, others, counts, axis):
+        return (hits.sum(axis) - others.sum(axis)) / counts.sum(axis)
+
+    reference = stats.bootstrap(
+        (hit_A, other_A, n_A), compute_difference, paired=True, method="percentile",
+        n_resamples=20_000, rng=np.random.default_rng(1),
+    )  # fmt: skip
+    assert summary[0] == pytest.approx(tuple(reference.confidence_interval), abs=0.008)
+    tail = (reference.bootstrap_distribution <= 0).mean()
+    assert summary[1] == pytest.approx(2 * min(tail, 1 - tail), abs=0.02)
+
+
+def test_speakers_that_differ_make_the_interval_wider_than_their_clips_do():
+    n_A = np.full(24, 60)
+    hit_A = np.where(np.arange(24) % 2, 54, 12)  # everyone is either easy or hard
+    shares_D = statistics.compute_shares(hit_A[None], n_A[None], statistics.draw_speakers(24))
+    (low, high), _ = statistics.summarise_draws(shares_D) or ((0, 0), 0)
+    by_clip = stats.binomtest(int(hit_A.sum()), int(n_A.sum())).proportion_ci()
+    assert high - low > 3 * (by_clip.high - by_clip.low)
+
+
+def test_a_draw_without_clips_of_a_group_is_left_out():
+    values_D = np.concatenate([np.full(50, np.nan), np.linspace(-0.1, 0.3, 1000)])
+    interval, p = statistics.summarise_draws(values_D) or ((0, 0), 0)
+    assert interval == pytest.approx((-0.09, 0.29), abs=1e-3)
+    assert p == pytest.approx(0.5, abs=0.01)
+    assert statistics.summarise_draws(np.full(10_000, np.nan)) is None
+
+
+def test_figures_of_many_matrices_at_once_are_those_of_each():
+    confusion_SCC = RNG.integers(0, 9, (5, 8, 8))
+    confusion_SCC[0, 3] = 0  # a class that does not occur
+    confusion_SCC[1, :, 2] = 0  # one that is never predicted
+    for name in ("accuracy", "weighted_f1", "uar"):
+        expected = [compute_metrics(matrix)[name] for matrix in confusion_SCC]
+        found = statistics.compute_figure(name, confusion_SCC.astype(float))
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_the_interval_of_a_figure_over_speakers_holds_its_own_value():
+    confusion_SACC = RNG.integers(0, 3, (1, 24, 8, 8)).astype(float)
+    for name in ("accuracy", "weighted_f1", "uar"):
+        value = float(statistics.compute_figure(name, confusion_SACC.sum((0, 1))))
+        interval = statistics.bootstrap_figure(name, confusion_SACC)
+        assert interval is not None
+        assert interval.low < value < interval.high
+    assert statistics.bootstrap_figure("accuracy", confusion_SACC[:, :1]) is None

@@ -78,7 +78,8 @@ def test_masks_are_as_wide_and_lie_as_far_as_uniform_draws_would():
 
 def test_no_mask_is_wider_than_the_clip():
     ones_B1 = jnp.ones((200, 1), jnp.int32)
-    masked_BS = draw_masks(KEY, 0 * ones_B1, 3 * ones_B1, jnp.array([50.0]), 8)
+    draw = jax.jit(draw_masks, static_argnums=4)
+    masked_BS = draw(KEY, 0 * ones_B1, 3 * ones_B1, jnp.array([50.0]), 8)
     assert np.asarray(masked_BS).sum(axis=1).max() == 3
     assert not np.asarray(masked_BS)[:, 3:].any()
 
@@ -208,6 +209,7 @@ def test_what_stands_in_rows_that_fill_up_never_shows():
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 5.0])
 def test_shares_have_the_moments_of_the_beta_distribution(alpha):
-    share_B = np.asarray(draw_mix(KEY, jnp.float32(alpha), jnp.ones(20_000)).share_B)
+    draw: Any = jax.jit(draw_mix)
+    share_B = np.asarray(draw(KEY, jnp.float32(alpha), jnp.ones(20_000)).share_B)
     np.testing.assert_allclose(share_B.mean(), 0.5, atol=0.01)
     np.testing.assert_allclose(share_B.var(), 1 / (4 * (2 * alpha + 1)), rtol=0.04)

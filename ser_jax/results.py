@@ -21,7 +21,7 @@ from ser_jax.errors import check
 from ser_jax.features import Normaliser, compute_log_mel
 from ser_jax.files import write_atomic
 from ser_jax.metrics import compute_report
-from ser_jax.report.evidence import PREDICTIONS_FILE
+from ser_jax.report.clips import PREDICTIONS_FILE
 from ser_jax.splits import Split
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "scikit-learn")

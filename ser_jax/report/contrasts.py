@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ser_jax.report.evidence import Clips, Evidence, Row, find_full, join
+from ser_jax.report.clips import Clips, join
+from ser_jax.report.evidence import Evidence, Row, find_full
 from ser_jax.report.statistics import (
     Interval,
     compute_effect_size,
@@ -51,6 +52,7 @@ class Contrast(NamedTuple):
       n: clips, all seeds together, of the first share's system.
       folds: counted, where they are not all ("folds 1, 2 of 6").
       lack: why there is no contrast ("" where there is one).
+      is_share: whether it is a difference of shares, told in points.
     """
 
     effect: float = float("nan")
@@ -65,6 +67,7 @@ class Contrast(NamedTuple):
     n: int = 0
     folds: str = ""
     lack: str = ""
+    is_share: bool = True
 
     @property
     def p(self) -> float | None:
@@ -104,7 +107,7 @@ def compute_contrast(
     pairs = list(zip(terms, shares, strict=True))
     effect = constant + sum(term.weight * float(share_S.mean()) for term, share_S in pairs)
     seeds = [sorted({seed for seed, _ in keys[row.protocol]}) for row in rows]
-    value_S: np.ndarray = np.empty(0)
+    value_S: Any = np.empty(0)
     if all(found == seeds[0] for found in seeds):
         value_S = constant + sum(term.weight * share_S for term, share_S in pairs)
     resample = resample and _know_speakers(clips, speakers)

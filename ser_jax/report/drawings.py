@@ -33,7 +33,11 @@ def save_both(figure: Figure, folder: Path, name: str) -> list[Path]:
 
     written = []
     with matplotlib.rc_context({"svg.hashsalt": "ser_jax", "svg.fonttype": "path"}):
-        for form, options in (("png", {"dpi": 150}), ("svg", {"metadata": {"Date": None}})):
+        forms: dict[str, dict[str, Any]] = {
+            "png": {"dpi": 150},
+            "svg": {"metadata": {"Date": None}},
+        }
+        for form, options in forms.items():
             image = io.BytesIO()
             figure.savefig(image, format=form, **options)
             written.append(folder / f"{name}.{form}")

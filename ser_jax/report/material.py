@@ -1,17 +1,18 @@
-"""All that the chapters of a report draw on, computed once, and how figures are written in words."""
+"""All that the chapters of a report draw on, computed once; how figures are written in words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ser_jax.report.claims import Finding, judge_all
+from ser_jax.report.claims import judge_all
 from ser_jax.report.contrasts import Contrast
 from ser_jax.report.drawings import Mark
 from ser_jax.report.evidence import Evidence
 from ser_jax.report.roles import Roles, find_roles
 from ser_jax.report.scores import Score, compute_scores
 from ser_jax.report.statistics import Interval
+from ser_jax.report.verdicts import Finding
 
 SHARED = "study"
 """The protocol under which speakers of the test are heard in training."""
@@ -90,16 +91,18 @@ def format_count(score: Score) -> str:
     return f"{seeds}{starred}\n{score.n:,} clips{folds}"
 
 
-def format_points(value: float) -> str:
-    """A difference of shares, in percentage points."""
-    return f"{100 * value:+.1f}".replace("-", "\u2212")
+def format_points(value: float, *, is_share: bool = True) -> str:
+    """A difference of shares in percentage points; of anything else as it is."""
+    text = f"{100 * value:+.1f}" if is_share else f"{value:+.3f}"
+    return text.replace("-", "\u2212")
 
 
-def format_range(interval: Interval | None) -> str:
-    """`[+1.0, +11.2]`, in percentage points."""
+def format_range(interval: Interval | None, *, is_share: bool = True) -> str:
+    """`[+1.0, +11.2]`, in the same way."""
     if interval is None:
         return ""
-    return f"[{format_points(interval.low)}, {format_points(interval.high)}]"
+    low, high = (format_points(end, is_share=is_share) for end in interval)
+    return f"[{low}, {high}]"
 
 
 def format_p(p: float | None) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ser_jax.errors import check
 from ser_jax.files import write_atomic
-from ser_jax.report import chapters, document, plates, record, tables
+from ser_jax.report import chapters, claim_chapters, document, plates, record, summary, tables
 from ser_jax.report.drawings import save_both
 from ser_jax.report.evidence import load_evidence
 from ser_jax.report.inputs import blaming, load_json
@@ -24,7 +24,7 @@ _STUDY = "Comparative Analysis of Deep Learning Architectures for Emotion Classi
 
 
 def write_ablation_report(folder: str | Path) -> list[Path]:
-    """Write report.html, report.md, tables/, figures/, results.md and .csv from an ablation's files.
+    """Write report.html, report.md, tables/ and figures/ from an ablation's files.
 
     Beside "cells", results.json may hold "labels", the names of the classes, "study", published
     figures by system, "config", "command", "git" and "versions". Clips, curves and a spectrogram
@@ -62,8 +62,8 @@ def make_report(material: Material) -> tuple[document.Document, plates.Plates]:
     evidence = material.evidence
     leakage = chapters.compute_leakage(material)
     table_1, score_records = chapters.make_table_1(material)
-    claims, claim_records = chapters.make_claims(material)
-    augmentation, variant_records = chapters.make_augmentation(material)
+    claims, claim_records = claim_chapters.make_claims(material)
+    augmentation, variant_records = claim_chapters.make_augmentation(material)
     leaks, leak_records = chapters.make_leakage(material, leakage)
     cost, cost_records = chapters.make_cost(material)
     spectrogram, first = plates.make_spectrogram(material)
@@ -71,7 +71,7 @@ def make_report(material: Material) -> tuple[document.Document, plates.Plates]:
     confusions, third = plates.make_confusions(material)
     groups, fourth, group_records = plates.make_groups(material)
     sections = [
-        chapters.make_overview(material), table_1, claims, augmentation, leaks, groups, curves,
+        summary.make_overview(material), table_1, claims, augmentation, leaks, groups, curves,
         confusions, *spectrogram, cost, record.make_missing(material),
         record.make_record(material),
     ]  # fmt: skip
@@ -84,9 +84,9 @@ def make_report(material: Material) -> tuple[document.Document, plates.Plates]:
         f"What holds of \u201c{_STUDY}\u201d: {len(evidence.systems)} systems on "
         f"{evidence.n_done:,} runs, under {what}, with intervals."
     )
-    summary = chapters.make_summary(material, leakage)
+    first_words = summary.make_summary(material, leakage)
     drawn = plates.make_overviews(material) | first | second | third | fourth
-    return document.Document(_TITLE, subtitle, summary, sections, records), drawn
+    return document.Document(_TITLE, subtitle, first_words, sections, records), drawn
 
 
 def _to_page(report: document.Document, folder: Path) -> str:

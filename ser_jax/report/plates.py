@@ -34,7 +34,7 @@ def make_spectrogram(material: Material) -> tuple[list[Section], Plates]:
             if not (run_dir / SPECTROGRAM_FILE).exists():
                 continue
             try:
-                figure = draw_kept_spectrogram(run_dir)
+                draw_kept_spectrogram(run_dir)
             except UserError as error:
                 material.evidence.problems.append(str(error))
                 continue
@@ -42,7 +42,7 @@ def make_spectrogram(material: Material) -> tuple[list[Section], Plates]:
             said = "The study's figure 1: what the networks hear of one clip."
             picture = Picture("spectrogram", alt, said, raster=True)
             return [Section("spectrogram", "Mel spectrogram", [picture])], {
-                "spectrogram": lambda: figure
+                "spectrogram": _bind(draw_kept_spectrogram, run_dir)
             }
     return [], {}
 
@@ -135,8 +135,9 @@ def make_groups(material: Material) -> tuple[Section, Plates, Records]:
             names = _find_values(material, protocol, column)
             pairs = []
             for system in material.ranking if len(names) == 2 else ():
-                shares = [_compute_share(material, system, protocol, column, v) for v in names]
-                if None in shares:
+                found = [_compute_share(material, system, protocol, column, v) for v in names]
+                shares = [share for share in found if share is not None]
+                if len(shares) < 2:
                     continue
                 pairs.append(drawings.Pair(system, *shares))
                 records += [

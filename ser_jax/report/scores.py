@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ser_jax.report.clips import join
 from ser_jax.report.contrasts import describe_folds
 from ser_jax.report.drawings import Mark
-from ser_jax.report.evidence import Evidence, Row, join
+from ser_jax.report.evidence import Evidence, Row
 from ser_jax.report.statistics import bootstrap_figure, compute_figure, compute_seed_interval
 from ser_jax.report.tables import FIGURES
 

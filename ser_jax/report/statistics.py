@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,7 +46,8 @@ def compute_t_p(values_S: Sequence[float]) -> float | None:
         return None
     if np.ptp(values_S) == 0:  # scipy warns, and gives NaN or 0
         return 1.0 if values_S[0] == 0 else 0.0
-    return float(stats.ttest_1samp(values_S, 0.0).pvalue)
+    result: Any = stats.ttest_1samp(values_S, 0.0)
+    return float(result.pvalue)
 
 
 def compute_flip_p(values_S: Sequence[float]) -> float | None:

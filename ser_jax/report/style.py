@@ -6,8 +6,8 @@ CSS = """
 --serif:"Iowan Old Style","Palatino Linotype",Palatino,"Book Antiqua",Georgia,serif;
 --sans:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif;
 --mono:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;color-scheme:light dark}
-@media (prefers-color-scheme:dark){:root{--paper:#14181d;--card:#1b2027;--ink:#e7e9ec;--soft:#a3acb8;
---line:#323a45;--grid:#272e37;--p0:#5cb3e6;--p1:#f08a4b;--p2:#3fc79a;--p3:#dd8fc6;--holds:#5fce96;
+@media (prefers-color-scheme:dark){:root{--paper:#14181d;--card:#1b2027;--ink:#e7e9ec;
+--soft:#a3acb8;--line:#323a45;--grid:#272e37;--p0:#5cb3e6;--p1:#f08a4b;--p2:#3fc79a;--p3:#dd8fc6;--holds:#5fce96;
 --fails:#ff8a80;--open:#aab3bf}figure img:not(.raster){filter:invert(.9) hue-rotate(180deg)}}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%;scroll-behavior:smooth}
@@ -29,7 +29,8 @@ code{font:.92em var(--mono)}
 section{margin:0 0 3rem}
 nav h2{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 nav ol{list-style:none;display:flex;flex-wrap:wrap;gap:.3rem 1.1rem;margin:0 0 1.6rem;
-padding:.7rem 0;border-top:1px solid var(--line);border-bottom:1px solid var(--line);font-size:.9rem}
+padding:.7rem 0;border-top:1px solid var(--line);border-bottom:1px solid var(--line);
+font-size:.9rem}
 nav a{text-decoration:none}nav a:hover{text-decoration:underline}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(10rem,1fr));gap:.8rem;
 margin:0 0 1.4rem}
@@ -71,8 +72,8 @@ border-radius:10px;padding:.9rem 1rem}
 .verdicts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,19rem),1fr));
 gap:.8rem 1.6rem}
 .verdict{font-size:.88rem;min-width:0}
-.verdict h4{margin:0 0 .35rem;font:500 .86rem var(--sans);display:flex;justify-content:space-between;
-align-items:center;gap:.6rem}
+.verdict h4{margin:0 0 .35rem;font:500 .86rem var(--sans);display:flex;gap:.6rem;
+justify-content:space-between;align-items:center}
 .verdict p{margin:.25rem 0 0;color:var(--soft);line-height:1.4}
 .verdict p.effect{color:var(--ink)}
 .pill{display:inline-block;border-radius:99px;padding:.05rem .6rem;font-size:.82rem;font-weight:600;

@@ -46,7 +46,8 @@ def make_claims(material: Material) -> tuple[Section, Records]:
             ]  # fmt: skip
         inner = f'<div class="verdicts">{"".join(cells)}</div>'
         cards.append(f"<li><h3>{to_inline(text)}</h3>{inner}</li>")
-    head = ["Claim", "Protocol", "Verdict", "Weakest difference", "Effect (points)", "95 % over seeds",
+    head = ["Claim", "Protocol", "Verdict", "Weakest difference", "Effect (points)",
+            "95 % over seeds",
             "95 % over speakers", "p", "p (Holm)", "d_z", "n", "Note"]  # fmt: skip
     table = Table(head, lines, text_columns=(0, 1, 2, 3, 11))
     how = (
@@ -82,7 +83,8 @@ def _make_cells(finding: Finding) -> list[str]:
     return [
         finding.weakest.name, format_points(c.effect, is_share=c.is_share),
         format_range(c.over_seeds, is_share=c.is_share),
-        format_range(c.over_speakers, is_share=c.is_share), format_p(finding.p), format_p(finding.p_holm), size,
+        format_range(c.over_speakers, is_share=c.is_share), format_p(finding.p),
+        format_p(finding.p_holm), size,
         _count(c), finding.reason,
     ]  # fmt: skip
 
@@ -99,7 +101,7 @@ def _make_card(finding: Finding, protocol: str, reach: float) -> str:
     head = (
         f"<h4><span>{to_inline(f'`{protocol}`')}</span>{make_pill(finding.verdict, weak=weak)}</h4>"
     )
-    note = f"<p>{to_inline(_capitalise(finding.reason))}</p>" if finding.reason else ""
+    note = f"<p>{to_inline(finding.reason)}</p>" if finding.reason else ""
     if finding.weakest is None:
         return f'<div class="verdict">{head}{note}</div>'
     name, c = finding.weakest
@@ -127,10 +129,6 @@ def _make_card(finding: Finding, protocol: str, reach: float) -> str:
 def _with_sign(p: float | None) -> str:
     text = format_p(p)
     return text if text.startswith("<") else f"= {text}"
-
-
-def _capitalise(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def make_augmentation(material: Material) -> tuple[Section, Records]:

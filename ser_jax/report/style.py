@@ -122,10 +122,11 @@ header,nav,main{padding:0 1rem}
 tbody th{white-space:normal;max-width:7.5rem;font-size:.95em;line-height:1.25}}
 @media print{:root{--paper:#fff;--card:#fff;--ink:#000;--soft:#444;--line:#bbb;--grid:#e4e4e4;
 --p0:#0072b2;--p1:#c64f00;--p2:#00805c;--p3:#a3478a;--holds:#17724a;--fails:#b3261e;--open:#555}
-@page{margin:15mm}body{font-size:9.5pt;print-color-adjust:exact;-webkit-print-color-adjust:exact}
+@page{margin:15mm}html{font-size:75%}body{font-size:9.5pt;print-color-adjust:exact;-webkit-print-color-adjust:exact}
 header,nav,main{max-width:none;padding:0}nav a{color:inherit}
 section{margin-bottom:1.2rem}h2,h3,.caption{break-after:avoid}
-.scroll,.box{overflow:visible}table{font-size:7pt}th,td{padding:.15rem .3rem;white-space:normal}
+.scroll,.box{overflow:visible}table{font-size:7pt}thead th{font-size:6.5pt}
+th,td{padding:.15rem .3rem;white-space:normal}td.number{white-space:nowrap}
 tbody th{position:static}tr,.claims>li,.tile,.forest li,figure{break-inside:avoid}
 .gallery{grid-template-columns:1fr 1fr}figure img:not(.raster){filter:none}
 pre{white-space:pre-wrap}details pre{max-height:none}}

@@ -54,7 +54,9 @@ def make_summary(material: Material, leakage: dict[str, list[tuple[str, Contrast
     instead = Table(
         ("", "", ""), [(t.label, t.value, t.note) for t in tiles], text_columns=(0, 1, 2)
     )
-    return [Drawn(make_tiles(tiles), [instead]), Items(lines), *missing]
+    weak = [Prose("† Does not survive Holm's correction over all claims.", "note")]
+    weak = weak if any("†" in line for line in lines) else []
+    return [Drawn(make_tiles(tiles), [instead]), Items(lines), *weak, *missing]
 
 
 def _find_best(material: Material, protocol: str) -> str | None:

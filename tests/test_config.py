@@ -53,6 +53,7 @@ def test_defaults_are_the_studys_protocol():
         (DataConfig, "synthetic_actors", 25),
         (DataConfig, "synthetic_clips", 61),
         (DataConfig, "workers", 0),
+        (AugmentConfig, "workers", 0),
         (FeaturesConfig, "n_fft", 8),
         (FeaturesConfig, "hop_length", 0),
         (FeaturesConfig, "n_mfcc", 129),

@@ -237,6 +237,8 @@ class AugmentConfig:
     means something with features.kind=logmel; 0: no."""
 
     def __post_init__(self) -> None:
+        if self.workers is not None:
+            check_min("augment", self, 1, "workers")
         check(0 <= self.p <= 1, f"augment.p={self.p}: must lie between 0 and 1")
         check_min("augment", self, 0, "noise_min")
         check(
@@ -268,5 +270,3 @@ class AugmentConfig:
     def list_on_features(self) -> list[str]:
         """The keys that switch on an augmentation of features, and do."""
         return [name for name in FEATURE_SWITCHES if getattr(self, name)]
-        if self.workers is not None:
-            check_min("augment", self, 1, "workers")

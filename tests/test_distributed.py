@@ -72,9 +72,9 @@ def train_and_record(path: Path, *argv: str) -> int:
 
     read_clips, read = builder.read_clips, []
 
-    def record(folder: Path, rows: Any = None) -> list[Any]:
+    def record(folder: Path, rows: Any = None, **named: Any) -> list[Any]:
         read.append(rows)
-        return read_clips(folder, rows)
+        return read_clips(folder, rows, **named)
 
     builder.read_clips = record
     status = run_command(*argv) if "1" in path.name else train_without_figures(*argv)

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import sys
+import time
 import traceback
 import warnings
 from pathlib import Path
@@ -21,6 +22,10 @@ import numpy as np
 from ser_jax.errors import UserError
 from ser_jax.files import saving
 from ser_jax.state import TrainState
+
+
+_CLEAR_TRIES = 10
+"""How often what a failed save has left is deleted, a tenth of a second apart, until it is gone."""
 
 
 class Checkpoints:
@@ -67,6 +72,8 @@ class Checkpoints:
             state=ocp.args.StandardSave(_list_saved(state)), facts=ocp.args.JsonSave(facts)
         )
         with saving(self.folder):
+            # A save that failed before in this process may have had threads that outlived it.
+            self._clear_unfinished()
             try:
                 self._manager.save(epoch, args=arguments, force=True)
                 self._manager.wait_until_finished()
@@ -85,9 +92,18 @@ class Checkpoints:
                     self._manager.delete(old)
 
     def _clear_unfinished(self) -> None:
-        """Delete what a save that was killed or that failed has left beside its place."""
-        for left in self.folder.glob("*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(left, ignore_errors=True)
+        """Delete what a save that was killed or that failed has left beside its place.
+
+        Threads of a save that failed may go on writing for a moment, so that a folder is not empty
+        any more when it is to be removed: it is tried again.
+        """
+        for _ in range(_CLEAR_TRIES):
+            lefts = list(self.folder.glob("*.orbax-checkpoint-tmp*"))
+            for left in lefts:
+                shutil.rmtree(left, ignore_errors=True)
+            if not any(left.exists() for left in lefts):
+                return
+            time.sleep(0.1)
 
     def latest_epoch(self) -> int | None:
         """The last epoch saved; None before the first."""

@@ -53,8 +53,9 @@ class Place(NamedTuple):
 def initialize(parallel: ParallelConfig, *, start_s: float = START_S) -> Processes:
     """Meet the other processes and join their devices; nothing to do for one process.
 
-    Once per program, before anything is computed: a second call returns what the first did. From
-    here on the program ends with one line and status `watch.DIED` when another process dies.
+    Once per program, before anything is computed: a second call returns what the first did, once it
+    has found the same settings good. From here on the program ends with one line and status
+    `watch.DIED` when another process dies.
 
     Args:
       parallel: coordinator, num_processes, process_id, heartbeat_s.
@@ -62,12 +63,14 @@ def initialize(parallel: ParallelConfig, *, start_s: float = START_S) -> Process
 
     Raises:
       UserError: settings that do not fit together, or a process that is not there.
-      RuntimeError: something was computed before.
+      RuntimeError: something was computed before, or by another number of processes.
     """
     global _processes, _watch
-    if _processes is not None:
-        return _processes
     place = find_place(parallel)
+    if _processes is not None:
+        if place is not None and place.count != _processes.count:
+            raise RuntimeError(f"initialize() has been called before, for {_processes.count}")
+        return _processes
     if place is None or place.count == 1:
         _processes = _ALONE
         return _processes

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from ser_jax.batching import Batch
 from ser_jax.config import ModelConfig, TrainConfig
-from ser_jax.models import Forms, make_model
+from ser_jax.models import RECURRENT, Forms, make_model
 from ser_jax.state import init_state, make_optimizer
 from ser_jax.step import train_step
 
@@ -30,7 +30,7 @@ def choose_forms(
       dtype: type of the computation.
       batch_size, n_frames, n_features: B, T and F of a batch.
     """
-    if not _has_cudnn() or model.name in ("cnn", "wav2vec2"):
+    if not _has_cudnn() or model.name not in RECURRENT:
         return Forms()
     # Neither dropout nor masks move the race.
     return _race_lstm(model.name, model.hidden, dtype, batch_size, n_frames, n_features)

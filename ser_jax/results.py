@@ -145,8 +145,8 @@ def _find_revision() -> str | None:
 
 
 def check_frames(config: Config, n_frames: int, n_features: int) -> None:
-    """Each convolution block halves both axes, and something must be left."""
-    if config.model.name in ("lstm", "wav2vec2"):
+    """Each convolution block of these two halves both axes, and something must be left."""
+    if config.model.name not in ("cnn", "cnn_lstm"):
         return
     least = 2 ** len(config.model.channels)
     check(

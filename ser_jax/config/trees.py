@@ -28,6 +28,8 @@ _LATER = {
     "train.balanced": False, "train.average_decay": 0.0, "augment.time_masks": 0,
     "augment.time_mask_frames": 20, "augment.band_masks": 0, "augment.band_mask_bands": 12,
     "augment.feature_shift_frames": 0, "augment.time_warp": 0.0, "augment.band_warp": 0.0,
+    "model.layers": 4, "model.kernel": 3, "model.scales": [16, 32, 64], "model.head_width": 32,
+    "model.patch": [16, 16],
 }  # fmt: skip
 
 

@@ -105,6 +105,9 @@ def _make_wav2vec2(
     )  # fmt: skip
 
 
+RECURRENT = ("lstm", "cnn_lstm", "blstm", "msdc_lstm")
+"""The networks with an LSTM, which has several forms."""
+
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "cnn": _make_cnn,
     "lstm": _make_lstm_network,

@@ -23,7 +23,6 @@ from ser_jax.errors import UserError
 from ser_jax.files import saving
 from ser_jax.state import TrainState
 
-
 _CLEAR_TRIES = 10
 """How often what a failed save has left is deleted, a tenth of a second apart, until it is gone."""
 

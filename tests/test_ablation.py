@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 from concurrent.futures.process import BrokenProcessPool
@@ -18,7 +19,7 @@ from ser_jax import ablation
 from ser_jax import run as run_module
 from ser_jax.ablation import ablate, launch, list_cells, with_shared
 from ser_jax.ablation import together as together_module
-from ser_jax.ablation.groups import choose_cells
+from ser_jax.ablation.groups import choose_cells, select_cells
 from ser_jax.ablation.processes import naming_dead_workers
 from ser_jax.arguments import parse
 from ser_jax.config import AblationConfig, override
@@ -500,9 +501,24 @@ def test_only_the_cells_that_a_pattern_names_are_run(tmp_path):
     assert ablate(make_together(out, **changes))["cells"][0] == results["cells"][0]
 
 
-def test_a_pattern_that_names_no_cell_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"only=c-\*: no cell is called so"):
-        ablate(make_together(tmp_path / "grid", only=("c-*",)))
+@pytest.mark.parametrize(
+    ("only", "expected"),
+    [
+        (("!b-*",), {("a", 0), ("a", 1)}),
+        (("*-1", "!b-*"), {("a", 1)}),
+        (("a-*", "b-*-0", "!*-1", "!a-*"), {("b", 0)}),
+    ],
+)
+def test_what_a_pattern_after_an_exclamation_mark_names_is_left_out(tmp_path, only, expected):
+    config = make_together(tmp_path, systems={"a": {}, "b": {}}, seeds=(0, 1), sweep={})
+    selected = select_cells(list_cells(config), only)
+    assert {(cell.system, cell.seed) for cell in selected} == expected
+
+
+@pytest.mark.parametrize("pattern", ["c-*", "!c-*"])
+def test_a_pattern_that_names_no_cell_is_refused(tmp_path, pattern):
+    with pytest.raises(UserError, match=re.escape(f"only={pattern}: no cell is called so")):
+        ablate(make_together(tmp_path / "grid", only=(pattern,)))
     assert not (tmp_path / "grid").exists()
 
 

@@ -10,7 +10,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ser_jax.audio import decode_flac, encode_flac, load_audio, load_int16
+from ser_jax.audio import decode_flac, encode_flac, find_sound, load_audio, load_int16
 from ser_jax.errors import UserError
 
 
@@ -167,3 +167,25 @@ def test_chunks_after_the_samples_do_not_look_truncated(tmp_path):
     soundfile.write(path, make_tone(8000, 16000), 16000)
     path.write_bytes(path.read_bytes() + b"LIST" + struct.pack("<I", 4) + b"INFO")
     assert len(load_audio(path, 16000)) == 8000
+
+
+def make_sound_between_silences(lead: int, length: int, trail: int) -> np.ndarray:
+    tone_N = 0.5 * np.sin(2 * np.pi * 440 * np.arange(length) / 16000)
+    quiet_N = 1e-3 * np.random.default_rng(0).standard_normal(lead + length + trail)
+    quiet_N[lead : lead + length] += tone_N
+    return np.rint(quiet_N * 32767).astype(np.int16)
+
+
+def test_sound_is_found_between_silences_to_within_a_frame_and_keeps_its_margin():
+    wave_N = make_sound_between_silences(8000, 16000, 12000)
+    sound = find_sound(wave_N, 16000, 35, 0.0)
+    assert abs(sound.start - 8000) <= 2048
+    assert abs(sound.stop - 24000) <= 2048
+    wider = find_sound(wave_N, 16000, 35, 0.1)
+    assert (sound.start - wider.start, wider.stop - sound.stop) == (1600, 1600)
+    assert find_sound(wave_N, 16000, 35, 9.0) == slice(0, len(wave_N))
+    assert find_sound(wave_N, 16000, 90, 0.0) == slice(0, len(wave_N))
+
+
+def test_a_clip_of_nothing_but_zeros_is_kept_whole():
+    assert find_sound(np.zeros(5000, np.int16), 16000, 35, 0.0) == slice(0, 5000)

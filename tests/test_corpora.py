@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from ser_jax.audio import load_int16
+from ser_jax.audio import find_sound, load_int16
 from ser_jax.config import DataConfig
 from ser_jax.corpora import download, load_corpus, prepare, sources, store, with_clip_length
 from ser_jax.corpora.names import EMOTIONS, parse_name
 from ser_jax.errors import UserError
+from tests.tiny import make_config
 
 RATE_HZ = 16000
 
@@ -415,6 +416,25 @@ def test_clip_length_pads_or_cuts_every_clip(data, clip_s, n_samples):
     np.testing.assert_array_equal(corpus.length_B, np.minimum(whole.length_B, n_samples))
     again = with_clip_length(corpus, clip_s)
     np.testing.assert_array_equal(again.wave_BN, corpus.wave_BN)
+
+
+def test_trimming_cuts_both_ends_of_every_clip_before_its_length_is_set():
+    data = make_config(None).data
+    whole = load_corpus(dataclasses.replace(data, clip_s=None))
+    settings = {"trim_db": 20.0, "trim_margin_s": 0.0}
+    trimmed = load_corpus(dataclasses.replace(data, clip_s=None, **settings))
+    assert trimmed.checksum == whole.checksum
+    assert (trimmed.length_B < whole.length_B).mean() > 0.9  # the synthetic voice has silent ends
+    assert trimmed.wave_BN.shape[1] == trimmed.length_B.max()
+    for wave_N, length, own_N, own in zip(
+        whole.wave_BN, whole.length_B, trimmed.wave_BN, trimmed.length_B, strict=True
+    ):
+        sound = find_sound(wave_N[:length], whole.rate_hz, 20.0, 0.0)
+        np.testing.assert_array_equal(own_N[:own], wave_N[sound])
+        assert not own_N[own:].any()
+    cut = load_corpus(dataclasses.replace(data, clip_s=0.5, **settings))
+    n_samples = min(cut.wave_BN.shape[1], trimmed.wave_BN.shape[1])
+    np.testing.assert_array_equal(cut.wave_BN[:, :n_samples], trimmed.wave_BN[:, :n_samples])
 
 
 def test_the_synthetic_corpus_goes_through_the_same_store(tmp_path):

@@ -1,5 +1,6 @@
 """Processes that train together: one result, shares of the clips, one writer, and their deaths."""
 
+import dataclasses
 import json
 import os
 import shlex
@@ -338,8 +339,9 @@ def test_one_process_needs_nothing():
 # Parts.
 
 
-def test_share_of_a_corpus_is_the_corpus_with_silence_elsewhere():
-    data = make_config(None).data
+@pytest.mark.parametrize("trim_db", [None, 20.0])
+def test_share_of_a_corpus_is_the_corpus_with_silence_elsewhere(trim_db):
+    data = dataclasses.replace(make_config(None).data, trim_db=trim_db, trim_margin_s=0.0)
     whole, rows = load_corpus(data), np.array([3, 4, 40])
     part = load_shard(data, lambda n_clips: rows)
     np.testing.assert_array_equal(part.wave_BN[rows], whole.wave_BN[rows])

@@ -498,3 +498,23 @@ def test_predict_prints_json_for_machines(run_dir, corpus, write, capsys):
     (row,) = json.loads(capsys.readouterr().out)
     (prediction,) = predict(run_dir, [file])
     assert row == dataclasses.asdict(prediction)
+
+
+# Trimmed clips.
+
+
+def test_a_run_on_trimmed_clips_trims_what_it_is_given(config, corpus, write, tmp_path):
+    changes = {"data.trim_db": 25.0, "train.epochs": 1, "run_dir": str(tmp_path / "run")}
+    trimmed = override(config, changes)
+    metrics = train(trimmed, observe=lambda event: None)
+    assert evaluate(trimmed.run_dir) == metrics["test"]
+    clip_N, lead = get_clip(corpus, 3), RATE_HZ // 2
+    bare, silent = (
+        predict(trimmed.run_dir, [write(name, np.pad(clip_N, (n, n)))])[0]
+        for name, n in (("bare.wav", 0), ("silent.wav", lead))
+    )
+    # Frames are counted from the beginning of a file, so what is cut differs by less than one.
+    assert silent.start_s == pytest.approx(bare.start_s + lead / RATE_HZ, abs=512 / RATE_HZ)
+    assert bare.start_s > 0
+    one, other = get_probabilities([bare]), get_probabilities([silent])
+    np.testing.assert_allclose(one, other, atol=0.05)

@@ -242,3 +242,23 @@ def test_the_browser_test_would_see_a_fault(tmp_path):
         assert any(
             "gone.png" in r["request"]["url"] for r in page.find("Network.requestWillBeSent")
         )
+
+
+def test_validation_stands_beside_the_test_where_runs_have_recorded_it(grid, copy):
+    assert not (grid / "tables" / "validation.csv").exists()
+    path = copy / "results.json"
+    results = json.loads(path.read_text())
+    for cell in results["cells"]:
+        cell["val_accuracy"] = 0.25 + cell["seed"] / 4
+    path.write_text(json.dumps(results))
+    rebuild(copy)
+    rows = {(row["system"], row["protocol"]): row for row in load_table(copy, "validation")}
+    assert float(rows["lstm", "study"]["val_accuracy"]) == pytest.approx(0.5)
+    assert rows["lstm", "emobox6"]["runs"] == "6"
+    accuracies = [
+        cell["accuracy"] for cell in results["cells"]
+        if (cell["system"], cell["protocol"]) == ("lstm", "study")
+    ]  # fmt: skip
+    mean = sum(accuracies) / len(accuracies)
+    assert float(rows["lstm", "study"]["test_accuracy"]) == pytest.approx(mean)
+    assert "Validation beside test" in (copy / "report.md").read_text()

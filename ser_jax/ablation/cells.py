@@ -152,6 +152,7 @@ def read_outcome(cell: Cell) -> dict[str, Any]:
         facts = {key: metrics[key] for key in ("best_epoch", "seconds", "identity", "checksum")}
         later = ("epochs", "parameters", "trained_parameters", "device")  # not in older runs
         facts |= {key: metrics.get(key) for key in later}
+        facts["val_accuracy"] = metrics.get("val", {}).get("accuracy")
         facts["revision"] = metrics.get("versions", {}).get("revision")
         return {"status": "done", **{key: test[key] for key in names}, **facts}
     path = cell.run_dir / DIVERGED_FILE

@@ -85,22 +85,30 @@ def part_by_features(groups: dict[str, list[Cell]]) -> list[dict[str, list[Cell]
 
 
 def select_cells(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
-    """The cells whose names match one of the patterns `only`; all for no pattern.
+    """The cells whose names match one of the patterns `only` and none of those that begin with '!'.
+
+    Without a pattern that does not begin so, all others.
 
     Raises:
       UserError: a pattern that no cell's name matches.
     """
-    if not only:
-        return list(cells)
-    for pattern in only:
+
+    def match(pattern: str) -> set[str]:
+        names = {cell.run_dir.name for cell in cells}
+        found = {name for name in names if fnmatch.fnmatchcase(name, pattern.removeprefix("!"))}
         check(
-            any(fnmatch.fnmatchcase(cell.run_dir.name, pattern) for cell in cells),
+            bool(found),
             f"only={pattern}: no cell is called so; names are like {cells[0].run_dir.name}",
         )
+        return found
+
+    wanted = [match(pattern) for pattern in only if not pattern.startswith("!")]
+    left_out = [match(pattern) for pattern in only if pattern.startswith("!")]
     return [
         cell
         for cell in cells
-        if any(fnmatch.fnmatchcase(cell.run_dir.name, pattern) for pattern in only)
+        if (not wanted or any(cell.run_dir.name in names for names in wanted))
+        and not any(cell.run_dir.name in names for names in left_out)
     ]
 
 

@@ -49,6 +49,11 @@ class DataConfig:
     """Sample rate in Hz to which every clip is resampled (not stated in the study)."""
     clip_s: float | None = None
     """Seconds to which clips are padded or cut; none: the longest clip, as in the study."""
+    trim_db: float | None = None
+    """Cut off what is quieter than this many dB below a clip's loudest frame before its first and
+    after its last louder frame; none: nothing, as in the study."""
+    trim_margin_s: float = 0.1
+    """Seconds of it that are kept on either side."""
     protocol: Protocol = "auto"
     """Split: study (random 70:15:15 of the clips), or, with no speaker in two parts, speakers
     (70:15:15 of the speakers), speakers5 (five folds of them), loso (leave one speaker out) and, on
@@ -94,6 +99,12 @@ class DataConfig:
             check(
                 0 < self.clip_s <= 600, f"data.clip_s={self.clip_s}: must lie in (0, 600] seconds"
             )
+        if self.trim_db is not None:
+            check(
+                0 < self.trim_db <= 120,
+                f"data.trim_db={self.trim_db}: must lie in (0, 120] dB; null trims nothing",
+            )
+        check_min("data", self, 0, "trim_margin_s")
         if self.workers is not None:
             check_min("data", self, 1, "workers")
 

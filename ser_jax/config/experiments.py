@@ -122,8 +122,8 @@ class AblationConfig(Experiment):
     """Most runs in one program; none: as many as the device's memory holds."""
     only: tuple[str, ...] = ()
     """Run the cells of these names alone, as their folders below cells/ are called; * stands for
-    any text: '*-study-1-[0-2]'. The others count as missing, until a later call runs them. None:
-    all."""
+    any text: '*-study-1-[0-2]'; a name after ! is left out: '!wav2vec2-*'. The others count as
+    missing, until a later call runs them. None: all."""
     shard: str | None = None
     """I/N: do share I (from 0) of N of the grid, on one of N machines with one shared out."""
     workers: int | None = None

@@ -24,6 +24,7 @@ _WHEREABOUTS = (
 
 # Settings that came later, and the values that leave a run what it was before there were any.
 _LATER = {
+    "data.trim_db": None, "data.trim_margin_s": 0.1,
     "train.label_smoothing": 0.0, "train.mixup": 0.0, "train.focal_gamma": 0.0,
     "train.balanced": False, "train.average_decay": 0.0, "augment.time_masks": 0,
     "augment.time_mask_frames": 20, "augment.band_masks": 0, "augment.band_mask_bands": 12,

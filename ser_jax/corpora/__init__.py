@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ser_jax.audio import find_sound
 from ser_jax.config import DataConfig
 
 
@@ -32,8 +33,8 @@ class Corpus:
     str [B], empty where unknown."""
     file_names: tuple[str, ...]
     checksum: str
-    """16 hexadecimal digits over names, lengths and samples, before any cut by `clip_s`; over
-    classes and speakers too where a name alone does not settle them."""
+    """16 hexadecimal digits over names, lengths and samples, before any cut by `trim_db` and
+    `clip_s`; over classes and speakers too where a name alone does not settle them."""
     speakers: tuple[str, ...] = ()
     """Names of the speakers by `actor_B` - 1; empty where they are RAVDESS' 24 actors."""
 
@@ -97,14 +98,30 @@ def count_speakers(data: DataConfig) -> int | None:
 
 
 def load_corpus(data: DataConfig) -> Corpus:
-    """The corpus that `data` names, cut or padded to `data.clip_s`; builds its store if need be.
+    """The corpus that `data` names, trimmed by `data.trim_db`, then cut or padded to `data.clip_s`;
+    builds its store if need be.
 
     Raises:
       UserError: as `prepare`, or the store is damaged.
     """
     from ser_jax.corpora import store
 
-    return with_clip_length(store.load_corpus(data), data.clip_s)
+    return with_clip_length(trim_corpus(store.load_corpus(data), data), data.clip_s)
+
+
+def trim_corpus(corpus: Corpus, data: DataConfig) -> Corpus:
+    """The corpus without the silence at its clips' ends, by `data.trim_db`; None: as it is."""
+    if data.trim_db is None:
+        return corpus
+    sounds = [
+        find_sound(wave_N[:length], corpus.rate_hz, data.trim_db, data.trim_margin_s)
+        for wave_N, length in zip(corpus.wave_BN, corpus.length_B, strict=True)
+    ]
+    length_B = np.array([sound.stop - sound.start for sound in sounds], np.int32)
+    wave_BN = np.zeros((len(sounds), length_B.max()), np.int16)
+    for trimmed_N, wave_N, sound in zip(wave_BN, corpus.wave_BN, sounds, strict=True):
+        trimmed_N[: sound.stop - sound.start] = wave_N[sound]
+    return dataclasses.replace(corpus, wave_BN=wave_BN, length_B=length_B)
 
 
 def with_clip_length(corpus: Corpus, clip_s: float | None) -> Corpus:

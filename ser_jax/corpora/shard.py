@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ser_jax.audio import find_sound
 from ser_jax.config import DataConfig
-from ser_jax.corpora import Corpus, with_clip_length
+from ser_jax.corpora import Corpus, trim_corpus, with_clip_length
 from ser_jax.corpora.sources import hash_values
 from ser_jax.corpora.store import damaged, load_kept, prepare, read
 from ser_jax.errors import check
@@ -44,7 +45,10 @@ def load_shard(data: DataConfig, find_rows: Callable[[int], np.ndarray]) -> Corp
     corpus = _make_silent(data, index)
     n_samples = corpus.wave_BN.shape[1]
     for row, wave_N in zip(rows, waves, strict=True):
-        kept_N = wave_N[:n_samples]
+        sound = slice(0, len(wave_N))
+        if data.trim_db is not None:
+            sound = find_sound(wave_N, data.rate_hz, data.trim_db, data.trim_margin_s)
+        kept_N = wave_N[sound][:n_samples]
         corpus.wave_BN[row, : len(kept_N)] = kept_N
     return corpus
 
@@ -74,11 +78,14 @@ def _make_silent(data: DataConfig, index: dict[str, Any]) -> Corpus:
 def _load_index(folder: Path, data: DataConfig) -> dict[str, Any]:
     """What is known of every clip: a corpus without its samples."""
     changed = f"-{hash_values(sorted(data.labels.items()))}" if data.labels else ""
+    if data.trim_db is not None:
+        changed += f"-trimmed{data.trim_db:g}+{data.trim_margin_s:g}"
     path = folder / f"index{changed}.json"
     if not path.exists():
         with locked(folder):
             if not path.exists():
-                _write_index(path, *load_kept(data))
+                corpus, row_B = load_kept(data)
+                _write_index(path, trim_corpus(corpus, data), row_B)
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:

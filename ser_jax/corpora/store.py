@@ -61,7 +61,7 @@ def prepare(data: DataConfig) -> PrepareReport:
 
 
 def load_corpus(data: DataConfig) -> Corpus:
-    """See `ser_jax.corpora.load_corpus`; does not heed `data.clip_s`."""
+    """See `ser_jax.corpora.load_corpus`; does not heed `data.trim_db` and `data.clip_s`."""
     return load_kept(data)[0]
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ser_jax.config import DataConfig
-from ser_jax.corpora import Corpus, load_corpus, with_clip_length
+from ser_jax.corpora import Corpus, load_corpus, trim_corpus, with_clip_length
 from ser_jax.errors import UserError, check
 from ser_jax.inference.loading import LoadedRun, load_run, warn
 from ser_jax.inputs import compute_inputs, make_dataset
@@ -47,8 +47,8 @@ def measure(
 ) -> Measurement:
     """Measure a run on the recordings it was trained on, or on others.
 
-    Clips are padded or cut to the run's own length. Splits follow the run's own protocol, fold and
-    seed, whatever `data` says of them. Of another corpus the clips count whose classes the run
+    Clips are trimmed as the run's own were, and padded or cut to their length. Splits follow the
+    run's own protocol, fold and seed, whatever `data` says of them. Of another corpus the clips count whose classes the run
     knows; the report's `left_out` counts the others by class. The run may still predict classes
     that the corpus does not have, which is wrong there; UAR is the mean over those that occur.
 
@@ -70,10 +70,10 @@ def measure(
         f"data.rate_hz={wanted.rate_hz}: {run_dir} was trained at {run.config.data.rate_hz} Hz; "
         "leave the key out",
     )
-    corpus = load_corpus(dataclasses.replace(wanted, clip_s=None))
+    corpus = load_corpus(dataclasses.replace(wanted, trim_db=None, clip_s=None))
     part = _choose_part(run, corpus, wanted, split, is_own=data is None)
     corpus, left_out = _fit_classes(run, corpus)
-    corpus = _fit_length(run, corpus)
+    corpus = _fit_length(run, trim_corpus(corpus, run.config.data))
     index = np.arange(len(corpus.file_names))
     if part != "all":
         index = getattr(split_corpus(run.config, corpus), part)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from ser_jax.audio import load_int16
+from ser_jax.audio import find_sound, load_int16
 from ser_jax.batching import Dataset, compute_features
 from ser_jax.errors import check
 from ser_jax.features import count_feature_frames, count_least_samples
@@ -49,6 +49,8 @@ def predict(run_dir: str | Path, files: Iterable[str | Path]) -> list[Prediction
     window is one more if it is at least half a window; if it is shorter, one more window ends with
     the file and overlaps the one before; less than one analysis window (n_fft) is left out.
 
+    Of a run with `data.trim_db` the windows begin and end where the file sounds.
+
     Args:
       run_dir: a run directory.
       files: wav, flac, ogg or mp3 files of any rate and any number of channels.
@@ -85,9 +87,13 @@ def _cut_files(
             f"{name}: {len(wave_N) / rate_hz:.3f} s long; the least is one analysis window, "
             f"{least / rate_hz:.3f} s ({least} samples); give a longer recording",
         )
-        bounds = list_windows(len(wave_N), run.n_samples, least=least)
+        sound, trim_db = slice(0, len(wave_N)), run.config.data.trim_db
+        if trim_db is not None:
+            sound = find_sound(wave_N, rate_hz, trim_db, run.config.data.trim_margin_s)
+        bounds = list_windows(sound.stop - sound.start, run.n_samples, least=least)
         for start, end in bounds:
-            yield _Window(name, start, end, wave_N[start:end])
+            first, last = sound.start + start, sound.start + end
+            yield _Window(name, first, last, wave_N[first:last])
             advance(1 / len(bounds))
 
 

@@ -137,6 +137,39 @@ def _join_seeds(material: Material, system: str, protocol: str) -> str:
     return " and ".join(str(len(material.scores[system, p].seeds)) for p in (SHARED, protocol))
 
 
+def make_validation(material: Material) -> tuple[list[Section], Records]:
+    """Validation accuracy beside the test's: what settings are chosen by, and how far it flatters.
+
+    Nothing where no run has recorded it.
+    """
+    lines, records = [], []
+    for system in material.ranking:
+        for protocol in material.evidence.protocols:
+            row = material.evidence.get(system, protocol)
+            cells = [] if row is None else [
+                cell for cell in row.cells
+                if (cell["seed"], cell["fold"]) in row.keys and cell.get("val_accuracy") is not None
+            ]  # fmt: skip
+            if not cells:
+                continue
+            # The mean over runs, as the best epoch of each was chosen by its own figure.
+            val, test = (
+                float(np.mean([cell[k] for cell in cells])) for k in ("val_accuracy", "accuracy")
+            )
+            figures = [f"{val:.3f}", f"{test:.3f}", format_points(val - test)]
+            lines.append([f"`{system}`", protocol, *figures, str(len(cells))])
+            record = {"system": system, "protocol": protocol, "val_accuracy": val}
+            records.append(record | {"test_accuracy": test, "runs": len(cells)})
+    if not lines:
+        return [], {}
+    head = ["System", "Protocol", "Validation", "Test", "Difference (points)", "Runs"]
+    note = (
+        "Mean accuracy over runs; the best epoch of each, and settings, were chosen by validation."
+    )
+    section = Section("validation", "Validation beside test", [Table(head, lines, note, (0, 1))])
+    return [section], {"validation": records}
+
+
 def make_cost(material: Material) -> tuple[Section, Records]:
     """Wall time, parameters and device of every row."""
     lines, records = [], []

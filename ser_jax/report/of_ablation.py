@@ -65,6 +65,7 @@ def make_report(material: Material) -> tuple[document.Document, plates.Plates]:
     claims, claim_records = claim_chapters.make_claims(material)
     augmentation, variant_records = claim_chapters.make_augmentation(material)
     leaks, leak_records = chapters.make_leakage(material, leakage)
+    validation, val_records = chapters.make_validation(material)
     cost, cost_records = chapters.make_cost(material)
     spectrogram, first = plates.make_spectrogram(material)
     curves, second = plates.make_curves(material)
@@ -72,12 +73,12 @@ def make_report(material: Material) -> tuple[document.Document, plates.Plates]:
     groups, fourth, group_records = plates.make_groups(material)
     sections = [
         summary.make_overview(material), table_1, claims, augmentation, leaks, groups, curves,
-        confusions, *spectrogram, cost, record.make_missing(material),
+        confusions, *spectrogram, *validation, cost, record.make_missing(material),
         record.make_record(material),
     ]  # fmt: skip
     records: Mapping[str, Any] = (
         score_records | claim_records | variant_records | leak_records | cost_records
-        | group_records
+        | group_records | val_records
     )  # fmt: skip
     what = "its own split and with unseen speakers" if leakage else " and ".join(evidence.protocols)
     subtitle = (

@@ -33,7 +33,11 @@ def choose_forms(
     if not _has_cudnn() or model.name not in RECURRENT:
         return Forms()
     # Neither dropout nor masks move the race.
-    return _race_lstm(model.name, model.hidden, dtype, batch_size, n_frames, n_features)
+    sizes = ModelConfig(
+        name=model.name, hidden=model.hidden, channels=model.channels, scales=model.scales,
+        head_width=model.head_width,
+    )  # fmt: skip
+    return _race_lstm(sizes, dtype, batch_size, n_frames, n_features)
 
 
 def _has_cudnn() -> bool:
@@ -43,9 +47,8 @@ def _has_cudnn() -> bool:
 
 @functools.cache
 def _race_lstm(
-    name: str, hidden: int, dtype: str, batch_size: int, n_frames: int, n_features: int
+    config: ModelConfig, dtype: str, batch_size: int, n_frames: int, n_features: int
 ) -> Forms:
-    config = ModelConfig(name=name, hidden=hidden)  # pyright: ignore[reportArgumentType]
     contestants = {
         Forms(lstm=form): _make_step(config, Forms(lstm=form), dtype, batch_size, n_frames,
                                      n_features)

@@ -91,8 +91,9 @@ def train(
     if config.model.name in CLASSICAL:
         return _train_classical(config, run_dir, observe)
     layout = choose_layout(
-        config.parallel, convolves=config.model.name != "lstm", by_step=config.train.profile > 0
-    )
+        config.parallel, convolves=config.model.name not in ("lstm", "blstm"),
+        by_step=config.train.profile > 0,
+    )  # fmt: skip
     prepared = prepare(config, load_inputs(config.data, config.features, share_out_clips(layout)))
     inputs = prepared.inputs
     corpus = inputs.corpus

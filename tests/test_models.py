@@ -17,7 +17,10 @@ from ser_jax.models.layers import drop, halve_mask, keep_rows
 
 N_CLASSES, N_FEATURES = 4, 8
 KEY = jax.random.key(0)
-SMALL = {"channels": (4, 6), "hidden": 8, "dense": (5,), "dropout": 0.0}
+SMALL = {
+    "channels": (4, 6), "hidden": 8, "dense": (5,), "dropout": 0.0, "head_width": 2,
+    "scales": (4, 8), "layers": 1,
+}  # fmt: skip
 
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -59,7 +62,11 @@ def draw(*shape, seed=0):
 
 @functools.cache
 def init_leaves(name, **changes):
-    config = make_config(name=name, channels=(32, 48), hidden=64, dense=(96,), **changes)
+    sizes = {
+        "channels": (32, 48), "hidden": 64, "dense": (96,), "scales": (6, 12), "head_width": 16,
+        "layers": 1,
+    }  # fmt: skip
+    config = make_config(name=name, **sizes, **changes)
     model = make_model(config, N_CLASSES)
     init = jax.jit(functools.partial(model.init, train=False))
     return list_leaves(init(KEY, jnp.zeros((1, 12, 40)), jnp.ones((1, 12), bool)))

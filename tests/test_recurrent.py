@@ -66,15 +66,15 @@ def make_params():
 MADE = make_params()
 
 
-def make_compute(form, dtype="float32"):
-    """(params, x, mask) -> last state [B, H], and the gradients of a weighted sum of it."""
-    lstm, weight_BH = make_lstm(form, dtype), draw(B, H, seed=9)
+def make_compute(form, dtype="float32", return_sequence=False):
+    """(params, x, mask) -> last state [B, H], or all, and the gradients of a weighted sum of it."""
+    lstm, weight = make_lstm(form, dtype), draw(B, *[T] * return_sequence, H, seed=9)
 
     def compute(params, x_BTF, mask_BT):
         def compute_loss(params, x_BTF):
-            h_BH: Any = lstm.apply(params, x_BTF, mask_BT)
-            assert h_BH.dtype == jnp.dtype(dtype)
-            return (h_BH * weight_BH[: h_BH.shape[0]]).sum(), h_BH
+            h: Any = lstm.apply(params, x_BTF, mask_BT, return_sequence=return_sequence)
+            assert h.dtype == jnp.dtype(dtype)
+            return (h * weight[: h.shape[0]]).sum(), h
 
         return jax.grad(compute_loss, argnums=(0, 1), has_aux=True)(params, x_BTF)
 
@@ -108,6 +108,20 @@ def test_cudnn_form_equals_the_scan_and_so_do_its_gradients(mask, cudnn_by_refer
     arguments = MADE, draw(B, T, F), MASKS[mask]
     found = jax.jit(make_compute("cudnn"))(*arguments)
     assert_close(found, jit_compute("plain")(*arguments))
+
+
+@pytest.mark.parametrize("form", ["fast", "cudnn"])
+@pytest.mark.parametrize("mask", ["ragged", "holes"])
+def test_all_states_and_their_gradients_equal_those_of_the_scan(form, mask, cudnn_by_reference):
+    arguments = MADE, draw(B, T, F), MASKS[mask]
+    found, expected = (
+        jax.jit(make_compute(way, return_sequence=True))(*arguments) for way in (form, "plain")
+    )
+    assert_close(found, expected)
+    last_BH = jit_compute("plain")(*arguments)[1]
+    np.testing.assert_array_equal(expected[1][:, -1], last_BH)
+    held_BT = ~MASKS[mask][:, 1:]
+    np.testing.assert_array_equal(expected[1][:, 1:][held_BT], expected[1][:, :-1][held_BT])
 
 
 def test_cudnn_form_says_in_one_line_where_cudnn_is_missing(monkeypatch):

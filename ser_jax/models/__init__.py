@@ -7,12 +7,18 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ser_jax.config import BackboneConfig, ModelConfig
+from ser_jax.models.blstm import make_blstm
 from ser_jax.models.cnn import CNN
 from ser_jax.models.cnn_lstm import CNNLSTM
 from ser_jax.models.conv import ConvStack
+from ser_jax.models.cvt import make_cvt
 from ser_jax.models.layers import KERNEL_INITS, Head
 from ser_jax.models.lstm import LSTMNetwork
+from ser_jax.models.msdc_lstm import make_msdc_lstm
 from ser_jax.models.recurrent import LSTM
+from ser_jax.models.resnet import make_resnet
+from ser_jax.models.tcn import make_tcn
+from ser_jax.models.vit import make_vit
 from ser_jax.models.wav2vec2.architecture import Architecture
 
 
@@ -112,6 +118,12 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "cnn": _make_cnn,
     "lstm": _make_lstm_network,
     "cnn_lstm": _make_cnn_lstm,
+    "tcn": make_tcn,
+    "blstm": make_blstm,
+    "msdc_lstm": make_msdc_lstm,
+    "resnet": make_resnet,
+    "vit": make_vit,
+    "cvt": make_cvt,
 }
 
 

@@ -19,8 +19,9 @@ def pack_weights(kernel: jax.Array, bias: jax.Array, recurrent: jax.Array) -> ja
 
 
 def run_cudnn_lstm(
-    x_BTF: jax.Array, kernel: jax.Array, bias: jax.Array, recurrent: jax.Array, mask_BT: jax.Array
-) -> jax.Array:
+    x_BTF: jax.Array, kernel: jax.Array, bias: jax.Array, recurrent: jax.Array, mask_BT: jax.Array,
+    return_sequence: bool = False,
+) -> jax.Array:  # fmt: skip
     """The state [B, H] of an LSTM after the last real frame, in the type of `x_BTF`.
 
     cuDNN computes in float32 (in TF32, as XLA does, unless `jax_default_matmul_precision` forbids
@@ -33,6 +34,7 @@ def run_cudnn_lstm(
       bias: [4H].
       recurrent: [H, 4H].
       mask_BT: True for real frames; the others leave the state alone.
+      return_sequence: return the states [B, T, H] after every frame instead.
 
     Raises:
       UserError: this JAX has no cuDNN.
@@ -51,4 +53,9 @@ def run_cudnn_lstm(
         front_BTF.astype(jnp.float32), zeros_1BH, zeros_1BH, pack_weights(kernel, bias, recurrent),
         jnp.maximum(frames_B, 1), x_BTF.shape[-1], recurrent.shape[0], 1, 0.0, False,
     )  # fmt: skip
+    if return_sequence:
+        # The state after a frame is the one that the last real frame up to it left.
+        passed_BT1 = jnp.cumsum(mask_BT, axis=1, dtype=jnp.int32)[..., None]
+        h_BTH = jnp.take_along_axis(states[0], jnp.maximum(passed_BT1 - 1, 0), axis=1)
+        return jnp.where(passed_BT1 > 0, h_BTH, 0).astype(x_BTF.dtype)
     return jnp.where(frames_B[:, None] > 0, states[1][0], 0).astype(x_BTF.dtype)

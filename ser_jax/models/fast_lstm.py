@@ -86,7 +86,8 @@ def _forward(x_TBF, kernel, bias, recurrent, mask_TB):  # type: ignore[no-untype
     return h_BH, (x_TBF, kernel, recurrent, mask_TB, *saved)
 
 
-def _backward(residuals, dh_BH):  # type: ignore[no-untyped-def]
+def _backward(residuals, dh_BH, dh_TBH=None):  # type: ignore[no-untyped-def]
+    # dh_TBH: gradients of the states after all frames, where these were returned.
     x_TBF, kernel, recurrent, mask_TB, gates_TB4H, c_TBH, h_TBH = residuals
     T, dtype = x_TBF.shape[0], x_TBF.dtype
     transposed = recurrent.T  # once, not in every step
@@ -97,6 +98,8 @@ def _backward(residuals, dh_BH):  # type: ignore[no-untyped-def]
         c_BH, keep_B1 = _take(c_TBH, t), _take(mask_TB, t)[:, None]
         i, f, g, o = jnp.split(gates_B4H, 4, axis=-1)
         tanh_c_BH = jnp.tanh(f * c_BH + i * g)
+        if dh_TBH is not None:
+            dh_BH = dh_BH + _take(dh_TBH, t).astype(jnp.float32)
         new_dc_BH = dc_BH + dh_BH * o * (1 - tanh_c_BH**2)
         dz_B4H = jnp.concatenate(
             [
@@ -127,3 +130,24 @@ def _backward(residuals, dh_BH):  # type: ignore[no-untyped-def]
 
 
 run_lstm.defvjp(_forward, _backward)
+
+
+@jax.custom_vjp
+def run_lstm_sequence(
+    x_TBF: jax.Array, kernel: jax.Array, bias: jax.Array, recurrent: jax.Array, mask_TB: jax.Array
+) -> jax.Array:
+    """The states [T, B, H] after every frame; see `run_lstm`. Padding repeats the state before."""
+    return _forward_sequence(x_TBF, kernel, bias, recurrent, mask_TB)[0]
+
+
+def _forward_sequence(x_TBF, kernel, bias, recurrent, mask_TB):  # type: ignore[no-untyped-def]
+    h_BH, residuals = _forward(x_TBF, kernel, bias, recurrent, mask_TB)
+    before_TBH = residuals[-1]
+    return jnp.concatenate([before_TBH[1:], h_BH[None]]), residuals
+
+
+def _backward_sequence(residuals, dh_TBH):  # type: ignore[no-untyped-def]
+    return _backward(residuals, jnp.zeros_like(dh_TBH[0]), dh_TBH)
+
+
+run_lstm_sequence.defvjp(_forward_sequence, _backward_sequence)

@@ -47,6 +47,12 @@ def keep_rows(mask_BT: jax.Array) -> jax.Array:
     return jnp.broadcast_to(mask_BT.any(axis=1, keepdims=True), mask_BT.shape)
 
 
+def average_frames(h_BTH: jax.Array, mask_BT: jax.Array) -> jax.Array:
+    """[B, T, H] to the mean [B, H] over real frames, float32; a row without any gives zeros."""
+    h_BTH = jnp.where(broadcast_mask(mask_BT, h_BTH), h_BTH.astype(jnp.float32), 0)
+    return h_BTH.sum(axis=1) / jnp.maximum(mask_BT.sum(axis=1, keepdims=True), 1)
+
+
 def draw_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Independent random bits for each element, uint32, from the element's number and two seeds.
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ser_jax.models.cudnn_lstm import run_cudnn_lstm
-from ser_jax.models.fast_lstm import run_lstm
+from ser_jax.models.fast_lstm import run_lstm, run_lstm_sequence
 from ser_jax.models.layers import Initializer
 
 
@@ -16,11 +16,12 @@ class LSTMCell(nn.Module):
 
     recurrent_init: Initializer
     dtype: Any = jnp.float32
+    return_sequence: bool = False
 
     @nn.compact
     def __call__(
         self, carry: tuple[jax.Array, jax.Array], inputs: tuple[jax.Array, jax.Array]
-    ) -> tuple[tuple[jax.Array, jax.Array], None]:
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array | None]:
         c_BH, h_BH = carry
         z_B4H, mask_B = inputs
         recurrent = nn.Dense(
@@ -32,11 +33,15 @@ class LSTMCell(nn.Module):
         new_h_BH = (nn.sigmoid(o) * jnp.tanh(new_c_BH)).astype(h_BH.dtype)
         # A padded frame leaves the state alone, so the last state is that of the last real frame.
         keep_B1 = mask_B[:, None]
-        return (jnp.where(keep_B1, new_c_BH, c_BH), jnp.where(keep_B1, new_h_BH, h_BH)), None
+        h_BH = jnp.where(keep_B1, new_h_BH, h_BH)
+        carry = (jnp.where(keep_B1, new_c_BH, c_BH), h_BH)
+        return carry, h_BH if self.return_sequence else None
 
 
 class LSTM(nn.Module):
-    """LSTM that returns its last state; the input projection is one product ahead of the scan.
+    """LSTM that returns its last state, or all of them.
+
+    The input projection is one product ahead of the scan.
 
     Attributes:
       hidden: units.
@@ -56,11 +61,13 @@ class LSTM(nn.Module):
     form: str = "fast"
 
     @nn.compact
-    def __call__(self, x_BTF: jax.Array, mask_BT: jax.Array) -> jax.Array:
-        """[B, T, F] to the state [B, H] after the last real frame."""
+    def __call__(
+        self, x_BTF: jax.Array, mask_BT: jax.Array, *, return_sequence: bool = False
+    ) -> jax.Array:
+        """[B, T, F] to the state [B, H] after the last real frame, or to the states [B, T, H]."""
         x_BTF = x_BTF.astype(self.dtype)
         if self.form == "plain" or self.is_initializing():
-            return self._scan(x_BTF, mask_BT)
+            return self._scan(x_BTF, mask_BT, return_sequence)
         # The other forms read the parameters that the plain one makes.
         params = self.variables["params"]
         weights = (
@@ -69,11 +76,13 @@ class LSTM(nn.Module):
             params["cell"]["recurrent"]["kernel"],
         )
         if self.form == "cudnn":
-            return run_cudnn_lstm(x_BTF, *weights, mask_BT)
+            return run_cudnn_lstm(x_BTF, *weights, mask_BT, return_sequence)
         cast = (weight.astype(self.dtype) for weight in weights)
+        if return_sequence:
+            return run_lstm_sequence(x_BTF.swapaxes(0, 1), *cast, mask_BT.T).swapaxes(0, 1)
         return run_lstm(x_BTF.swapaxes(0, 1), *cast, mask_BT.T)
 
-    def _scan(self, x_BTF: jax.Array, mask_BT: jax.Array) -> jax.Array:
+    def _scan(self, x_BTF: jax.Array, mask_BT: jax.Array, return_sequence: bool) -> jax.Array:
         B, H = x_BTF.shape[0], self.hidden
 
         def init_bias(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
@@ -83,7 +92,7 @@ class LSTM(nn.Module):
             4 * H, kernel_init=self.kernel_init, bias_init=init_bias, dtype=self.dtype, name="input"
         )(x_BTF)
         scan = nn.scan(LSTMCell, variable_broadcast="params", split_rngs={"params": False})
-        cell = scan(self.recurrent_init, self.dtype, name="cell")
+        cell = scan(self.recurrent_init, self.dtype, return_sequence, name="cell")
         carry = (jnp.zeros((B, H), jnp.float32), jnp.zeros((B, H), self.dtype))
-        (_, h_BH), _ = cell(carry, (z_BT4H.swapaxes(0, 1), mask_BT.T))
-        return h_BH
+        (_, h_BH), h_TBH = cell(carry, (z_BT4H.swapaxes(0, 1), mask_BT.T))
+        return h_BH if h_TBH is None else h_TBH.swapaxes(0, 1)

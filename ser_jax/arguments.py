@@ -2,13 +2,16 @@
 
 import dataclasses
 import shlex
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import jsonargparse
 
 from ser_jax import config
 from ser_jax.errors import UserError
-from ser_jax.parser import Parser, read_yaml, suggest
+from ser_jax.parser import Parser, read_yaml, split_files, suggest
+from ser_jax.systems import read_system
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +48,8 @@ def parse(argv: list[str]) -> Command:
         made = make_config(config.PretrainConfig, options)
     elif name == "ablate":
         given = {token.partition("=")[0][2:] for token in argv if token.startswith("--")}
-        made = _make_grid(commands[name], options, given)
+        files, _ = split_files(argv)
+        made = _make_grid(commands[name], options, given, files)
     if options.get("print_config"):
         _print_yaml(made)
         raise SystemExit(0)
@@ -62,7 +66,7 @@ def load_config(path: str, kind: type = config.Config) -> Any:
     parser.add_keys(kind)
     options = parser.parse_tree(read_yaml(path), path, parser.get_defaults()).as_dict()
     if kind is config.AblationConfig:
-        return _make_grid(parser, options, set())
+        return _make_grid(parser, options, set(), [path])
     return make_config(kind, options)
 
 
@@ -77,15 +81,18 @@ def make_config(kind: type, tree: dict[str, Any]) -> Any:
     return kind(**values)
 
 
-def _make_grid(parser: Parser, options: dict[str, Any], given: set[str]) -> config.AblationConfig:
-    """The grid's config: keys of systems and sweep typed, dotted and checked; what is `given` on
-    the command line wins over both."""
+def _make_grid(
+    parser: Parser, options: dict[str, Any], given: set[str], files: Sequence[str]
+) -> config.AblationConfig:
+    """The grid's config from what `files` say: keys of systems and sweep typed, dotted and checked;
+    what is `given` on the command line wins over both."""
     cell = Parser(prog=parser.prog)
     for key, kind in parser.types.items():
         if "." in key:
             cell.add_key(key, kind, None, "")
+    folders = [*(str(Path(file).parent) for file in files), "."]
     options["systems"] = {
-        name: dict(vars(cell.parse_tree(changes, f"systems.{name}").as_flat()))
+        name: read_system(name, changes or {}, options, cell, folders)
         for name, changes in options["systems"].items()
     }
     options["sweep"] = {

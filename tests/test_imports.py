@@ -30,6 +30,7 @@ ROWS = [
     ["ablation", "inference"],
     ["export"],
     ["pretrain"],
+    ["systems"],
     ["arguments", "printing"],
     ["cli"],
     ["__main__"],

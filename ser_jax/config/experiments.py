@@ -106,7 +106,8 @@ class AblationConfig(Experiment):
     out: str = "runs/ablation"
     """Folder of the grid: one run directory per cell, tables and figures."""
     systems: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Rows of the table: a name and the dotted keys in which the row differs."""
+    """Rows of the table: a name and the dotted keys in which the row differs, or {config: FILE} for
+    what train --config FILE would run; FILE lies beside the grid's."""
     protocols: tuple[Protocol, ...] = ("auto",)
     """Splits to run; auto: study for ravdess and synthetic, else speakers."""
     folds: tuple[int, ...] | None = None

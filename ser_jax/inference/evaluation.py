@@ -48,9 +48,10 @@ def measure(
     """Measure a run on the recordings it was trained on, or on others.
 
     Clips are trimmed as the run's own were, and padded or cut to their length. Splits follow the
-    run's own protocol, fold and seed, whatever `data` says of them. Of another corpus the clips count whose classes the run
-    knows; the report's `left_out` counts the others by class. The run may still predict classes
-    that the corpus does not have, which is wrong there; UAR is the mean over those that occur.
+    run's own protocol, fold and seed, whatever `data` says of them. Of another corpus the clips
+    count whose classes the run knows; the report's `left_out` counts the others by class. The run
+    may still predict classes that the corpus does not have, which is wrong there; UAR is the mean
+    over those that occur.
 
     Args:
       run_dir: a run directory.

@@ -103,8 +103,8 @@ def test_gradients_are_pytorchs(layout):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_gradients_at_the_width_of_base_are_pytorchs(layout):
-    check_gradients(Architecture(num_hidden_layers=2, **LAYOUTS[layout]), [RATE, RATE // 3])
+def test_gradients_at_the_size_of_base_are_pytorchs(layout):
+    check_gradients(Architecture(**LAYOUTS[layout]), [RATE, RATE // 3])
 
 
 def test_stable_layout_equals_transformers_own_flax_network():

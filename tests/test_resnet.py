@@ -64,7 +64,7 @@ def test_a_block_equals_pytorchs_convolutions_norms_and_gate(stride, channels):
     x_BTFC, mask_BT = draw(2, 7, 5, 8), np.ones((2, 7), bool)
     block = ResidualBlock(channels, stride, INIT, functools.partial(MaskedBatchNorm, 0.9))
     variables = randomise(block.init(KEY, x_BTFC, mask_BT, train=False))
-    found, short_mask_BT = block.apply(variables, x_BTFC, mask_BT, train=False)
+    found, short_mask_BT = map(np.asarray, block.apply(variables, x_BTFC, mask_BT, train=False))
     assert short_mask_BT.shape == (2, -(-7 // stride))
     params, stats = variables["params"], variables["batch_stats"]
     norm = {name: functools.partial(normalise, params=params[name], stats=stats[name])
@@ -99,9 +99,9 @@ def test_pooling_is_the_weighted_mean_and_deviation_over_real_frames():
 def test_the_gate_sees_real_frames_alone():
     x_BTFC, gate_of = draw(1, 6, 3, 8), SqueezeExcitation(INIT)
     variables = randomise(gate_of.init(KEY, x_BTFC, make_mask([6], 6)))
-    whole = gate_of.apply(variables, x_BTFC[:, :4], make_mask([4], 4))
-    padded = gate_of.apply(variables, x_BTFC, make_mask([4], 6))
-    np.testing.assert_allclose(np.asarray(padded)[:, :4], whole, rtol=1e-5)
+    whole = np.asarray(gate_of.apply(variables, x_BTFC[:, :4], make_mask([4], 4)))
+    padded = np.asarray(gate_of.apply(variables, x_BTFC, make_mask([4], 6)))
+    np.testing.assert_allclose(padded[:, :4], whole, rtol=1e-5)
 
 
 def make_network(**changes: Any):

@@ -10,7 +10,15 @@ import jax.numpy as jnp
 
 from ser_jax.config import ModelConfig
 from ser_jax.models.conv import MaskedBatchNorm
-from ser_jax.models.layers import KERNEL_INITS, Head, Initializer, broadcast_mask, drop, keep_rows
+from ser_jax.models.layers import (
+    KERNEL_INITS,
+    Head,
+    Initializer,
+    average_frames,
+    broadcast_mask,
+    drop,
+    keep_rows,
+)
 
 _SQUEEZE = 8
 """By how much squeeze-and-excitation narrows the channels between its two products."""
@@ -51,8 +59,7 @@ class SqueezeExcitation(nn.Module):
     def __call__(self, x_BTFC: jax.Array, mask_BT: jax.Array) -> jax.Array:
         """[B, T, F, C] to the same shape."""
         C = x_BTFC.shape[-1]
-        sum_BC = _zero_padding(x_BTFC.mean(axis=2), mask_BT).sum(axis=1)
-        mean_BC = sum_BC / jnp.maximum(mask_BT.sum(axis=1, keepdims=True), 1)
+        mean_BC = average_frames(x_BTFC.mean(axis=2), mask_BT)
         dense = functools.partial(nn.Dense, kernel_init=self.kernel_init, dtype=self.dtype)
         narrow = nn.relu(dense(max(C // _SQUEEZE, 1), name="squeeze")(mean_BC))
         gate_BC = nn.sigmoid(dense(C, name="excite")(narrow))

@@ -71,13 +71,9 @@ class Checkpoints:
             state=ocp.args.StandardSave(_list_saved(state)), facts=ocp.args.JsonSave(facts)
         )
         with saving(self.folder):
-            # A save that failed before in this process may have had threads that outlived it.
-            self._clear_unfinished()
             try:
-                self._manager.save(epoch, args=arguments, force=True)
-                self._manager.wait_until_finished()
+                self._write(epoch, arguments)
             except Exception as error:
-                self._clear_unfinished()  # give back the space
                 if isinstance(error, OSError):
                     raise
                 raise UserError(  # tensorstore reports a full disk as a ValueError
@@ -89,6 +85,23 @@ class Checkpoints:
             for old in self._manager.all_steps():
                 if old not in (epoch, best_epoch):
                     self._manager.delete(old)
+
+    def _write(self, epoch: int, arguments: Any) -> None:
+        """Write one checkpoint, or leave nothing of it.
+
+        What an earlier save of this process has failed to write may come back for a moment, since
+        its threads outlive it: it is cleared away first, and once more if it was too late.
+        """
+        for attempt in (1, 2):
+            self._clear_unfinished()
+            try:
+                self._manager.save(epoch, args=arguments, force=True)
+                self._manager.wait_until_finished()
+                return
+            except Exception as error:
+                self._clear_unfinished()  # give back the space
+                if attempt == 2 or not isinstance(error, FileExistsError):
+                    raise
 
     def _clear_unfinished(self) -> None:
         """Delete what a save that was killed or that failed has left beside its place.

@@ -55,24 +55,24 @@ def load_int16(path: str | Path, rate_hz: int) -> np.ndarray:
     return np.clip(scaled_N, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
 
-def find_sound(wave_N: np.ndarray, rate_hz: int, trim_db: float, margin_s: float) -> slice:
+def find_sound(wave_N: np.ndarray, rate_hz: int, trim_db: float | None, margin_s: float) -> slice:
     """Where a clip sounds: from its first to its last frame within `trim_db` of the loudest.
 
     Args:
       wave_N: samples, int16.
       rate_hz: their rate.
-      trim_db: by how much a frame's RMS may lie below that of the loudest.
+      trim_db: by how much a frame's RMS may lie below that of the loudest; None: by any.
       margin_s: what is kept on either side, as far as there is any.
 
     Returns:
-      The samples to keep; all of a clip of nothing but zeros.
+      The samples to keep; all of a clip of nothing but zeros, or where `trim_db` is None.
 
     Source: `librosa.effects.trim`, frames of 2048 samples every 512.
     """
+    if trim_db is None or not wave_N.any():
+        return slice(0, len(wave_N))
     import librosa
 
-    if not wave_N.any():
-        return slice(0, len(wave_N))
     _, (start, end) = librosa.effects.trim(wave_N / np.float32(FULL_SCALE), top_db=trim_db)
     margin = round(margin_s * rate_hz)
     return slice(max(int(start) - margin, 0), min(int(end) + margin, len(wave_N)))

@@ -45,9 +45,7 @@ def load_shard(data: DataConfig, find_rows: Callable[[int], np.ndarray]) -> Corp
     corpus = _make_silent(data, index)
     n_samples = corpus.wave_BN.shape[1]
     for row, wave_N in zip(rows, waves, strict=True):
-        sound = slice(0, len(wave_N))
-        if data.trim_db is not None:
-            sound = find_sound(wave_N, data.rate_hz, data.trim_db, data.trim_margin_s)
+        sound = find_sound(wave_N, data.rate_hz, data.trim_db, data.trim_margin_s)
         kept_N = wave_N[sound][:n_samples]
         corpus.wave_BN[row, : len(kept_N)] = kept_N
     return corpus

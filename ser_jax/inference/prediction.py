@@ -79,7 +79,8 @@ def _cut_files(
     run: LoadedRun, names: Sequence[str], advance: Callable[[float], None]
 ) -> Iterator[_Window]:
     """The windows of all files; one file is in memory at a time."""
-    rate_hz, least = run.config.data.rate_hz, count_least_samples(run.config.features)
+    data, least = run.config.data, count_least_samples(run.config.features)
+    rate_hz = data.rate_hz
     for name in names:
         wave_N = load_int16(name, rate_hz)
         check(
@@ -87,9 +88,7 @@ def _cut_files(
             f"{name}: {len(wave_N) / rate_hz:.3f} s long; the least is one analysis window, "
             f"{least / rate_hz:.3f} s ({least} samples); give a longer recording",
         )
-        sound, trim_db = slice(0, len(wave_N)), run.config.data.trim_db
-        if trim_db is not None:
-            sound = find_sound(wave_N, rate_hz, trim_db, run.config.data.trim_margin_s)
+        sound = find_sound(wave_N, rate_hz, data.trim_db, data.trim_margin_s)
         bounds = list_windows(sound.stop - sound.start, run.n_samples, least=least)
         for start, end in bounds:
             first, last = sound.start + start, sound.start + end

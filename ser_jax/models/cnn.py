@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from ser_jax.models.conv import ConvStack
-from ser_jax.models.layers import Head, broadcast_mask, keep_rows
+from ser_jax.models.layers import Head, keep_rows, zero_padding
 
 
 class CNN(nn.Module):
@@ -22,7 +22,7 @@ class CNN(nn.Module):
         """Features [B, T, F] and mask [B, T] to logits [B, C]."""
         mask_BT = mask_BT if self.mask_padding else keep_rows(mask_BT)
         h_BTH, mask_BT = self.stack(x_BTF, mask_BT, train=train, dropout=dropout)
-        h_BTH = jnp.where(broadcast_mask(mask_BT, h_BTH), h_BTH, 0)
+        h_BTH = zero_padding(h_BTH, mask_BT)
         if self.pool == "flatten":
             return self.head(h_BTH.reshape(h_BTH.shape[0], -1))
         return self.head(h_BTH.sum(axis=1) / jnp.maximum(mask_BT.sum(axis=1, keepdims=True), 1))

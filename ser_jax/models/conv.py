@@ -17,7 +17,7 @@ from ser_jax.models.fast_conv import (
     pool_by_sign,
     store,
 )
-from ser_jax.models.layers import Initializer, broadcast_mask, drop, halve_mask
+from ser_jax.models.layers import Initializer, drop, halve_mask, zero_padding
 
 
 def compute_moments(
@@ -111,8 +111,7 @@ class PlainBlock(nn.Module):
         self, x_BTFC: jax.Array, mask_BT: jax.Array, *, train: bool, dropout: jax.Array | float
     ) -> tuple[jax.Array, jax.Array]:
         """[B, T, F, C] and its mask to [B, T/2, F/2, channels] and its mask."""
-        # What lies under the mask must be zero: a convolution sees over the edge of a clip.
-        x = jnp.where(broadcast_mask(mask_BT, x_BTFC), x_BTFC, 0)
+        x = zero_padding(x_BTFC, mask_BT)
         x = nn.Conv(
             self.channels, (3, 3), use_bias=False, kernel_init=self.kernel_init,
             dtype=self.dtype, name="conv",
@@ -157,7 +156,7 @@ class FastBlock(nn.Module):
         self, x_BTFC: jax.Array, mask_BT: jax.Array, *, train: bool, dropout: jax.Array | float
     ) -> tuple[jax.Array, jax.Array]:
         """[B, T, F, C] and its mask to [B, T/2, F/2, channels] and its mask."""
-        x = jnp.where(broadcast_mask(mask_BT, x_BTFC), x_BTFC, 0)
+        x = zero_padding(x_BTFC, mask_BT)
         kernel = Kernel(self.channels, self.kernel_init, name="conv")(x.shape[-1])
         kernel, norm = kernel.astype(self.dtype), self.norm(name="norm", dtype=self.dtype)
         first = x.shape[-1] == 1

@@ -22,8 +22,8 @@ from ser_jax.models.layers import (
     Head,
     Initializer,
     average_frames,
-    broadcast_mask,
     keep_rows,
+    zero_padding,
 )
 
 _FIRST, _LATER = (7, 4), (3, 2)
@@ -64,9 +64,7 @@ class ConvProjection(nn.Module):
         """[B, T, F, C] and its mask to [B, T / stride, F / stride, C]."""
         C = x_BTFC.shape[-1]
         kernel = self.param("kernel", self.kernel_init, (3, 3, 1, C)).astype(self.dtype)
-        # What lies under the mask must be zero: a convolution sees over the edge of a clip.
-        x = jnp.where(broadcast_mask(mask_BT, x_BTFC), x_BTFC, 0)
-        x = convolve_depthwise(x, kernel, self.stride)
+        x = convolve_depthwise(zero_padding(x_BTFC, mask_BT), kernel, self.stride)
         x = self.norm(name="norm", dtype=self.dtype)(x, mask_BT[:, :: self.stride], train=train)
         return nn.Dense(C, kernel_init=self.kernel_init, dtype=self.dtype, name="dense")(x)
 
@@ -143,7 +141,7 @@ class CvT(nn.Module):
         clip is padded; it is real if that frame is.
         """
         size, stride = _LATER if stage else _FIRST
-        x = jnp.where(broadcast_mask(mask_BT, x), x, 0)
+        x = zero_padding(x, mask_BT)
         conv = nn.Conv(
             channels, (size, size), (stride, stride), padding=size // 2,
             kernel_init=self.kernel_init, dtype=self.dtype, name=f"stage_{stage}_conv",

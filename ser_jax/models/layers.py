@@ -32,6 +32,12 @@ def broadcast_mask(mask: jax.Array, x: jax.Array) -> jax.Array:
     return mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
 
 
+def zero_padding(x: jax.Array, mask_BT: jax.Array) -> jax.Array:
+    """`x` [B, T, ...] with zeros under the mask, as a convolution needs it, which sees over the
+    edge of a clip."""
+    return jnp.where(broadcast_mask(mask_BT, x), x, 0)
+
+
 def halve_mask(mask_BT: jax.Array) -> jax.Array:
     """Mask after a pooling by two: a pooled frame is real if both of its frames are.
 

@@ -15,9 +15,9 @@ from ser_jax.models.layers import (
     Head,
     Initializer,
     average_frames,
-    broadcast_mask,
     drop,
     keep_rows,
+    zero_padding,
 )
 
 _SQUEEZE = 8
@@ -39,11 +39,6 @@ def _convolve(
         use_bias=False, kernel_init=init, dtype=dtype,
     )  # fmt: skip
     return conv(x_BTFC)
-
-
-def _zero_padding(x: jax.Array, mask_BT: jax.Array) -> jax.Array:
-    """What lies under the mask must be zero: a convolution sees over the edge of a clip."""
-    return jnp.where(broadcast_mask(mask_BT, x), x, 0)
 
 
 class SqueezeExcitation(nn.Module):
@@ -85,10 +80,10 @@ class ResidualBlock(nn.Module):
         """[B, T, F, C] and its mask to [B, T / stride, F / stride, channels] and its mask."""
         convolve = functools.partial(_convolve, init=self.kernel_init, dtype=self.dtype)
         short_mask_BT = mask_BT[:, :: self.stride]
-        x = _zero_padding(x_BTFC, mask_BT)
+        x = zero_padding(x_BTFC, mask_BT)
         y = convolve(x, self.channels, 3, self.stride)
         y = nn.relu(self.norm(name="norm_0")(y, short_mask_BT, train=train))
-        y = convolve(_zero_padding(y, short_mask_BT), self.channels, 3, 1)
+        y = convolve(zero_padding(y, short_mask_BT), self.channels, 3, 1)
         y = self.norm(name="norm_1")(y, short_mask_BT, train=train)
         y = SqueezeExcitation(self.kernel_init, self.dtype, name="gate")(y, short_mask_BT)
         if self.stride > 1 or x.shape[-1] != self.channels:
@@ -151,7 +146,7 @@ class ResNet(nn.Module):
     ) -> jax.Array:
         """Features [B, T, F] and mask [B, T] to logits [B, C]."""
         mask_BT = mask_BT if self.mask_padding else keep_rows(mask_BT)
-        x = _zero_padding(x_BTF[..., None].astype(self.dtype), mask_BT)
+        x = zero_padding(x_BTF[..., None].astype(self.dtype), mask_BT)
         x = _convolve(x, self.channels[0], 3, 2, self.kernel_init, self.dtype)
         mask_BT = mask_BT[:, ::2]
         x = nn.relu(self.norm(name="norm")(x, mask_BT, train=train))

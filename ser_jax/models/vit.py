@@ -22,9 +22,9 @@ from ser_jax.models.layers import (
     Head,
     Initializer,
     average_frames,
-    broadcast_mask,
     drop,
     keep_rows,
+    zero_padding,
 )
 
 
@@ -114,7 +114,7 @@ class ViT(nn.Module):
         """Features [B, T, F] and mask [B, T] to logits [B, C]."""
         mask_BT = mask_BT if self.mask_padding else keep_rows(mask_BT)
         # The last real patch may reach into the padding.
-        x_BTF = jnp.where(broadcast_mask(mask_BT, x_BTF), x_BTF, 0).astype(self.dtype)
+        x_BTF = zero_padding(x_BTF, mask_BT).astype(self.dtype)
         embed = nn.Dense(
             self.hidden, kernel_init=self.kernel_init, dtype=self.dtype, name="embedding"
         )

@@ -84,7 +84,8 @@ def make_step(
     import jax.numpy as jnp
 
     from ser_jax.models import Forms
-    from ser_jax.parallel import Layout, make_programs
+    from ser_jax.parallel import Layout
+    from ser_jax.programs import make_programs
 
     if cpu_devices > 1:
         jax.config.update("jax_num_cpu_devices", cpu_devices)
@@ -326,7 +327,7 @@ def make_runs_step(
 
     from ser_jax.grid import init_progress
     from ser_jax.metrics import Sums
-    from ser_jax.parallel import make_steps
+    from ser_jax.programs import make_steps
 
     del variables
     network, tx, _ = _init(model, *x_BTF.shape[1:], dtype=set_precision(precision))

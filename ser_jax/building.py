@@ -1,7 +1,10 @@
 """From settings to network, optimiser and compiled programs."""
 
+import contextlib
 import dataclasses
 import functools
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import flax.linen as nn
@@ -13,8 +16,9 @@ from ser_jax.config import AugmentConfig, Config, FeaturesConfig, ModelConfig, T
 from ser_jax.config.data import FEATURE_SWITCHES
 from ser_jax.features import make_front_end
 from ser_jax.models import BackboneSpec, Forms, make_model
-from ser_jax.parallel import Layout, Programs, make_programs
+from ser_jax.parallel import Layout
 from ser_jax.probe import choose_forms
+from ser_jax.programs import Programs, make_programs
 from ser_jax.state import TRAIN_NUMBERS, make_optimizer, needs_steps
 
 Built = tuple[nn.Module, optax.GradientTransformation, Programs]
@@ -82,16 +86,33 @@ def build_for(
     layout: Layout,
     n_frames: int,
     n_features: int,
-    spec: BackboneSpec | None = None,
-    n_steps: int | None = None,
+    spec: BackboneSpec | None,
+    n_steps: int,
 ) -> Built:
-    """Network, optimiser and programs of a run, in the forms that are fastest here."""
+    """Network, optimiser and programs of a run of `n_steps`, in the forms that are fastest here."""
     take_train = choose_take(config.augment, config.features, config.data.rate_hz)
     forms = choose_forms(
         config.model, config.train.dtype, batch_size=config.train.batch_size,
-        n_frames=n_frames, n_features=n_features,
+        n_frames=n_frames, n_features=n_features, n_steps=n_steps,
+        shared_out=layout.mode != "jit",
     )  # fmt: skip
     return build(config.model, config.train, n_classes, layout, take_train, forms, spec, n_steps)
+
+
+@contextlib.contextmanager
+def compiling(tasks: Sequence[Callable[[], None]]) -> Iterator[None]:
+    """Do `tasks` side by side in threads while the block runs, and be done with them at its end.
+
+    XLA compiles without holding Python's lock, and mostly on one core for each program. A task that
+    fails is passed over: who needs its program will compile it again, and be told.
+    """
+    pool = ThreadPoolExecutor(max(1, len(tasks)))
+    futures = [pool.submit(task) for task in tasks]
+    try:
+        yield
+        wait(futures)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def choose_take(augment: AugmentConfig, features: FeaturesConfig, rate_hz: int) -> TakeTrain:

@@ -34,6 +34,11 @@ def count_least_samples(features: FeaturesConfig) -> int:
     return 400 if features.kind == "wave" else features.n_fft
 
 
+def count_features(features: FeaturesConfig) -> int:
+    """F: numbers in a frame of features."""
+    return {"wave": 1, "logmel": features.n_mels, "mfcc": features.n_mfcc}[features.kind]
+
+
 def get_wave(wave: jax.Array) -> jax.Array:
     """The samples themselves as features, [..., N] to [..., N, 1]."""
     return jnp.asarray(wave, jnp.float32)[..., None]
@@ -215,10 +220,8 @@ def fit_normaliser(
         mean = total(row_RF.sum(axis=axis, dtype=np.float64, keepdims=True)) / count
         std = np.sqrt(total(np.square(row_RF - mean).sum(axis=axis, keepdims=True)) / count)
         mean, std = mean[0], np.where(std > 1e-5, std, 1.0)[0]
-    return Normaliser(
-        mean_F=jnp.asarray(np.broadcast_to(mean, n_features), jnp.float32),
-        std_F=jnp.asarray(np.broadcast_to(std, n_features), jnp.float32),
-    )
+    whole = (np.broadcast_to(x, n_features).astype(np.float32) for x in (mean, std))
+    return Normaliser(*map(jax.device_put, whole))
 
 
 def normalise(x_BTF: jax.Array, normaliser: Normaliser) -> jax.Array:

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ser_jax.batching import Dataset, TakeTrain, take_plain
 from ser_jax.features import Normaliser
 from ser_jax.metrics import Sums, compute_accuracy, compute_loss
-from ser_jax.parallel import Steps, make_steps
+from ser_jax.programs import Steps, make_steps
 from ser_jax.state import TrainState, init_state
 
 AXIS = "run"
@@ -50,11 +50,13 @@ class Layout(NamedTuple):
       scan: an epoch is one program; else a program per step, since XLA on CPU runs a convolution
         inside a loop ten times slower.
       devices: each trains its share of the runs, and none waits for another; none: JAX's default.
+      options: (name, value) pairs for the compiler; see `command_buffers`.
     """
 
     how: str = "vmap"
     scan: bool = True
     devices: tuple[Any, ...] = ()
+    options: tuple[tuple[str, str], ...] = ()
 
     def place(self, stacked: Any) -> Any:
         """Values with a leading axis R onto the devices; R is a multiple of their number."""
@@ -198,7 +200,7 @@ def _make_functions(steps: Steps, best_by: str, scan: bool) -> _Functions:
 
     def predict(nothing: None, own: _Runs, dataset: Dataset) -> jax.Array:
         def classify(_: None, dataset: Dataset, index_B: jax.Array) -> tuple[None, jax.Array]:
-            logits_BC = steps.predict(dataset, index_B, own.variables)
+            logits_BC = steps.predict(own.variables, dataset, index_B)
             return None, logits_BC.argmax(axis=-1).astype(jnp.int32)
 
         return fold(classify, nothing, own, dataset)[1]
@@ -222,7 +224,9 @@ class _Program:
             many = jax.shard_map(
                 many, mesh=layout.mesh, in_specs=(one, one, whole), out_specs=one, check_vma=False
             )
-        self._program = jax.jit(many, donate_argnums=0)
+        self._program = jax.jit(
+            many, donate_argnums=0, compiler_options=dict(layout.options) or None
+        )
         self._compiled: dict[Any, Any] = {}
 
     def __call__(self, *arguments: Any) -> Any:

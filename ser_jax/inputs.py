@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
@@ -64,17 +63,30 @@ def load_inputs(
       data, features: settings.
       clips: how several processes share the clips out; None: one process loads all.
     """
-    # Split and normaliser play no part here, so the cells of a grid share one computation.
-    data = dataclasses.replace(data, protocol="study", fold=1, split_seed=None)
-    return _load_inputs(data, dataclasses.replace(features, normalise="none"), clips)
+    features = dataclasses.replace(features, normalise="none")
+    return _load_inputs(_leave_out_split(data), features, clips)
+
+
+def load_clips(data: DataConfig, clips: NamedSharding | None = None) -> Corpus:
+    """The corpus of `load_inputs`, whose features are still to be computed."""
+    return _load_clips(_leave_out_split(data), clips)
+
+
+def _leave_out_split(data: DataConfig) -> DataConfig:
+    """Split and normaliser play no part here, so the cells of a grid share one computation."""
+    return dataclasses.replace(data, protocol="study", fold=1, split_seed=None)
 
 
 @functools.lru_cache(maxsize=1)
 def _load_inputs(data: DataConfig, features: FeaturesConfig, clips: NamedSharding | None) -> Inputs:
+    return compute_inputs(_load_clips(data, clips), features, clips)
+
+
+@functools.lru_cache(maxsize=1)
+def _load_clips(data: DataConfig, clips: NamedSharding | None) -> Corpus:
     if clips is None:
-        return compute_inputs(load_corpus(data), features)
-    corpus = load_shard(data, functools.partial(find_rows, sharding=clips))
-    return compute_inputs(corpus, features, clips)
+        return load_corpus(data)
+    return load_shard(data, functools.partial(find_rows, sharding=clips))
 
 
 def compute_inputs(
@@ -100,7 +112,7 @@ def fit_to_training(
 ) -> Normaliser:
     """Statistics of the training clips, over real frames alone if `masked`."""
     if features.kind == "wave":  # the network's own affair, clip by clip
-        return Normaliser(jnp.zeros(1), jnp.ones(1))
+        return Normaliser(*map(jax.device_put, (np.zeros(1, np.float32), np.ones(1, np.float32))))
     total = add_up if inputs.clips is not None else lambda part: part
     if inputs.clips is not None:
         train_index = train_index[np.isin(train_index, inputs.rows)]
@@ -123,18 +135,45 @@ def make_dataset(
     """
     corpus = inputs.corpus
     # What every clip has a row of, samples or features, is shared out; the rest is small.
-    place: Callable[..., Any] = np.asarray if on_host else jnp.asarray
+    place: Callable[..., Any] = np.asarray if on_host else jax.device_put
     if inputs.clips is not None:
         place = functools.partial(shard, sharding=inputs.clips)
     return Dataset(
         x_BTF=place(inputs.x_BTF),
-        frames_B=jnp.asarray(inputs.frames_B),
-        label_B=jnp.asarray(corpus.emotion_B),
+        frames_B=_put(inputs.frames_B),
+        label_B=_put(corpus.emotion_B),
         normaliser=normaliser,
-        draw=jnp.asarray(1, jnp.int32),
+        draw=_put(1),
         wave_BN=place(corpus.wave_BN) if with_waves else None,
-        length_B=jnp.asarray(corpus.length_B, jnp.int32) if with_waves else None,
+        length_B=_put(corpus.length_B) if with_waves else None,
     )
+
+
+def describe_dataset(x_BTF: jax.ShapeDtypeStruct, n_samples: int | None = None) -> Dataset:
+    """Shapes and types of what `make_dataset` makes for one process.
+
+    Args:
+      x_BTF: of the features.
+      n_samples: of each clip, if its samples come too.
+    """
+    n_clips, _, n_features = x_BTF.shape
+    shape: Any = jax.ShapeDtypeStruct
+    number_B, feature_F = shape((n_clips,), np.int32), shape((n_features,), np.float32)
+    with_waves = n_samples is not None
+    return Dataset(
+        x_BTF=x_BTF,
+        frames_B=number_B,
+        label_B=number_B,
+        normaliser=Normaliser(feature_F, feature_F),
+        draw=shape((), np.int32),
+        wave_BN=shape((n_clips, n_samples), np.int16) if with_waves else None,
+        length_B=number_B if with_waves else None,
+    )
+
+
+def _put(numbers: Any) -> jax.Array:
+    """Whole numbers on the device; converted on the host, where that needs no program."""
+    return jax.device_put(np.asarray(numbers, np.int32))
 
 
 class AugmentedEpochs:

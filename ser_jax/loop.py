@@ -8,13 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
 
 from ser_jax.batching import Dataset, cut_batches, cut_buckets, order_epoch
 from ser_jax.checkpoint import Checkpoints
 from ser_jax.errors import UserError
 from ser_jax.metrics import Sums, compute_accuracy, compute_loss
-from ser_jax.parallel import Programs, Stream
+from ser_jax.programs import Programs, Stream
 from ser_jax.sharing import SharedCheckpoints
 from ser_jax.state import TrainState, get_learning_rate
 
@@ -67,6 +68,7 @@ def read_figures(train: Sums, val: Sums, *, epoch: int, learning_rate: float) ->
       Diverged: a loss is NaN or infinite.
     """
     figures: dict[str, float] = {}
+    train, val = jax.device_get((train, val))
     # The last step of an epoch shows in the validation loss alone.
     for part, kind, sums in (("train", "training", train), ("val", "validation", val)):
         loss = float(compute_loss(sums))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,10 +35,11 @@ class Sums:
     @classmethod
     def zeros(cls, n_classes: int) -> Sums:
         """The sums over no clips."""
-        return cls(jnp.zeros(()), jnp.zeros(()), jnp.zeros((n_classes, n_classes)))
+        zeros: Any = functools.partial(np.zeros, dtype=np.float32)  # of the host: no program
+        return cls(zeros(()), zeros(()), zeros((n_classes, n_classes)))
 
     def __add__(self, other: Sums) -> Sums:
-        return jax.tree.map(jnp.add, self, other)
+        return jax.tree.map(operator.add, self, other)
 
 
 def compute_sums(
@@ -54,14 +57,20 @@ def compute_sums(
     )
 
 
-def compute_loss(sums: Sums) -> jax.Array:
-    """Mean loss per clip; 0 over no clips. Leading axes (runs) are kept."""
-    return sums.loss / jnp.maximum(sums.count, 1)
+def compute_loss(sums: Sums) -> Any:
+    """Mean loss per clip; 0 over no clips. Leading axes (runs) are kept; NumPy's stay NumPy's."""
+    return sums.loss / _find_numpy(sums).maximum(sums.count, 1)
 
 
-def compute_accuracy(sums: Sums) -> jax.Array:
-    """Share of clips recognised; 0 over no clips. Leading axes (runs) are kept."""
-    return jnp.trace(sums.confusion_CC, axis1=-2, axis2=-1) / jnp.maximum(sums.count, 1)
+def compute_accuracy(sums: Sums) -> Any:
+    """Share of clips recognised; 0 over no clips. Leading axes and NumPy as `compute_loss`."""
+    numpy = _find_numpy(sums)
+    hits = numpy.trace(sums.confusion_CC, axis1=-2, axis2=-1)
+    return hits / numpy.maximum(sums.count, 1)
+
+
+def _find_numpy(sums: Sums) -> Any:
+    return jnp if isinstance(sums.count, jax.Array) else np
 
 
 def compute_metrics(confusion_CC: Any) -> dict[str, Any]:

@@ -9,40 +9,70 @@ import jax
 import jax.numpy as jnp
 
 from ser_jax.batching import Batch
+from ser_jax.command_buffers import has_cuda
 from ser_jax.config import ModelConfig, TrainConfig
 from ser_jax.models import RECURRENT, Forms, make_model
 from ser_jax.state import init_state, make_optimizer
 from ser_jax.step import train_step
 
 _REPEATS = 5
+_RACE_S = 30.0
+"""What a race costs: two training steps are compiled. An estimate for a data-centre GPU."""
+_GAIN_PER_TURN_S = 5e-6
+"""What the better form saves at most in a step, for each turn of the LSTM: its kernels' launches.
+An estimate as well."""
+_MOST_UNROLLED = 16
+"""Turns of an LSTM up to which they are written out on a GPU."""
+
+
+def choose_plain_forms(model: ModelConfig, n_frames: int) -> Forms:
+    """The forms to train a network with where nothing is raced: known by the device and the sizes.
+
+    An LSTM of few turns is unrolled on an NVIDIA GPU, so that a step is one command buffer.
+    """
+    short = model.name in RECURRENT and _count_turns(model, n_frames) <= _MOST_UNROLLED
+    return Forms(lstm="unrolled") if short and has_cuda() else Forms()
+
+
+def _count_turns(model: ModelConfig, n_frames: int) -> int:
+    """Frames that the LSTM sees; convolution blocks halve them."""
+    return n_frames >> len(model.channels) if model.name == "cnn_lstm" else n_frames
 
 
 def choose_forms(
-    model: ModelConfig, dtype: str, *, batch_size: int, n_frames: int, n_features: int
+    model: ModelConfig,
+    dtype: str,
+    *,
+    batch_size: int,
+    n_frames: int,
+    n_features: int,
+    n_steps: int,
+    shared_out: bool = False,
 ) -> Forms:
     """The forms to train a network with.
 
     On CPU and TPU they are known. On NVIDIA, cuDNN's LSTM and the scan win by turns, with the sizes
-    and the card, so both take a few steps; what is compiled for it stays in the compilation cache.
+    and the card. Both take a few steps where a run is so long that the better one brings back what
+    it costs to compile them; a shorter run has `choose_plain_forms`.
 
     Args:
       model: the network.
       dtype: type of the computation.
       batch_size, n_frames, n_features: B, T and F of a batch.
+      n_steps: steps that will be taken.
+      shared_out: several devices share a batch out; cuDNN's LSTM would run whole on every one.
     """
-    if not _has_cudnn() or model.name not in RECURRENT:
-        return Forms()
+    known = choose_plain_forms(model, n_frames)
+    if not has_cuda() or model.name not in RECURRENT or shared_out:
+        return known
+    if n_steps * _count_turns(model, n_frames) * _GAIN_PER_TURN_S < _RACE_S:
+        return known
     # Neither dropout nor masks move the race.
     sizes = ModelConfig(
         name=model.name, hidden=model.hidden, channels=model.channels, scales=model.scales,
         head_width=model.head_width,
     )  # fmt: skip
     return _race_lstm(sizes, dtype, batch_size, n_frames, n_features)
-
-
-def _has_cudnn() -> bool:
-    device = jax.devices()[0]
-    return device.platform == "gpu" and "cuda" in device.client.platform_version.lower()
 
 
 @functools.cache
@@ -52,7 +82,7 @@ def _race_lstm(
     contestants = {
         Forms(lstm=form): _make_step(config, Forms(lstm=form), dtype, batch_size, n_frames,
                                      n_features)
-        for form in ("fast", "cudnn")
+        for form in (choose_plain_forms(config, n_frames).lstm, "cudnn")
     }  # fmt: skip
     return pick_fastest(contestants)
 

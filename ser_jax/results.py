@@ -2,11 +2,13 @@
 
 import contextlib
 import csv
+import dataclasses
 import functools
 import importlib.metadata
 import io
 import platform
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from ser_jax.config import Config, FeaturesConfig, compute_identity
 from ser_jax.cores import count_cores
 from ser_jax.corpora import Corpus
 from ser_jax.errors import check
-from ser_jax.features import Normaliser, compute_log_mel
+from ser_jax.features import Normaliser, make_front_end
 from ser_jax.files import write_atomic
 from ser_jax.metrics import compute_report
 from ser_jax.report.clips import PREDICTIONS_FILE
@@ -157,14 +159,16 @@ def check_frames(config: Config, n_frames: int, n_features: int) -> None:
     )
 
 
+@functools.cache
+def _make_log_mel(features: FeaturesConfig, rate_hz: int) -> Callable[..., jax.Array]:
+    return jax.jit(make_front_end(features, rate_hz))
+
+
 def save_spectrogram(run_dir: Path, features: FeaturesConfig, corpus: Corpus, clip: int) -> None:
     """Keep one clip's log-mel spectrogram for the report, whatever features the network takes."""
     wave_N = corpus.wave_BN[clip].astype(np.float32) / 32768
-    db_TF = compute_log_mel(
-        wave_N, rate_hz=corpus.rate_hz, n_fft=features.n_fft, hop_length=features.hop_length,
-        n_mels=features.n_mels, fmin_hz=features.fmin_hz, fmax_hz=features.fmax_hz,
-        top_db=features.top_db,
-    )  # fmt: skip
+    features = dataclasses.replace(features, kind="logmel")
+    db_TF = _make_log_mel(features, corpus.rate_hz)(wave_N)
     path = run_dir / "figures" / "spectrogram.npz"
     buffer = io.BytesIO()
     np.savez_compressed(

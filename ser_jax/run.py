@@ -5,35 +5,38 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding
 
 from ser_jax import classical
 from ser_jax.batching import Dataset, count_steps, cut_batches
-from ser_jax.building import build_for
+from ser_jax.building import Built, build_for, compiling
 from ser_jax.checkpoint import Checkpoints
 from ser_jax.config import CLASSICAL, Config, ParallelConfig
 from ser_jax.corpora import Corpus, check_protocols
 from ser_jax.distributed import is_writer
 from ser_jax.errors import check
+from ser_jax.features import count_feature_frames, count_features
 from ser_jax.files import write_atomic
-from ser_jax.finetuning import prepare, save_kept
-from ser_jax.inputs import Inputs, fit_to_training, load_inputs, make_dataset, open_epochs
+from ser_jax.finetuning import Prepared, prepare, save_kept
+from ser_jax.inputs import (
+    Inputs,
+    describe_dataset,
+    fit_to_training,
+    load_clips,
+    load_inputs,
+    make_dataset,
+    open_epochs,
+)
 from ser_jax.loop import FitSettings, OnEvent, fit
 from ser_jax.monitor import profiled, watch
-from ser_jax.parallel import (
-    Layout,
-    Programs,
-    Stream,
-    choose_layout,
-    place,
-    replicated,
-    share_out_clips,
-)
+from ser_jax.parallel import Layout, choose_layout, place, replicated, share_out_clips
+from ser_jax.programs import Programs, Stream
 from ser_jax.report import write_run_report
 from ser_jax.report.events import EventLog
 from ser_jax.results import (
@@ -55,7 +58,7 @@ from ser_jax.run_dir import (
 from ser_jax.runtime import settle
 from ser_jax.sharing import SharedCheckpoints, share
 from ser_jax.splits import Split, list_strata, make_split
-from ser_jax.state import init_state, list_numbers
+from ser_jax.state import describe_state, init_state, list_numbers
 from ser_jax.streaming import StreamedCorpus, choose_placement
 
 Memo = dict[int, dict[int, np.ndarray]]
@@ -94,34 +97,37 @@ def train(
         config.parallel, convolves=config.model.name not in ("lstm", "blstm"),
         by_step=config.train.profile > 0,
     )  # fmt: skip
-    prepared = prepare(config, load_inputs(config.data, config.features, share_out_clips(layout)))
-    inputs = prepared.inputs
-    corpus = inputs.corpus
+    clips = share_out_clips(layout)
+    corpus = load_clips(config.data, clips)
     split = split_corpus(config, corpus)
-    masked = config.model.mask_padding
-    normaliser = fit_to_training(inputs, split.train, config.features, masked)
+    prepare_inputs = functools.partial(_prepare_inputs, config, clips)
+    # What a backbone makes of the clips is known once it is there.
+    prepared = prepare_inputs() if config.model.name == "wav2vec2" else None
     on_device = config.augment.enabled and config.augment.backend == "device"
-    streamed = _is_streamed(config.parallel, layout, inputs, with_waves=on_device)
-    check(
-        config.train.buckets == 1 or not streamed,
-        f"train.buckets={config.train.buckets}: takes a corpus on the device; leave the key out",
-    )
-    dataset = make_dataset(inputs, normaliser, with_waves=on_device, on_host=streamed)
+    shapes = _describe(config, corpus, prepared, with_waves=on_device)
+    streamed = _is_streamed(config, layout, shapes)
     hand_over = functools.partial(_hand_over, layout=layout, streamed=streamed)
-    dataset = dataset if streamed else place(dataset, layout)  # once, and not in every epoch
-    _, T, F = inputs.x_BTF.shape
+    _, T, F = shapes.x_BTF.shape
     check_frames(config, T, F)
-    rates = config.train
+    rates, spec = config.train, prepared.spec if prepared else None
     n_steps = rates.epochs * count_steps(len(split.train), rates.batch_size, rates.buckets)
-    model, tx, programs = build_for(
-        config, len(corpus.labels), layout, T, F, prepared.spec, n_steps
-    )
-    state = init_state(
-        model, tx, seed=config.seed, n_frames=T, n_features=F, dropout=config.model.dropout,
-        augment_p=config.augment.p, learning_rate=config.train.learning_rate,
-        variables=prepared.variables, frozen=prepared.frozen,
-        numbers=list_numbers(config.train, config.augment),
-    )  # fmt: skip
+    built = build_for(config, len(corpus.labels), layout, T, F, spec, n_steps)
+    ahead = clips is None and rates.buckets == 1 and not streamed
+    tasks = _list_compilations(config, built, shapes, split, prepared) if ahead else []
+    with compiling(tasks):
+        prepared = prepared or prepare_inputs()
+        inputs = prepared.inputs
+        masked = config.model.mask_padding
+        normaliser = fit_to_training(inputs, split.train, config.features, masked)
+        dataset = make_dataset(inputs, normaliser, with_waves=on_device, on_host=streamed)
+        dataset = dataset if streamed else place(dataset, layout)  # once, and not in every epoch
+        model, tx, programs = built
+        state = init_state(
+            model, tx, seed=config.seed, n_frames=T, n_features=F, dropout=config.model.dropout,
+            augment_p=config.augment.p, learning_rate=rates.learning_rate,
+            variables=prepared.variables, frozen=prepared.frozen,
+            numbers=list_numbers(rates, config.augment),
+        )  # fmt: skip
     facts = describe(corpus, normaliser, config)
     log = EventLog(run_dir)
     start_s = time.perf_counter()
@@ -232,17 +238,54 @@ def _write(
             write_run_report(run_dir)
 
 
-def _is_streamed(
-    parallel: ParallelConfig, layout: Layout, inputs: Inputs, *, with_waves: bool
-) -> bool:
+def _prepare_inputs(config: Config, clips: NamedSharding | None) -> Prepared:
+    return prepare(config, load_inputs(config.data, config.features, clips))
+
+
+def _describe(
+    config: Config, corpus: Corpus, prepared: Prepared | None, *, with_waves: bool
+) -> Dataset:
+    """Shapes of the corpus as programs will see it, before its features are there."""
+    n_clips, n_samples = corpus.wave_BN.shape
+    if prepared is not None:
+        x = jax.ShapeDtypeStruct(prepared.inputs.x_BTF.shape, prepared.inputs.x_BTF.dtype)
+    else:
+        n_frames = count_feature_frames(config.features, n_samples)
+        x = jax.ShapeDtypeStruct((n_clips, n_frames, count_features(config.features)), np.float32)
+    return describe_dataset(x, n_samples if with_waves else None)
+
+
+def _list_compilations(
+    config: Config, built: Built, shapes: Dataset, split: Split, prepared: Prepared | None
+) -> list[Callable[[], None]]:
+    """What must be compiled for a run on a corpus on the device."""
+    model, tx, programs = built
+    _, T, F = shapes.x_BTF.shape
+    state = describe_state(
+        model, tx, n_frames=T, n_features=F, numbers=list_numbers(config.train, config.augment),
+        variables=prepared.variables if prepared else None,
+        frozen=prepared.frozen if prepared else None,
+    )  # fmt: skip
+    size = config.train.batch_size
+    batches = [cut_batches(part, size, programs.multiple) for part in (split.train, split.val)]
+    return programs.list_compilations(state, shapes, *batches, _cut_test(programs, split.test))
+
+
+def _is_streamed(config: Config, layout: Layout, shapes: Dataset) -> bool:
     """Whether the corpus stays on the host."""
-    n_bytes = inputs.x_BTF.nbytes + (inputs.corpus.wave_BN.nbytes if with_waves else 0)
-    shared_out = inputs.clips is not None
+    parallel = config.parallel
+    arrays = [x for x in (shapes.x_BTF, shapes.wave_BN) if x is not None]
+    n_bytes = sum(x.size * x.dtype.itemsize for x in arrays)
+    shared_out = share_out_clips(layout) is not None
     streamed = choose_placement(parallel, 0 if shared_out else n_bytes) == "stream"
     check(
         not (streamed and (shared_out or layout.mode == "pmap")),
         f"parallel.placement={parallel.placement}: takes one process, and not parallel.mode=pmap; "
         "leave the key out",
+    )
+    check(
+        config.train.buckets == 1 or not streamed,
+        f"train.buckets={config.train.buckets}: takes a corpus on the device; leave the key out",
     )
     return streamed
 
@@ -270,9 +313,12 @@ def classify(
     programs: Programs, variables: Any, dataset: Dataset | Stream, index: np.ndarray
 ) -> np.ndarray:
     """Class of each of the clips numbered `index`, [B]."""
-    batch_size = 32 + -32 % programs.layout.n_shards
-    logits_BC = programs.predict(variables, dataset, cut_batches(index, batch_size))[: len(index)]
+    logits_BC = programs.predict(variables, dataset, _cut_test(programs, index))[: len(index)]
     return logits_BC.argmax(axis=-1)
+
+
+def _cut_test(programs: Programs, index: np.ndarray) -> np.ndarray:
+    return cut_batches(index, 32 + -32 % programs.layout.n_shards)
 
 
 def split_corpus(config: Config, corpus: Corpus) -> Split:

@@ -169,29 +169,21 @@ def get_learning_rate(state: TrainState) -> float:
     return float(jax.device_get(optax.tree_utils.tree_get(state.opt_state, "learning_rate")))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2, 3))
-def _init_variables(model: nn.Module, key: jax.Array, n_frames: int, n_features: int) -> Any:
-    """One program for all seeds, without what the network would compute of its zeros."""
-    x_BTF = jnp.zeros((1, n_frames, n_features))
-    mask_BT = jnp.ones((1, n_frames), bool)
-    return model.init(key, x_BTF, mask_BT, train=False)
-
-
 def init_state(
     model: nn.Module,
     tx: optax.GradientTransformation,
     *,
-    seed: int,
+    seed: Any,
     n_frames: int,
     n_features: int,
-    dropout: float,
-    augment_p: float = 0.0,
-    learning_rate: float | None = None,
+    dropout: Any,
+    augment_p: Any = 0.0,
+    learning_rate: Any = None,
     variables: Any = None,
     frozen: Any = None,
     numbers: Mapping[str, Any] | None = None,
 ) -> TrainState:
-    """The state before the first step.
+    """The state before the first step, made by one program that serves all seeds and numbers.
 
     Args:
       model, tx: network and optimiser.
@@ -204,26 +196,71 @@ def init_state(
       frozen: parameters that are not trained, and are never used up.
       numbers: as `list_numbers` gives them; None: nothing is switched on.
     """
+    arguments = _gather(seed, dropout, augment_p, learning_rate, variables, numbers)
+    state = _init(model, tx, n_frames, n_features, *arguments)
+    return dataclasses.replace(state, frozen={} if frozen is None else frozen)
+
+
+def describe_state(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    *,
+    n_frames: int,
+    n_features: int,
+    variables: Any = None,
+    frozen: Any = None,
+    numbers: Mapping[str, Any] | None = None,
+) -> TrainState:
+    """Shapes and types of what `init_state` makes of the same arguments; computes nothing."""
+    arguments = _gather(0, 0.0, 0.0, 0.0, variables, numbers)
+    state = _init.eval_shape(model, tx, n_frames, n_features, *arguments)
+    shapes = {} if frozen is None else jax.eval_shape(lambda: frozen)
+    return dataclasses.replace(state, frozen=shapes)
+
+
+def _gather(
+    seed: Any, dropout: Any, augment_p: Any, learning_rate: Any, variables: Any, numbers: Any
+) -> tuple[Any, ...]:
+    """What `_init` is given: arrays of fixed types, so that it is compiled once."""
+    hyper = {"dropout": dropout, "augment_p": augment_p, **(numbers or {})}
+    hyper, learning_rate = jax.tree.map(_as_float32, (hyper, learning_rate))
+    return _as_array(seed, np.uint32), hyper, learning_rate, variables
+
+
+def _as_float32(x: Any) -> Any:
+    return _as_array(x, np.float32)
+
+
+def _as_array(x: Any, dtype: Any) -> Any:
+    """On the host, where no program is needed to make it, unless it is JAX's already."""
+    return x.astype(dtype) if isinstance(x, jax.Array) else np.asarray(x, dtype)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _init(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    n_frames: int,
+    n_features: int,
+    seed: jax.Array,
+    hyper: dict[str, jax.Array],
+    learning_rate: jax.Array | None,
+    variables: Any,
+) -> TrainState:
     init_key, run_key = jax.random.split(jax.random.key(seed))
-    if variables is None:
-        variables = _init_variables(model, init_key, n_frames, n_features)
-    numbers = numbers or {}
+    if variables is None:  # without what the network would compute of its zeros
+        x_BTF = jnp.zeros((1, n_frames, n_features))
+        variables = model.init(init_key, x_BTF, jnp.ones((1, n_frames), bool), train=False)
     learned = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
-    opt_state = tx.init(variables["params"])
+    opt_state = tx.init(learned["params"])
     if learning_rate is not None:
-        rate = jnp.asarray(learning_rate, jnp.float32)
-        opt_state = optax.tree_utils.tree_set(opt_state, learning_rate=rate)
+        opt_state = optax.tree_utils.tree_set(opt_state, learning_rate=learning_rate)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         **learned,
         opt_state=opt_state,
         key=run_key,
-        hyper={
-            "dropout": jnp.asarray(dropout, jnp.float32),
-            "augment_p": jnp.asarray(augment_p, jnp.float32),
-            **{name: jnp.asarray(x, jnp.float32) for name, x in numbers.items()},
-        },
-        frozen={} if frozen is None else frozen,
+        hyper=hyper,
         # Memory of its own, since a step uses all of a state up.
-        average=jax.tree.map(jnp.copy, learned) if "average_decay" in numbers else {},
+        average=jax.tree.map(jnp.copy, learned) if "average_decay" in hyper else {},
     )

@@ -14,7 +14,8 @@ from ser_jax.config import ModelConfig, TrainConfig, override
 from ser_jax.features import Normaliser
 from ser_jax.metrics import Sums
 from ser_jax.models import make_model
-from ser_jax.parallel import AXIS, Layout, Programs, compile_step, make_programs, make_steps
+from ser_jax.parallel import AXIS, Layout, compile_step
+from ser_jax.programs import Programs, make_programs, make_steps
 from ser_jax.state import TrainState, init_state, make_optimizer
 
 N_CLASSES, T, F, N_CLIPS, N_STEPS = 4, 16, 8, 24, 3

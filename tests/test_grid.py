@@ -28,7 +28,7 @@ from ser_jax.grid import (
 from ser_jax.loop import compute_score
 from ser_jax.metrics import Sums
 from ser_jax.models import make_model
-from ser_jax.parallel import make_programs
+from ser_jax.programs import make_programs
 from ser_jax.runtime import count_work
 from ser_jax.state import init_state, make_optimizer
 

@@ -22,7 +22,9 @@ ROWS = [
     ["corpora", "models", "augment", "streaming"],
     ["inputs", "state"],
     ["step"],
+    ["command_buffers"],
     ["parallel", "probe"],
+    ["programs"],
     ["checkpoint", "pretrained", "report", "grid", "building", "classical"],
     ["loop", "finetuning"],
     ["monitor", "run_dir", "results"],
@@ -38,7 +40,8 @@ ROWS = [
 ROW = {name: number for number, row in enumerate(ROWS) for name in row}
 
 PURE = [
-    "features", "augment.*", "losses", "models.*", "metrics", "state", "step", "parallel", "grid",
+    "features", "augment.*", "losses", "models.*", "metrics", "state", "step", "parallel",
+    "programs", "grid",
 ]  # fmt: skip
 # What only these modules may import (patterns).
 RESERVED = {

@@ -19,7 +19,7 @@ from ser_jax.config import ModelConfig, TrainConfig
 from ser_jax.features import Normaliser
 from ser_jax.metrics import Sums, compute_accuracy, compute_confusion
 from ser_jax.models import make_model
-from ser_jax.parallel import make_programs
+from ser_jax.programs import make_programs
 from ser_jax.state import init_state, make_optimizer
 from ser_jax.step import train_step
 

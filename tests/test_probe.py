@@ -8,7 +8,7 @@ import pytest
 from ser_jax import probe
 from ser_jax.config import ModelConfig
 from ser_jax.models import Forms
-from ser_jax.probe import choose_forms, pick_fastest
+from ser_jax.probe import choose_forms, choose_plain_forms, pick_fastest
 
 FAST, CUDNN = Forms(lstm="fast"), Forms(lstm="cudnn")
 
@@ -56,17 +56,17 @@ def test_form_that_the_device_refuses_is_passed_over():
 
 def test_on_cpu_nothing_is_raced(monkeypatch):
     monkeypatch.setattr(probe, "pick_fastest", refuse)
-    sizes = {"batch_size": 4, "n_frames": 16, "n_features": 8}
+    sizes = {"batch_size": 4, "n_frames": 16, "n_features": 8, "n_steps": 10**9}
     assert choose_forms(ModelConfig(name="lstm"), "float32", **sizes) == Forms()
 
 
 def test_a_step_of_the_race_is_a_training_step(monkeypatch):
     raced = []
-    monkeypatch.setattr(probe, "_has_cudnn", lambda: True)
+    monkeypatch.setattr(probe, "has_cuda", lambda: True)
     monkeypatch.setattr(
         probe, "pick_fastest", lambda steps: raced.append(steps) or next(iter(steps))
     )
-    sizes = {"batch_size": 2, "n_frames": 4, "n_features": 3}
+    sizes = {"batch_size": 2, "n_frames": 17, "n_features": 3, "n_steps": 10**9}
     assert choose_forms(ModelConfig(name="lstm", hidden=4), "float32", **sizes) == FAST
     (steps,) = raced
     assert list(steps) == [FAST, CUDNN]
@@ -75,4 +75,22 @@ def test_a_step_of_the_race_is_a_training_step(monkeypatch):
     assert sums.count == 2
     raced.clear()
     choose_forms(ModelConfig(name="cnn"), "float32", **sizes)  # has no LSTM
+    choose_forms(ModelConfig(name="lstm"), "float32", **sizes, shared_out=True)
     assert not raced
+
+
+def test_an_lstm_of_few_turns_is_unrolled_on_a_gpu_alone(monkeypatch):
+    short, long = ModelConfig(name="cnn_lstm"), ModelConfig(name="lstm")
+    assert choose_plain_forms(short, 83) == Forms()
+    monkeypatch.setattr(probe, "has_cuda", lambda: True)
+    assert choose_plain_forms(short, 83) == Forms(lstm="unrolled")  # 5 turns
+    assert choose_plain_forms(short, 660) == Forms()
+    assert choose_plain_forms(long, 83) == Forms()
+    assert choose_plain_forms(ModelConfig(name="cnn"), 83) == Forms()
+
+
+def test_a_short_run_is_not_worth_a_race(monkeypatch):
+    monkeypatch.setattr(probe, "has_cuda", lambda: True)
+    monkeypatch.setattr(probe, "pick_fastest", refuse)
+    sizes = {"batch_size": 32, "n_frames": 165, "n_features": 40, "n_steps": 320}
+    assert choose_forms(ModelConfig(name="lstm"), "float32", **sizes) == Forms()

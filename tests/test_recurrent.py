@@ -21,7 +21,7 @@ gpu_rnn: Any = vars(rnn)["gpu_rnn"]
 SIZES = "compute_rnn_workspace_reserve_space_sizes"
 B, T, F, H = 4, 7, 3, 5
 KEY = jax.random.key(0)
-FORMS = ("plain", "fast", "cudnn")
+FORMS = ("plain", "fast", "unrolled", "cudnn")
 # Whole rows; rows of several lengths, one of them nothing but padding; holes.
 MASKS = {
     "whole": np.ones((B, T), bool),
@@ -97,10 +97,17 @@ def test_every_form_starts_from_the_same_parameters(form):
     jax.tree.map(np.testing.assert_array_equal, init(KEY, draw(B, T, F), MASKS["whole"]), expected)
 
 
+@pytest.mark.parametrize("form", ["fast", "unrolled"])
 @pytest.mark.parametrize("mask", MASKS)
-def test_fast_form_equals_the_scan_and_so_do_its_gradients(mask):
+def test_fast_forms_equal_the_scan_and_so_do_their_gradients(form, mask):
     arguments = MADE, draw(B, T, F), MASKS[mask]
-    assert_close(jit_compute("fast")(*arguments), jit_compute("plain")(*arguments))
+    assert_close(jit_compute(form)(*arguments), jit_compute("plain")(*arguments))
+
+
+def test_unrolled_form_has_no_loop():
+    shapes = MADE, draw(B, T, F), MASKS["whole"]
+    assert "while" in jax.jit(make_compute("fast")).lower(*shapes).as_text()
+    assert "while" not in jax.jit(make_compute("unrolled")).lower(*shapes).as_text()
 
 
 @pytest.mark.parametrize("mask", MASKS)
@@ -110,7 +117,7 @@ def test_cudnn_form_equals_the_scan_and_so_do_its_gradients(mask, cudnn_by_refer
     assert_close(found, jit_compute("plain")(*arguments))
 
 
-@pytest.mark.parametrize("form", ["fast", "cudnn"])
+@pytest.mark.parametrize("form", ["fast", "unrolled", "cudnn"])
 @pytest.mark.parametrize("mask", ["ragged", "holes"])
 def test_all_states_and_their_gradients_equal_those_of_the_scan(form, mask, cudnn_by_reference):
     arguments = MADE, draw(B, T, F), MASKS[mask]

@@ -19,7 +19,8 @@ from ser_jax.batching import PADDING, Batch, Dataset, take
 from ser_jax.config import AugmentConfig, TrainConfig, override
 from ser_jax.features import Normaliser
 from ser_jax.losses import compute_soft_losses
-from ser_jax.parallel import Layout, make_programs
+from ser_jax.parallel import Layout
+from ser_jax.programs import make_programs
 from ser_jax.state import init_state, list_numbers, make_optimizer
 from ser_jax.step import train_step
 

@@ -17,7 +17,7 @@ from ser_jax.config import AugmentConfig, ModelConfig, ParallelConfig
 from ser_jax.errors import UserError
 from ser_jax.features import Normaliser
 from ser_jax.models import make_model
-from ser_jax.parallel import make_programs
+from ser_jax.programs import make_programs
 from ser_jax.runtime import count_work
 from ser_jax.state import init_state
 from ser_jax.streaming import StreamedCorpus, choose_placement, measure_free_memory

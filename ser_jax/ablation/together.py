@@ -20,6 +20,7 @@ from ser_jax.ablation.manifest import Manifest
 from ser_jax.ablation.writing import Plan, Trained, make_plan, write_cell
 from ser_jax.batching import PADDING, Dataset, TakeTrain, cut_batches
 from ser_jax.building import choose_take, hold_numbers
+from ser_jax.command_buffers import choose_options
 from ser_jax.config import AblationConfig, ModelConfig, TrainConfig
 from ser_jax.cores import count_cores
 from ser_jax.errors import UserError
@@ -27,7 +28,7 @@ from ser_jax.finetuning import prepare
 from ser_jax.grid import GridPrograms, Layout, init_progress, make_grid_programs
 from ser_jax.inputs import Inputs, load_inputs, make_dataset
 from ser_jax.models import BackboneSpec, Forms, make_model
-from ser_jax.probe import choose_forms
+from ser_jax.probe import choose_forms, choose_plain_forms
 from ser_jax.results import check_frames
 from ser_jax.run_dir import check_run_dir
 from ser_jax.state import list_numbers, make_optimizer
@@ -103,7 +104,8 @@ def _build_cached(
 ) -> _Ways:
     # A convolution of many runs side by side would be one with groups, which is slow; as a product
     # of matrices it becomes a batch of them. All forms share one parameter tree.
-    forms = {"vmap": Forms(conv="im2col"), "map": alone}
+    lstm = "unrolled" if alone.lstm == "unrolled" else "fast"
+    forms = {"vmap": Forms(conv="im2col", lstm=lstm), "map": alone}
     models = {
         way: make_model(config, n_classes, dtype=train.dtype, forms=form, spec=spec)
         for way, form in forms.items()
@@ -141,6 +143,7 @@ class _Group:
         self.layout = Layout(
             scan=wish == "on" or (wish == "auto" and not on_cpu),
             devices=devices if len(devices) > 1 else (),
+            options=choose_options(config.parallel.command_buffers),
         )
         self.draws_anew = config.augment.when == "epoch"
         self.way = choose_how(grid, [plan.cell for plan in plans])
@@ -148,12 +151,13 @@ class _Group:
         known = manifest.find_decision(key) if self.way == "probe" else None
         if known:
             self.way, self.most = known["batching"], min(self.most, known["runs_at_a_time"])
-        forms = Forms()
-        if self.way == "map":  # a probe of its own, which compiles
-            _, n_frames, n_features = inputs.x_BTF.shape
+        _, n_frames, n_features = inputs.x_BTF.shape
+        forms = choose_plain_forms(config.model, n_frames)
+        if self.way == "map":  # a race of its own, which compiles
             forms = choose_forms(
                 config.model, config.train.dtype, batch_size=config.train.batch_size,
                 n_frames=n_frames, n_features=n_features,
+                n_steps=len(plans) * config.train.epochs * len(plans[0].cut_epoch(1)),
             )  # fmt: skip
         self.ways = _build_cached(
             dataclasses.replace(config.model, dropout=0.0),

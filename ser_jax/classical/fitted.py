@@ -17,7 +17,7 @@ from ser_jax.classical.svm import fit_svm, score_svm
 from ser_jax.config import Config
 from ser_jax.errors import UserError, check
 from ser_jax.files import write_atomic
-from ser_jax.parallel import Programs
+from ser_jax.programs import Programs
 from ser_jax.splits import Split
 
 FITTED_FILE = "fitted.npz"

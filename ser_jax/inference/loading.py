@@ -2,7 +2,6 @@
 
 import contextlib
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,10 @@ from ser_jax.errors import UserError, check
 from ser_jax.features import Normaliser, count_feature_frames
 from ser_jax.finetuning import init_trained, load_kept
 from ser_jax.models import BackboneSpec
-from ser_jax.parallel import Programs
+from ser_jax.programs import Programs
 from ser_jax.run_dir import CONFIG_FILE, METRICS_FILE, load_config, load_tree
 from ser_jax.runtime import settle
-from ser_jax.state import TrainState, init_state, list_numbers
+from ser_jax.state import TrainState, describe_state, list_numbers
 
 
 @dataclass(frozen=True)
@@ -130,9 +129,11 @@ def _load_best(
         spec, kept = load_kept(run_dir, config)
     model, tx, programs = build(config.model, config.train, len(labels), spec=spec, n_steps=1)
     n_frames = count_feature_frames(config.features, n_samples)
-    like = _describe_state(lambda: init_state(
-        model, tx, seed=0, n_frames=n_frames, n_features=len(mean_F), dropout=0.0,
-        variables=None if spec is None else init_trained(config.model, spec, len(labels)),
+    variables = None
+    if spec is not None:
+        variables = jax.eval_shape(lambda: init_trained(config.model, spec, len(labels)))
+    like = _bind(describe_state(
+        model, tx, n_frames=n_frames, n_features=len(mean_F), variables=variables,
         numbers=list_numbers(config.train, config.augment),
     ))  # fmt: skip
     variables = checkpoints.load_state(best_epoch, like).replace(frozen=kept).variables
@@ -150,12 +151,11 @@ def _load_best(
     )
 
 
-def _describe_state(init: Callable[[], TrainState]) -> TrainState:
-    """Shapes and types of a state; to compute one would take seconds of compilation."""
+def _bind(shapes: TrainState) -> TrainState:
+    """Shapes and types of a state on JAX's default device."""
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        jax.eval_shape(init),
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes
     )
 
 

@@ -28,7 +28,8 @@ class Forms(NamedTuple):
     Attributes:
       conv: 'plain' (nn.Conv and the norm by automatic differentiation), 'fast', or 'im2col' (a
         product of patches, for runs side by side under vmap).
-      lstm: 'plain' (nn.scan over the cell), 'fast', or 'cudnn' (NVIDIA only).
+      lstm: 'plain' (nn.scan over the cell), 'fast', 'unrolled' (fast without a loop), or 'cudnn'
+        (NVIDIA only).
     """
 
     conv: str = "fast"

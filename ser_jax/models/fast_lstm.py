@@ -6,6 +6,9 @@ one product each over all steps, and one buffer holds in turn what enters the ga
 and their gradients.
 """
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -17,6 +20,16 @@ def _take(x_T: jax.Array, t: jax.Array) -> jax.Array:
 
 def _put(x_T: jax.Array, x: jax.Array, t: jax.Array) -> jax.Array:
     return lax.dynamic_update_index_in_dim(x_T, x, t, 0)
+
+
+def _loop(n: int, step: Any, carry: Any, unroll: bool) -> Any:
+    """`lax.fori_loop`, or its turns one after another: without a loop XLA on a GPU can record all
+    of a step in one command buffer, and fuse one turn's end with the next one's start."""
+    if not unroll:
+        return lax.fori_loop(0, n, step, carry)
+    for t in range(n):
+        carry = step(t, carry)
+    return carry
 
 
 def _sum_products(a_TBI: jax.Array, b_TBJ: jax.Array) -> jax.Array:
@@ -31,7 +44,12 @@ def _append_ones(x_TBF: jax.Array) -> jax.Array:
 
 
 def _run(
-    x_TBF: jax.Array, kernel: jax.Array, bias: jax.Array, recurrent: jax.Array, mask_TB: jax.Array
+    x_TBF: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+    recurrent: jax.Array,
+    mask_TB: jax.Array,
+    unroll: bool,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
     """The last state [B, H]; gates i, f, g, o [T, B, 4H]; c and h [T, B, H] before each frame."""
     H, dtype = recurrent.shape[0], x_TBF.dtype
@@ -41,7 +59,7 @@ def _run(
     weights = jnp.concatenate([kernel, bias[None]])
     z_TB4H = jnp.matmul(_append_ones(x_TBF), weights, preferred_element_type=jnp.float32)
 
-    def step(t: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    def step(t: Any, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         c_BH, h_BH, gates_TB4H, c_TBH, h_TBH = carry
         z_B4H = jnp.matmul(h_BH, recurrent, preferred_element_type=jnp.float32)
         gates_B4H = jnp.tanh(scale * (_take(gates_TB4H, t) + z_B4H)) * scale + shift
@@ -59,13 +77,18 @@ def _run(
 
     zeros_TBH = jnp.zeros_like(z_TB4H[..., :H])
     carry = (zeros_TBH[0], zeros_TBH[0].astype(dtype), z_TB4H, zeros_TBH, zeros_TBH.astype(dtype))
-    _, h_BH, gates_TB4H, c_TBH, h_TBH = lax.fori_loop(0, x_TBF.shape[0], step, carry)
+    _, h_BH, gates_TB4H, c_TBH, h_TBH = _loop(x_TBF.shape[0], step, carry, unroll)
     return h_BH, (gates_TB4H, c_TBH, h_TBH)
 
 
-@jax.custom_vjp
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def run_lstm(
-    x_TBF: jax.Array, kernel: jax.Array, bias: jax.Array, recurrent: jax.Array, mask_TB: jax.Array
+    x_TBF: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+    recurrent: jax.Array,
+    mask_TB: jax.Array,
+    unroll: bool = False,
 ) -> jax.Array:
     """The state [B, H] of an LSTM after the last real frame.
 
@@ -77,22 +100,23 @@ def run_lstm(
       bias: [4H].
       recurrent: [H, 4H].
       mask_TB: True for real frames; the others leave the state alone.
+      unroll: write out the frames in place of a loop over them; for few frames.
     """
-    return _run(x_TBF, kernel, bias, recurrent, mask_TB)[0]
+    return _run(x_TBF, kernel, bias, recurrent, mask_TB, unroll)[0]
 
 
-def _forward(x_TBF, kernel, bias, recurrent, mask_TB):  # type: ignore[no-untyped-def]
-    h_BH, saved = _run(x_TBF, kernel, bias, recurrent, mask_TB)
+def _forward(x_TBF, kernel, bias, recurrent, mask_TB, unroll):  # type: ignore[no-untyped-def]
+    h_BH, saved = _run(x_TBF, kernel, bias, recurrent, mask_TB, unroll)
     return h_BH, (x_TBF, kernel, recurrent, mask_TB, *saved)
 
 
-def _backward(residuals, dh_BH, dh_TBH=None):  # type: ignore[no-untyped-def]
+def _backward(unroll, residuals, dh_BH, dh_TBH=None):  # type: ignore[no-untyped-def]
     # dh_TBH: gradients of the states after all frames, where these were returned.
     x_TBF, kernel, recurrent, mask_TB, gates_TB4H, c_TBH, h_TBH = residuals
     T, dtype = x_TBF.shape[0], x_TBF.dtype
     transposed = recurrent.T  # once, not in every step
 
-    def step(n: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    def step(n: Any, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         dc_BH, dh_BH, gates_B4H, dz_TB4H = carry
         t = T - 1 - n
         c_BH, keep_B1 = _take(c_TBH, t), _take(mask_TB, t)[:, None]
@@ -123,7 +147,7 @@ def _backward(residuals, dh_BH, dh_TBH=None):  # type: ignore[no-untyped-def]
 
     dh_BH = dh_BH.astype(jnp.float32)
     carry = (jnp.zeros_like(dh_BH), dh_BH, gates_TB4H[-1], gates_TB4H)
-    dz_TB4H = lax.fori_loop(0, T, step, carry)[-1].astype(dtype)
+    dz_TB4H = _loop(T, step, carry, unroll)[-1].astype(dtype)
     d_weights = _sum_products(_append_ones(x_TBF), dz_TB4H).astype(dtype)
     d_recurrent = _sum_products(h_TBH, dz_TB4H).astype(dtype)
     return dz_TB4H @ kernel.T, d_weights[:-1], d_weights[-1], d_recurrent, None
@@ -132,22 +156,27 @@ def _backward(residuals, dh_BH, dh_TBH=None):  # type: ignore[no-untyped-def]
 run_lstm.defvjp(_forward, _backward)
 
 
-@jax.custom_vjp
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def run_lstm_sequence(
-    x_TBF: jax.Array, kernel: jax.Array, bias: jax.Array, recurrent: jax.Array, mask_TB: jax.Array
+    x_TBF: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+    recurrent: jax.Array,
+    mask_TB: jax.Array,
+    unroll: bool = False,
 ) -> jax.Array:
     """The states [T, B, H] after every frame; see `run_lstm`. Padding repeats the state before."""
-    return _forward_sequence(x_TBF, kernel, bias, recurrent, mask_TB)[0]
+    return _forward_sequence(x_TBF, kernel, bias, recurrent, mask_TB, unroll)[0]
 
 
-def _forward_sequence(x_TBF, kernel, bias, recurrent, mask_TB):  # type: ignore[no-untyped-def]
-    h_BH, residuals = _forward(x_TBF, kernel, bias, recurrent, mask_TB)
+def _forward_sequence(x_TBF, kernel, bias, recurrent, mask_TB, unroll):  # type: ignore[no-untyped-def]
+    h_BH, residuals = _forward(x_TBF, kernel, bias, recurrent, mask_TB, unroll)
     before_TBH = residuals[-1]
     return jnp.concatenate([before_TBH[1:], h_BH[None]]), residuals
 
 
-def _backward_sequence(residuals, dh_TBH):  # type: ignore[no-untyped-def]
-    return _backward(residuals, jnp.zeros_like(dh_TBH[0]), dh_TBH)
+def _backward_sequence(unroll, residuals, dh_TBH):  # type: ignore[no-untyped-def]
+    return _backward(unroll, residuals, jnp.zeros_like(dh_TBH[0]), dh_TBH)
 
 
 run_lstm_sequence.defvjp(_forward_sequence, _backward_sequence)

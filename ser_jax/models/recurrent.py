@@ -49,8 +49,9 @@ class LSTM(nn.Module):
       recurrent_init: initial values of the kernel from the last state.
       forget_bias: initial bias of the forget gate.
       dtype: type of the products; gates and cell are float32.
-      form: 'plain' (nn.scan over the cell, automatic differentiation: the reference), 'fast' or
-        'cudnn' (NVIDIA GPUs); the numbers and the parameters are the same.
+      form: 'plain' (nn.scan over the cell, automatic differentiation: the reference), 'fast',
+        'unrolled' (fast without a loop, for few frames) or 'cudnn' (NVIDIA GPUs); the numbers and
+        the parameters are the same.
     """
 
     hidden: int
@@ -78,9 +79,11 @@ class LSTM(nn.Module):
         if self.form == "cudnn":
             return run_cudnn_lstm(x_BTF, *weights, mask_BT, return_sequence)
         cast = (weight.astype(self.dtype) for weight in weights)
+        arguments: Any = (x_BTF.swapaxes(0, 1), *cast, mask_BT.T, self.form == "unrolled")
         if return_sequence:
-            return run_lstm_sequence(x_BTF.swapaxes(0, 1), *cast, mask_BT.T).swapaxes(0, 1)
-        return run_lstm(x_BTF.swapaxes(0, 1), *cast, mask_BT.T)
+            h_TBH: Any = run_lstm_sequence(*arguments)
+            return h_TBH.swapaxes(0, 1)
+        return run_lstm(*arguments)
 
     def _scan(self, x_BTF: jax.Array, mask_BT: jax.Array, return_sequence: bool) -> jax.Array:
         B, H = x_BTF.shape[0], self.hidden

@@ -70,7 +70,7 @@ def choose_layout(parallel: ParallelConfig, *, convolves: bool, by_step: bool = 
     return Layout(mode, scan and not by_step, devices if mode != "jit" else (), options)
 
 
-def _scan(step: Callable[..., Any]) -> Callable[..., Any]:
+def scan_steps(step: Callable[..., Any]) -> Callable[..., Any]:
     """`step(carry, dataset, index_B, *rest) -> carry` over all batches of `index_SB`."""
 
     def epoch(carry: Any, dataset: Dataset, index_SB: jax.Array, *rest: Any) -> Any:
@@ -123,7 +123,7 @@ def compile_step(step: Callable[..., Any], layout: Layout) -> Callable[..., Any]
     Returns:
       A `Program`; under pmap a plain function, which compiles at its first call.
     """
-    function = _scan(step) if layout.scan else step
+    function = scan_steps(step) if layout.scan else step
     if layout.mode == "pmap":
         return _compile_pmap(function, layout)
     whole = None

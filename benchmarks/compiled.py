@@ -192,17 +192,17 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"{', '.join(unknown)}: known are {', '.join(CASES)}")
     os.environ["JAX_PLATFORMS"] = "cpu"  # the plugin would look for a GPU
     with tempfile.TemporaryDirectory() as folder:
-        flags = f"--xla_gpu_autotune_level=0 --xla_dump_to={folder} --xla_dump_hlo_as_text"
+        flags = "--xla_gpu_autotune_level=0 --xla_dump_hlo_as_text"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
         from ser_jax.command_buffers import OPTIONS
 
         chosen = dict(OPTIONS) if options.command_buffers == "auto" else {}
         print("| program | kernels | launches | GB moved | temporary GB |\n|---|---|---|---|---|")
         for name in options.cases:
-            for old in Path(folder).iterdir():
-                old.unlink()
-            program = compile_for_h100(CASES[name](options.dtype), chosen)
-            found = count_kernels(program.as_text(), Path(folder))
+            dump = Path(folder) / name
+            case = CASES[name](options.dtype)
+            program = compile_for_h100(case, chosen | {"xla_dump_to": str(dump)})
+            found = count_kernels(program.as_text(), dump)
             temporary = program.memory_analysis().temp_size_in_bytes / 1e9
             print(
                 f"| {name} | {found.kernels:,} | {found.launches:,} | {found.n_bytes / 1e9:.2f} "

@@ -195,8 +195,10 @@ def make_programs(
         if layout.mode == "pmap":
             return []
         train, test, wanted = indices_SB
-        start, frozen = begin(state)
         dataset = place(dataset, layout)
+        if layout.mode == "mesh":  # where training leaves it
+            state = lay_out(state, replicated(layout))
+        start, frozen = begin(state)
         return [
             lambda: run_train.compile(start, dataset, train, frozen),
             lambda: run_evaluate.compile(Sums.zeros(n_classes), dataset, test, state.variables),

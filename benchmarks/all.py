@@ -8,6 +8,7 @@ Commands:
 
 import importlib
 import sys
+import time
 from pathlib import Path
 
 if not __package__:  # run as a script: modules are found from the root
@@ -26,6 +27,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--render", type=Path, help="draw table and plot of a file; measure nothing"
     )
+    parser.add_argument(
+        "--seconds", type=float, help="begin no race after this time; what is left out is named"
+    )
     options = parser.parse_args(arguments)
     if options.render is not None:
         results.render(options.render)
@@ -35,9 +39,16 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = options.only.split(",") if options.only else default
     if unknown := set(chosen) - set(BENCHMARKS):
         parser.error(f"--only {','.join(unknown)}: known are {', '.join(BENCHMARKS)}")
+    if options.seconds is not None:
+        options.end_s = time.monotonic() + options.seconds
     for name in chosen:
+        if harness.is_over(options):
+            print(f"{name}: skipped, the time is up", flush=True)
+            continue
         module = importlib.import_module(f"benchmarks.{name}")
         harness.run(module.measure, options, module.NAME)
+    if not options.out.exists():  # the time was up before the first race
+        return
     results.render(options.out)
     if "scaling" in chosen:
         scaling.draw(results.load(options.out), scaling.plot_path(options.out))

@@ -70,7 +70,7 @@ def list_contestants(
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Rows of the grid, with runs per hour."""
+    """Rows of the grid."""
     epochs = getattr(options, "epochs", None) or (1 if options.quick else 10)
     systems = {"cnn_lstm": SYSTEMS["cnn_lstm"]} if options.quick else SYSTEMS
     n_seeds = getattr(options, "seeds", None) or (4 if options.quick else 8)
@@ -83,12 +83,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
         "benchmark": NAME, "case": f"{n_runs} runs",
         "shape": f"{clips} clips, {epochs} epochs, {keys['data.corpus']}",
     }  # fmt: skip
-    rows = harness.race_cold(place, contestants, options, turns=options.turns or 1)
-    for row in rows:
-        if row["status"] == "ok":
-            row["runs_per_hour"] = 3600 / row["median_s"]
-            row["grid_s"] = row["median_s"] * n_runs
-    return rows
+    return harness.race_cold(place, contestants, options, turns=options.turns or 1)
 
 
 def main(arguments: list[str] | None = None) -> None:

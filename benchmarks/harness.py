@@ -1,85 +1,28 @@
-"""The race: contestants warmed up, synchronised and interleaved in one run; rows from it.
+"""What the benchmarks share: the command line, clips, helper processes, rows into the file.
 
-First calls come one contestant after another, since they compile. Then the turns go round: each
-round every contestant has one, in an order that rotates, so that drift of the machine hits all.
-Only one works at a time; the others sleep in their own processes.
+`race` and `race_cold` are those of race.py.
 """
 
 import argparse
-import math
-import statistics
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks import results
 from benchmarks.device import count_cores
-from benchmarks.flops import compute_floor_s
-from benchmarks.worker import Contestant, Failed, Worker
+from benchmarks.race import count_parallel, is_over, race, race_cold, start_worker
+from benchmarks.worker import Contestant
 
+__all__ = [
+    "call", "choose_data", "describe_device", "is_over", "load_clips", "make_parser", "race",
+    "race_cold", "run",
+]  # fmt: skip
 PACKAGES = (
-    "jax", "jaxlib", "flax", "optax", "numpy", "torch", "torchaudio", "librosa", "audiomentations",
+    "jax", "jaxlib", "flax", "optax", "numpy", "torch", "torchaudio", "transformers", "librosa",
+    "audiomentations",
 )  # fmt: skip
-_SETTLE_S = 0.01  # OpenMP's threads spin for some milliseconds after their last work
-
-
-def order_turns(n: int, turn: int) -> list[int]:
-    """Numbers of the contestants in the order of round `turn`; every one is first in its turn."""
-    return [(turn + i) % n for i in range(n)]
-
-
-def race(
-    place: dict[str, Any],
-    contestants: Sequence[Contestant],
-    options: argparse.Namespace,
-    *,
-    turns: int,
-    warm: int = 2,
-    equal: dict[str, float] | None = None,
-) -> list[dict[str, Any]]:
-    """Measure contestants against each other.
-
-    Args:
-      place: goes into every row: 'benchmark', 'case', 'shape'.
-      contestants: who takes part.
-      options: the command line; its `device` is what `describe_device` found.
-      turns: measured turns of each.
-      warm: turns after the first that are not measured.
-      equal: facts that must be equal between all contestants, with tolerances in float32; twenty
-        times as much in a lower precision.
-
-    Returns:
-      A row per contestant, in their order; one that failed says why.
-
-    Raises:
-      AssertionError: contestants do not compute the same.
-    """
-    workers = [Worker(contestant, options.threads) for contestant in contestants]
-    records: list[dict[str, Any]] = [{"seconds": []} for _ in workers]
-
-    def attempt(number: int, act: Callable[[Worker, dict[str, Any]], None]) -> None:
-        record = records[number]
-        if "reason" not in record:
-            try:
-                act(workers[number], record)
-            except Failed as error:
-                record["reason"] = str(error)
-
-    try:
-        for number in range(len(workers)):
-            attempt(number, _start)
-        check_equal(contestants, records, equal or {})
-        for turn in range(-warm, turns):
-            for number in order_turns(len(workers), turn):
-                attempt(number, _take_turn if turn >= 0 else _warm_up)
-                time.sleep(_SETTLE_S)
-        for number in range(len(workers)):
-            attempt(number, _finish)
-    finally:
-        for worker in workers:
-            worker.close()
-    return _report(place, contestants, records, options)
 
 
 def load_clips(
@@ -97,146 +40,6 @@ def load_clips(
     return arguments, place
 
 
-def race_cold(
-    place: dict[str, Any],
-    contestants: Sequence[Contestant],
-    options: argparse.Namespace,
-    *,
-    turns: int,
-) -> list[dict[str, Any]]:
-    """Measure what is done once per process, as whole runs are: compilation and all else included.
-
-    Every turn has a new process. Unless `options.quick`, the last one does its work twice, so that
-    compile time is known: what the first time takes beyond the second.
-    """
-    records: list[dict[str, Any]] = [{"seconds": []} for _ in contestants]
-    for turn in range(turns):
-        for number in order_turns(len(contestants), turn):
-            record = records[number]
-            if "reason" in record:
-                continue
-            worker = Worker(contestants[number], options.threads)
-            try:
-                worker.build()
-                record["seconds"].append(worker.turn())
-                record["facts"] = worker.read_facts()
-                record["peak_memory"] = worker.read_peak_memory()
-                if turn == turns - 1 and not options.quick:
-                    record["warm_s"] = worker.turn()
-            except Failed as error:
-                record["reason"] = str(error)
-            finally:
-                worker.close()
-    return _report(place, contestants, records, options)
-
-
-def _report(
-    place: dict[str, Any],
-    contestants: Sequence[Contestant],
-    records: Sequence[dict[str, Any]],
-    options: argparse.Namespace,
-) -> list[dict[str, Any]]:
-    """The rows of a race, printed."""
-    rows = [
-        make_row(place, contestant, record, options)
-        for contestant, record in zip(contestants, records, strict=True)
-    ]
-    results.print_rows(rows)
-    return rows
-
-
-def _start(worker: Worker, record: dict[str, Any]) -> None:
-    worker.build()
-    record["first_s"] = worker.turn()
-    record["facts"] = worker.read_facts()
-
-
-def _warm_up(worker: Worker, record: dict[str, Any]) -> None:
-    del record
-    worker.turn()
-
-
-def _take_turn(worker: Worker, record: dict[str, Any]) -> None:
-    record["seconds"].append(worker.turn())
-
-
-def _finish(worker: Worker, record: dict[str, Any]) -> None:
-    record["peak_memory"] = worker.read_peak_memory()
-
-
-def check_equal(
-    contestants: Sequence[Contestant], records: Sequence[dict[str, Any]], equal: dict[str, float]
-) -> None:
-    """Facts of all contestants that took part are those of the first, within tolerances."""
-    took_part = [(c, r["facts"]) for c, r in zip(contestants, records, strict=True) if "facts" in r]
-    for name, tolerance in equal.items():
-        for contestant, facts in took_part[1:]:
-            first, own = took_part[0][1][name], facts[name]
-            both = contestant.precision == took_part[0][0].precision == "float32"
-            room = tolerance if both else 20 * tolerance
-            assert math.isclose(first, own, rel_tol=room, abs_tol=room), (
-                f"{name} of {contestant.side}, {contestant.configuration}: {own}; "
-                f"of {took_part[0][0].side}, {took_part[0][0].configuration}: {first}"
-            )
-
-
-def make_row(
-    place: dict[str, Any],
-    contestant: Contestant,
-    record: dict[str, Any],
-    options: argparse.Namespace,
-) -> dict[str, Any]:
-    """What results/*.json holds of a contestant; times are of one step, in seconds."""
-    device = options.device
-    row = place | {
-        "side": contestant.side,
-        "configuration": contestant.configuration,
-        "precision": contestant.precision,
-        "threads": contestant.threads or options.threads,
-        "device": device["name"],
-        "versions": options.versions,
-        "ratio_keys": list(contestant.ratio_keys),
-        "status": "failed" if "reason" in record else "ok",
-    }
-    if "reason" in record:
-        return row | {"reason": record["reason"]}
-    return row | compute_figures(contestant, record, device["peaks"])
-
-
-def compute_figures(
-    contestant: Contestant, record: dict[str, Any], peaks: dict[str, float]
-) -> dict[str, Any]:
-    """The figures of a contestant that finished."""
-    steps = sorted(seconds / contestant.steps for seconds in record["seconds"])
-    median_s = statistics.median(steps)
-    # What the first turn takes beyond a steady one: tracing, compiling, choosing algorithms.
-    first_s, steady_s = record.get("first_s"), median_s * contestant.steps
-    if first_s is None:  # a cold race
-        first_s, steady_s = record["seconds"][-1], record.get("warm_s")
-    figures = {
-        "compile_s": None if steady_s is None else max(0.0, first_s - steady_s),
-        "first_step_s": first_s,
-        "median_s": median_s,
-        "p95_s": steps[math.ceil(0.95 * len(steps)) - 1],
-        "clips_per_s": contestant.clips / median_s,
-        "peak_memory_mib": record["peak_memory"] / 2**20,
-        "turns": len(steps),
-        "steps_per_turn": contestant.steps,
-        **record["facts"],
-    }
-    if contestant.work is not None:
-        rate = peaks[contestant.precision]
-        floor_s = compute_floor_s(contestant.work, rate, peaks["memory"])
-        figures |= {
-            "flop": contestant.work.flop,
-            "bytes": contestant.work.n_bytes,
-            "mfu": contestant.work.flop / median_s / rate,
-            "floor_s": floor_s,
-            "times_floor": median_s / floor_s,
-        }
-    return figures
-
-
 def choose_data(options: argparse.Namespace, actors: int, clips: int) -> dict[str, Any]:
     """Keys of the corpus: RAVDESS if the command line names its folder, else synthetic."""
     keys: dict[str, Any] = (
@@ -248,9 +51,21 @@ def choose_data(options: argparse.Namespace, actors: int, clips: int) -> dict[st
     return keys | {"data.corpus": "synthetic"} | size
 
 
-def call(options: argparse.Namespace, function: str, **arguments: Any) -> Any:
-    """The result of 'module:function' in a process of its own, so that this one stays empty."""
-    worker = Worker(Contestant("ser_jax", "helper", ""), options.threads)
+def call(
+    options: argparse.Namespace, function: str, *, on_device: bool = False, **arguments: Any
+) -> Any:
+    """The result of 'module:function' in a process of its own, so that this one stays empty.
+
+    Args:
+      options: the command line.
+      function: the baseline's own run among the baseline's packages, all others among ser_jax's.
+      on_device: whether it must see the device; otherwise JAX computes on CPU, and no time and
+        memory go into a context of the GPU.
+      **arguments: of the function.
+    """
+    side = "pytorch" if function.startswith("benchmarks.pytorch.") else "ser_jax"
+    environment = {} if on_device else {"JAX_PLATFORMS": "cpu"}
+    worker = start_worker(Contestant(side, "helper", "", environment=environment), options)
     try:
         return worker.call(function, **arguments)
     finally:
@@ -268,16 +83,36 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--threads", type=int, default=count_cores(), help="cores for each side; default all"
     )
+    parser.add_argument(
+        "--parallel", type=int,
+        help="contestants prepared at once; default 1 on CPU, else as many as cores",
+    )  # fmt: skip
+    parser.add_argument(
+        "--ours-path", metavar="DIR", default=os.environ.get("SER_JAX_BENCH_PATH"),
+        help="folder of packages that ser_jax's side alone imports before those installed, for "
+        "transformers below 5; default $SER_JAX_BENCH_PATH",
+    )  # fmt: skip
     parser.add_argument("--data.root", dest="data_root", help="folder of the RAVDESS recordings")
     parser.add_argument("--data.store_dir", dest="store_dir", help="folder of decoded corpora")
     return parser
 
 
 def describe_device(options: argparse.Namespace) -> None:
-    """Set `options.device`, `options.versions` and, where it is missing, `options.out`."""
-    options.device = call(options, "benchmarks.device:describe")
-    options.versions = call(options, "benchmarks.device:list_versions", packages=PACKAGES)
+    """Set `options.device`, `options.versions` and, where they are missing, `out`, `parallel`."""
+    options.device = call(options, "benchmarks.device:describe", on_device=True)
+    options.versions = list_versions(options)
     options.out = options.out or results.default_path(options.device["name"])
+    options.parallel = count_parallel(options)
+
+
+def list_versions(options: argparse.Namespace) -> dict[str, str]:
+    """Versions of all packages; of transformers both sides', where they differ."""
+    versions = call(options, "benchmarks.device:list_versions", packages=PACKAGES)
+    if getattr(options, "ours_path", None) is not None:
+        theirs = argparse.Namespace(**vars(options) | {"ours_path": None})
+        found = call(theirs, "benchmarks.device:list_versions", packages=("transformers",))
+        versions["transformers (pytorch)"] = found.get("transformers", "none")
+    return versions
 
 
 def run(
@@ -285,10 +120,16 @@ def run(
     options: argparse.Namespace,
     benchmark: str,
 ) -> None:
-    """Measure one benchmark and put its rows into the file of results."""
+    """Measure one benchmark; its rows go into the file of results race by race."""
     if not hasattr(options, "device"):
         describe_device(options)
     print(f"\n{benchmark}: {options.device['name']}, {options.threads} threads", flush=True)
-    start_s = time.perf_counter()
-    rows = measure(options)
-    results.save(options, benchmark, rows, time.perf_counter() - start_s)
+    start_s, own = time.perf_counter(), []
+
+    def save(rows: list[dict[str, Any]]) -> None:
+        own.extend(rows)
+        results.save(options, benchmark, own, time.perf_counter() - start_s)
+
+    options.on_rows = save
+    measure(options)
+    results.print_ratios(options.out)

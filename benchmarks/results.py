@@ -41,7 +41,10 @@ def load(path: Path) -> dict[str, Any]:
 def save(
     options: argparse.Namespace, benchmark: str, rows: list[dict[str, Any]], seconds: float
 ) -> None:
-    """Put a benchmark's rows into `options.out`, in place of those it had there."""
+    """Put a benchmark's rows into `options.out`, in place of those it had there.
+
+    A run calls it after every race, each time with all rows it has until then.
+    """
     path: Path = options.out
     found = load(path) if path.exists() else {}
     if found.get("device") != options.device["name"]:
@@ -60,8 +63,16 @@ def save(
         "rows": rows,
     }
     write_atomic(path, json.dumps(document, indent=1))
-    ratios = ", ".join(f"{key} {ratio:.2f}" for key, ratio in document["ratios"].items())
-    print(f"ratios: {ratios}\n{path}", flush=True)
+
+
+def print_ratios(path: Path) -> None:
+    """The ratios of a file of results, if there is one."""
+    if path.exists():
+        ratios = ", ".join(f"{key} {ratio:.2f}" for key, ratio in load(path)["ratios"].items())
+        print(f"ratios: {ratios}\n{path}", flush=True)
+
+
+_PLACE = ("benchmark", "case", "shape", "temperature")
 
 
 def mark_best(rows: Iterable[dict[str, Any]]) -> None:
@@ -70,7 +81,7 @@ def mark_best(rows: Iterable[dict[str, Any]]) -> None:
     for row in rows:
         row["best"] = False
         if row["status"] == "ok":
-            place = (row["benchmark"], row["case"], row["shape"], row["side"], row["precision"])
+            place = (*(row.get(key) for key in _PLACE), row["side"], row["precision"])
             groups.setdefault(place, []).append(row)
     for group in groups.values():
         min(group, key=lambda row: row["median_s"])["best"] = True
@@ -88,16 +99,27 @@ _COLUMNS = [
 ]
 
 
+def name_row(row: dict[str, Any]) -> str:
+    """Side and configuration, and whether the run was a process's first."""
+    words = (row["configuration"], row.get("temperature"))
+    return f"{row['side']}: {', '.join(filter(None, words))}"
+
+
 def list_cells(row: dict[str, Any]) -> list[str]:
     """A row of the table."""
-    who = f"{row['side']}: {row['configuration']}"
+    who = name_row(row)
+    if row["status"] == "differs":
+        who += f" (differs: {row['reason']})"
     place = [row["case"], row["shape"], who, row["precision"], str(row["threads"])]
-    if row["status"] != "ok":
+    if row["status"] == "failed":
         return [*place, f"failed: {row['reason']}"] + [""] * (len(_COLUMNS) - 1)
     figures = [
         form.format(row[key] * scale) if row.get(key) is not None else ""
         for _, key, form, scale in _COLUMNS
     ]
+    if beside := row.get("compiled_beside"):
+        for index in (2, 3):  # first, compile: these shared the cores
+            figures[index] += f" ({beside} at once)"
     return place + figures
 
 
@@ -142,7 +164,7 @@ def draw(document: dict[str, Any], path: Path) -> None:
     axes = figure.subplots(len(panels), 1, height_ratios=heights, squeeze=False)[:, 0]
     for ax, ((benchmark, case, shape), rows) in zip(axes, panels.items(), strict=True):
         rows = sorted(rows, key=lambda row: -row["median_s"])
-        names = [f"{row['side']}: {row['configuration']}, {row['precision']}" for row in rows]
+        names = [f"{name_row(row)}, {row['precision']}" for row in rows]
         colours = ["tab:blue" if row["side"] == OURS else "0.7" for row in rows]
         bars = ax.barh(range(len(rows)), [row["median_s"] * 1e3 for row in rows], color=colours)
         ax.bar_label(bars, fmt="%.3g", padding=2, fontsize=7)

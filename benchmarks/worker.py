@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -50,6 +51,7 @@ class Contestant:
       environment: set before the process starts.
       tuned: whether ser_jax's settings of the memory allocator hold, which it makes for itself on
         CPU, and which serve PyTorch as well.
+      alone: prepared with nothing beside it, so that its compile time is a lone one's.
       threads: cores it may use; None: all that the race has.
       steps: steps (or batches, clips, runs) of one turn.
       clips: clips of one step.
@@ -64,6 +66,7 @@ class Contestant:
     precision: str = "float32"
     environment: dict[str, str] = field(default_factory=dict)
     tuned: bool = False
+    alone: bool = False
     threads: int | None = None
     steps: int = 1
     clips: int = 1
@@ -76,21 +79,34 @@ class Failed(Exception):
 
 
 class Worker:
-    """The process of one contestant, from the parent's side; starts at once, works when asked."""
+    """The process of one contestant, from the parent's side; starts at once, works when asked.
 
-    def __init__(self, contestant: Contestant, threads: int):
+    Args:
+      contestant: who works.
+      threads: cores, unless the contestant has a number of its own.
+      path: a folder in which its packages are looked for first; None: those installed.
+    """
+
+    def __init__(self, contestant: Contestant, threads: int, path: str | None = None):
         self.contestant = contestant
         self.threads = contestant.threads or threads
+        self._allowed_s: float | None = None
+        self._end_s = 0.0
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(
             target=serve,
-            args=(theirs, self.threads, contestant.side, contestant.tuned),
+            args=(theirs, self.threads, contestant.side, contestant.tuned, path),
         )
         omp = {name: str(self.threads) for name in device.THREAD_VARIABLES}
         with _environment({**_SETTINGS, **omp, **contestant.environment}):
             self._process.start()
         theirs.close()
+
+    def allow(self, seconds: float | None) -> None:
+        """From now on kill the process when `seconds` are over and an answer is not there."""
+        self._allowed_s = seconds
+        self._end_s = time.monotonic() + (seconds or 0)
 
     def build(self) -> None:
         """Make weights and data, compile nothing. Not timed."""
@@ -112,19 +128,31 @@ class Worker:
         """Bytes since the process began to build."""
         return self._ask(("memory",))
 
+    def hang_up(self) -> None:
+        """Ask the process to end, without waiting for it."""
+        self._connection.close()
+
     def close(self) -> None:
         """End the process."""
-        self._connection.close()
+        self.hang_up()
         self._process.join(5)
         if self._process.exitcode is None:
             self._process.terminate()
             self._process.join(5)
         if self._process.exitcode is None:
-            self._process.kill()
+            self.kill()
+
+    def kill(self) -> None:
+        """End the process at once, whatever it does."""
+        self._process.kill()
+        self._process.join(5)
 
     def _ask(self, message: tuple) -> Any:
         try:
             self._connection.send(message)
+            if not self._connection.poll(self._left_s()):
+                self.kill()
+                raise Failed(f"not ready after {self._allowed_s:g} s")
             fine, answer = self._connection.recv()
         except (EOFError, OSError):
             self._process.join(5)
@@ -132,6 +160,9 @@ class Worker:
         if not fine:
             raise Failed(answer)
         return answer
+
+    def _left_s(self) -> float | None:
+        return None if self._allowed_s is None else max(0.0, self._end_s - time.monotonic())
 
 
 @contextlib.contextmanager
@@ -154,9 +185,13 @@ def look_up(path: str) -> Callable[..., Any]:
     return getattr(importlib.import_module(module), name)
 
 
-def serve(connection: Connection, threads: int, side: str, tuned: bool) -> None:
+def serve(
+    connection: Connection, threads: int, side: str, tuned: bool, path: str | None = None
+) -> None:
     """The process: answer requests until the pipe is closed."""
     device.pin(threads)
+    if path is not None:
+        _look_first_in(path)
     job: Job | None = None
     answer: Any
     while True:
@@ -185,6 +220,13 @@ def serve(connection: Connection, threads: int, side: str, tuned: bool) -> None:
             connection.send((False, f"{type(error).__name__}: {reason[0][:200]}"))
         else:
             connection.send((True, answer))
+
+
+def _look_first_in(path: str) -> None:
+    """Import from `path` before what is installed; processes started from here do so too."""
+    # A spawned process has its parent's sys.path; it is too late for PYTHONPATH.
+    sys.path.insert(0, path)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (path, os.getenv("PYTHONPATH"))))
 
 
 def _prepare(side: str, threads: int, tuned: bool) -> None:

@@ -1,9 +1,9 @@
 """The benchmarks count, compare and report right; how fast anything is, no test asks."""
 
 import argparse
+import dataclasses
 import json
 import os
-import types
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import all as everything
 from benchmarks import harness, results
 from benchmarks.clips import compute_librosa
+from benchmarks.figures import mark_differing
 from benchmarks.flops import compute_floor_s, count_forward, count_step, list_layers
 from benchmarks.ours import make_step as make_our_step
 from benchmarks.ours import make_variables
@@ -23,6 +25,7 @@ from benchmarks.pytorch.augment import roll, shift_pitch, stretch, vocode
 from benchmarks.pytorch.features import FrontEnd
 from benchmarks.pytorch.models import make_network
 from benchmarks.pytorch.training import make_step as make_torch_step
+from benchmarks.race import start_worker
 from benchmarks.step import list_ratio_keys
 from benchmarks.worker import Contestant, Failed, Worker
 from ser_jax.config import AugmentConfig, FeaturesConfig, ModelConfig
@@ -189,26 +192,171 @@ def test_environment_and_threads_are_those_of_the_contestant(monkeypatch):
     assert "MALLOC_TOP_PAD_" not in os.environ
 
 
-def test_contestants_that_compute_something_else_are_not_timed():
-    contestants = [types.SimpleNamespace(side=s, configuration="", precision=p)
-                   for s, p in (("a", "float32"), ("b", "float32"), ("c", "bfloat16"))]  # fmt: skip
-    records = [{"facts": {"loss": loss}} for loss in (1.0, 1.00001, 1.001)]
-    harness.check_equal(contestants, records, {"loss": 1e-4})  # pyright: ignore
-    records[1]["facts"]["loss"] = 1.001
-    with pytest.raises(AssertionError, match="loss of b"):
-        harness.check_equal(contestants, records, {"loss": 1e-4})  # pyright: ignore
+def test_contestants_are_prepared_side_by_side_where_asked(tmp_path):
+    folder = tmp_path / "begun"
+    folder.mkdir()
+    contestants = [
+        Contestant("ser_jax", name, "tests.contestants:make_waiter",
+                   {"folder": folder, "name": name, "others": others})
+        for name, others in (("a", "b"), ("b", "a"))
+    ]  # fmt: skip
+    options = make_options(tmp_path, parallel=2)
+    rows = harness.race(PLACE, contestants, options, turns=1, prepare_s=60)
+    assert [row["status"] for row in rows] == ["ok", "ok"]
+    assert [row["compiled_beside"] for row in rows] == [2, 2]
+    assert "(2 at once)" in results.list_cells(rows[0])[7]
 
 
-def test_cold_race_gives_every_turn_a_new_process(tmp_path):
-    contestants = make_sleepers(tmp_path / "log")[:2]
-    rows = harness.race_cold(PLACE, contestants, make_options(tmp_path), turns=2)
-    assert (tmp_path / "log").read_text() == "ab" + "ba"
-    assert rows[0]["compile_s"] is None
+def test_contestant_that_wants_to_be_alone_is_prepared_first(tmp_path):
+    contestants = make_sleepers(tmp_path / "log", b={"sleep_s": 0.2})
+    contestants[1] = dataclasses.replace(contestants[1], alone=True)
+    options = make_options(tmp_path, parallel=2)
+    rows = harness.race(PLACE, contestants, options, turns=1, warm=0)
+    assert (tmp_path / "log").read_text()[0] == "b"
+    assert ["compiled_beside" in row for row in rows] == [True, False, True]
+
+
+def test_turns_are_serial_whatever_is_prepared_at_once(tmp_path):
+    options = make_options(tmp_path, parallel=3)
+    harness.race(PLACE, make_sleepers(tmp_path / "log"), options, turns=2, warm=1)
+    log = (tmp_path / "log").read_text()
+    assert sorted(log[:3]) == ["a", "b", "c"]
+    assert log[3:] == "cab" + "abc" + "bca"
+
+
+def test_contestant_that_is_late_is_killed_and_the_others_go_on(tmp_path):
+    contestants = make_sleepers(tmp_path / "log", b={"sleep_s": 600})
+    options = make_options(tmp_path, parallel=3)
+    rows = harness.race(PLACE, contestants, options, turns=1, warm=0, prepare_s=8)
+    assert [row["status"] for row in rows] == ["ok", "failed", "ok"]
+    assert rows[1]["reason"] == "not ready after 8 s"
+    assert sorted((tmp_path / "log").read_text()) == ["a", "a", "c", "c"]
+
+
+def test_rounds_end_when_the_time_is_up_but_one_is_measured(tmp_path):
     options = make_options(tmp_path)
-    options.quick = False
-    (row,) = harness.race_cold(PLACE, contestants[:1], options, turns=1)
-    assert (tmp_path / "log").read_text() == "ab" + "ba" + "aa"
-    assert row["compile_s"] >= 0
+    rows = harness.race(PLACE, make_sleepers(tmp_path / "log"), options, turns=9, measure_s=0)
+    assert [row["turns"] for row in rows] == [1, 1, 1]
+    assert (tmp_path / "log").read_text() == "abc" + "abc"
+
+
+def test_contestant_that_computes_something_else_is_marked_and_counts_for_nothing(tmp_path):
+    contestants = make_sleepers(tmp_path / "log", a={"loss": 2.1})
+    told = []
+    rows = harness.race(
+        PLACE, contestants, make_options(tmp_path), turns=1, equal={"loss": 1e-4},
+        on_rows=told.extend,
+    )  # fmt: skip
+    assert [row["status"] for row in rows] == ["differs", "ok", "ok"]
+    assert told == rows
+    assert rows[0]["differs"] == {"loss": [2.1, 2.0]}
+    assert results.compute_ratios(rows) == {}
+    results.mark_best(rows)
+    assert [row["best"] for row in rows].count(True) == 1
+    assert not rows[0]["best"]
+    assert "differs: loss 2.1, not 2 as librosa: b" in results.list_cells(rows[0])[2]
+    assert "ms" in results.list_cells(rows[0])[5]
+
+
+def mark(*losses):
+    """Which of ser_jax bfloat16, PyTorch bfloat16, TF32, float32 and ser_jax float32 differ."""
+    entries = [("ser_jax", "bfloat16"), ("pytorch", "bfloat16"), ("pytorch", "tf32"),
+               ("pytorch", "float32"), ("ser_jax", "float32")]  # fmt: skip
+    contestants = [Contestant(side, "", "", precision=precision) for side, precision in entries]
+    records = [{"facts": {"loss": loss}} for loss in losses]
+    mark_differing(contestants, records, {"loss": 1e-4})
+    return ["differs" in record for record in records]
+
+
+def test_losses_may_differ_by_as_much_as_their_precision_allows():
+    assert mark(2.0 * 1.009, 2.0 * 0.991, 2.0 * 1.0019, 2.0, 2.0 * 1.00009) == [False] * 5
+    assert mark(2.0 * 1.011, 2.0, 2.0, 2.0, 2.0) == [True] + [False] * 4
+    assert mark(2.0, 2.0, 2.0 * 1.003, 2.0, 2.0) == [False, False, True, False, False]
+    # The baseline's float32 is right, even where it is alone.
+    assert mark(1.0, 1.0, 1.0, 2.0, 1.0) == [True, True, True, False, True]
+    assert mark(2.0, float("nan"), 2.0, 2.0, 2.0) == [False, True, False, False, False]
+
+
+def test_cold_race_runs_every_process_twice(tmp_path):
+    contestants = make_sleepers(tmp_path / "log", a={"sleep_s": 0.2})[:2]
+    told = []
+    rows = harness.race_cold(
+        PLACE, contestants, make_options(tmp_path), turns=2, on_rows=lambda rows: told.append(rows)
+    )
+    assert (tmp_path / "log").read_text() == "aabb" + "bbaa"
+    assert [row["temperature"] for row in rows] == ["cold", "warm"] * 2
+    assert told == [rows[:2], rows[2:]]
+    assert [row["side"] for row in rows] == ["librosa", "librosa", "ser_jax", "ser_jax"]
+    cold, warm = rows[2:]
+    assert cold["compile_s"] >= 0.2
+    assert cold["median_s"] >= 0.1  # of the two steps of a turn
+    assert warm["compile_s"] is None
+    assert warm["median_s"] < cold["median_s"]
+    assert results.compute_ratios(rows).keys() == {"cnn", "cnn_warm"}
+
+
+def test_cold_run_that_fails_or_hangs_leaves_one_row(tmp_path):
+    contestants = make_sleepers(tmp_path / "log", a={"fails_at": 1}, b={"sleep_s": 600})
+    rows = harness.race_cold(PLACE, contestants[:2], make_options(tmp_path), turns=1, turn_s=3)
+    assert [row["reason"] for row in rows] == ["RuntimeError: no compiler", "not ready after 3 s"]
+
+
+def test_nothing_begins_when_the_time_is_up(tmp_path, capsys):
+    options = make_options(tmp_path, end_s=0.0)
+    contestants = make_sleepers(tmp_path / "log")
+    assert harness.race(PLACE, contestants, options, turns=1) == []
+    assert harness.race_cold(PLACE, contestants, options, turns=1) == []
+    assert not (tmp_path / "log").exists()
+    assert "step, cnn, 2 x 3: skipped, the time is up" in capsys.readouterr().out
+
+
+def test_all_ends_in_time_and_names_what_it_left_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(harness, "describe_device", lambda options: None)
+    everything.main(["--seconds", "0", "--only", "step,grid", "--out", str(tmp_path / "out.json")])
+    out = capsys.readouterr().out
+    assert "step: skipped, the time is up" in out
+    assert "grid: skipped, the time is up" in out
+
+
+def test_rows_are_saved_after_every_race(tmp_path):
+    options = make_options(tmp_path)
+    results.save(options, "step", [make_row("ser_jax", 9.0)], 1.0)
+    results.save(options, "grid", [make_row("ser_jax", 9.0, benchmark="grid")], 1.0)
+    found = []
+
+    def measure(options):
+        for case in ("cnn", "lstm"):
+            contestants = make_sleepers(tmp_path / "log")[:1]
+            harness.race(PLACE | {"case": case}, contestants, options, turns=1)
+            rows = json.loads(options.out.read_text())["rows"]
+            found.append([row["case"] for row in rows if row["benchmark"] == "step"])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        harness.run(measure, options, "step")
+    assert found == [["cnn"], ["cnn", "lstm"]]
+    assert len(json.loads(options.out.read_text())["rows"]) == 3
+
+
+def test_only_our_side_looks_into_the_folder_of_its_own(tmp_path):
+    for folder in ("own", "installed"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "some_library.py").touch()
+    options = make_options(tmp_path, ours_path=str(tmp_path / "own"))
+    installed = {"PYTHONPATH": str(tmp_path / "installed")}
+    found = {}
+    for side in ("ser_jax", "pytorch"):
+        worker = start_worker(Contestant(side, "", "", environment=installed), options)
+        worker.call("site:addsitedir", sitedir=str(tmp_path / "installed"))
+        found[side] = worker.call("tests.contestants:find_package", name="some_library")
+        worker.close()
+    assert [os.path.dirname(path) for path in found["ser_jax"]] == [str(tmp_path / "own")] * 2
+    assert [os.path.dirname(p) for p in found["pytorch"]] == [str(tmp_path / "installed")] * 2
+
+
+def test_helpers_leave_the_device_alone(tmp_path):
+    options = make_options(tmp_path)
+    assert harness.call(options, "os:getenv", key="JAX_PLATFORMS") == "cpu"
 
 
 # Results

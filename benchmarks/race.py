@@ -1,0 +1,257 @@
+"""The race: contestants warmed up, synchronised and interleaved in one run; rows from it.
+
+Contestants are prepared first (built, and one turn, which compiles): one after another on CPU, side
+by side where a device does the timed work. Then the turns go round: each round every contestant has
+one, in an order that rotates, so that drift of the machine hits all. Only one works at a time; the
+others sleep in their own processes.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from benchmarks import results
+from benchmarks.device import count_cores
+from benchmarks.figures import make_row, mark_differing
+from benchmarks.worker import Contestant, Failed, Worker
+
+_SETTLE_S = 0.01  # OpenMP's threads spin for some milliseconds after their last work
+
+Row = dict[str, Any]
+OnRows = Callable[[list[Row]], None]
+
+
+def order_turns(n: int, turn: int) -> list[int]:
+    """Numbers of the contestants in the order of round `turn`; every one is first in its turn."""
+    return [(turn + i) % n for i in range(n)]
+
+
+def count_parallel(options: argparse.Namespace) -> int:
+    """How many contestants are prepared at once: `options.parallel`, else by the device."""
+    asked = getattr(options, "parallel", None)
+    return asked or (1 if options.device["kind"] == "cpu" else count_cores())
+
+
+def is_over(options: argparse.Namespace) -> bool:
+    """Whether the time of the command line (`options.end_s`, by the monotonic clock) is used up."""
+    end_s = getattr(options, "end_s", None)
+    return end_s is not None and time.monotonic() >= end_s
+
+
+def start_worker(contestant: Contestant, options: argparse.Namespace) -> Worker:
+    """The process of a contestant; ser_jax's look into `options.ours_path` first."""
+    path = getattr(options, "ours_path", None) if contestant.side == results.OURS else None
+    return Worker(contestant, options.threads, path)
+
+
+def race(
+    place: dict[str, Any],
+    contestants: Sequence[Contestant],
+    options: argparse.Namespace,
+    *,
+    turns: int,
+    warm: int = 2,
+    equal: dict[str, float] | None = None,
+    on_rows: OnRows | None = None,
+    prepare_s: float | None = None,
+    measure_s: float | None = None,
+) -> list[Row]:
+    """Measure contestants against each other.
+
+    Args:
+      place: goes into every row: 'benchmark', 'case', 'shape'.
+      contestants: who takes part.
+      options: the command line; its `device` is what `describe_device` found.
+      turns: measured turns of each.
+      warm: turns after the first that are not measured.
+      equal: facts that must be equal between all contestants, with relative tolerances in float32;
+        see `figures.mark_differing`.
+      on_rows: told of the rows; default `options.on_rows`.
+      prepare_s: a contestant is killed if it takes longer to prepare, or for a later turn.
+      measure_s: rounds, warm ones included, end after this time; one is always measured.
+
+    Returns:
+      A row per contestant, in their order; its status is ok, failed or differs. None where the time
+      of the command line is used up.
+    """
+    if is_over(options):
+        return _skip(place)
+    entries = [_Entry(start_worker(contestant, options), prepare_s) for contestant in contestants]
+    records = [entry.record for entry in entries]
+    try:
+        _prepare(entries, count_parallel(options))
+        mark_differing(contestants, records, equal or {})
+        for turn in _list_rounds(turns, warm, measure_s):
+            for number in order_turns(len(entries), turn):
+                entries[number].attempt(_take_turn if turn >= 0 else _warm_up)
+                time.sleep(_SETTLE_S)
+        for entry in entries:
+            entry.attempt(_finish)
+    finally:
+        for entry in entries:
+            entry.worker.hang_up()
+        for entry in entries:
+            entry.worker.close()
+    rows = [make_row(place, c, r, options) for c, r in zip(contestants, records, strict=True)]
+    _report(rows, options, on_rows)
+    return rows
+
+
+class _Entry:
+    """A contestant's process and what is recorded of it."""
+
+    def __init__(self, worker: Worker, limit_s: float | None):
+        self.worker, self.limit_s = worker, limit_s
+        self.record: dict[str, Any] = {"seconds": []}
+
+    def attempt(self, act: Callable[[Worker, dict[str, Any]], None]) -> None:
+        """`act`, unless it has failed before; a failure is recorded."""
+        if "reason" not in self.record:
+            self.worker.allow(self.limit_s)
+            try:
+                act(self.worker, self.record)
+            except Failed as error:
+                self.record["reason"] = str(error)
+
+
+def _prepare(entries: Sequence[_Entry], parallel: int) -> None:
+    """Build and first turn: those that want to be alone one by one, then `parallel` at once."""
+    others = []
+    for entry in entries:
+        if entry.worker.contestant.alone:
+            entry.attempt(_start)
+        else:
+            others.append(entry)
+    beside = min(parallel, len(others))
+    if beside > 1:
+        for entry in others:
+            entry.record["more"] = {"compiled_beside": beside}
+    with ThreadPoolExecutor(max(1, beside)) as pool:
+        try:
+            list(pool.map(lambda entry: entry.attempt(_start), others))
+        except BaseException:  # interrupted: the threads wait for what is killed here
+            for entry in entries:
+                entry.worker.kill()
+            raise
+
+
+def _list_rounds(turns: int, warm: int, measure_s: float | None) -> Iterator[int]:
+    """Numbers of the rounds, from -warm; once the time is up round 0, if it has not been."""
+    start_s = time.monotonic()
+    for turn in range(-warm, turns):
+        if turn != 0 and measure_s is not None and time.monotonic() - start_s >= measure_s:
+            if turn > 0:
+                return
+            continue
+        yield turn
+
+
+def race_cold(
+    place: dict[str, Any],
+    contestants: Sequence[Contestant],
+    options: argparse.Namespace,
+    *,
+    turns: int,
+    on_rows: OnRows | None = None,
+    turn_s: float | None = None,
+) -> list[Row]:
+    """Measure what is done once per process, as whole runs are: compilation and all else included.
+
+    Every turn has a new process, which does the work twice: cold, with nothing compiled or cached,
+    and warm.
+
+    Args:
+      place, contestants, options, on_rows: as in `race`; rows are told as a contestant ends.
+      turns: processes for each contestant.
+      turn_s: a contestant is killed if it takes longer to build or for one of the two.
+
+    Returns:
+      Two rows per contestant, 'temperature' cold and warm, as they were known; ratio keys of the
+      warm one end in '_warm'. Contestants still to come when the time of the command line is used
+      up have none.
+    """
+    records = [({"seconds": []}, {"seconds": []}) for _ in contestants]
+    rows: list[Row] = []
+    for turn in range(turns):
+        for number in order_turns(len(contestants), turn):
+            contestant, pair = contestants[number], records[number]
+            if not (is_over(options) or any("reason" in record for record in pair)):
+                _run_twice(start_worker(contestant, options), pair, turn_s)
+            if turn < turns - 1:
+                continue
+            if not (pair[0]["seconds"] or "reason" in pair[0]):
+                _skip(place | {"configuration": contestant.configuration})
+                continue
+            own = _make_pair(place, contestant, pair, options)
+            _report(own, options, on_rows)
+            rows += own
+    return rows
+
+
+def _run_twice(worker: Worker, pair: tuple[dict, dict], turn_s: float | None) -> None:
+    record = pair[0]
+    try:
+        worker.allow(turn_s)
+        worker.build()
+        for record in pair:
+            worker.allow(turn_s)
+            record["seconds"].append(worker.turn())
+            record["facts"] = worker.read_facts()
+            record["peak_memory"] = worker.read_peak_memory()
+    except Failed as error:
+        record["reason"] = str(error)
+    finally:
+        worker.close()
+
+
+def _make_pair(
+    place: dict[str, Any],
+    contestant: Contestant,
+    pair: tuple[dict, dict],
+    options: argparse.Namespace,
+) -> list[Row]:
+    """A row of the cold turns and one of the warm ones; the former alone if it failed."""
+    cold, warm = pair
+    steady_s = statistics.median(warm["seconds"]) if warm["seconds"] else None
+    cold |= {"first_s": cold["seconds"][-1] if cold["seconds"] else None, "steady_s": steady_s}
+    rows = [make_row(place | {"temperature": "cold"}, contestant, cold, options)]
+    if "reason" not in cold:
+        rows.append(make_row(place | {"temperature": "warm"}, contestant, warm, options))
+        rows[1]["ratio_keys"] = [f"{key}_warm" for key in contestant.ratio_keys]
+    return rows
+
+
+def _skip(place: dict[str, Any]) -> list[Row]:
+    words = ", ".join(str(value) for value in place.values())
+    print(f"{words}: skipped, the time is up", flush=True)
+    return []
+
+
+def _report(rows: list[Row], options: argparse.Namespace, on_rows: OnRows | None) -> None:
+    """Rows printed and told."""
+    results.print_rows(rows)
+    tell = on_rows or getattr(options, "on_rows", None)
+    if tell is not None:
+        tell(rows)
+
+
+def _start(worker: Worker, record: dict[str, Any]) -> None:
+    worker.build()
+    record["first_s"] = worker.turn()
+    record["facts"] = worker.read_facts()
+
+
+def _warm_up(worker: Worker, record: dict[str, Any]) -> None:
+    del record
+    worker.turn()
+
+
+def _take_turn(worker: Worker, record: dict[str, Any]) -> None:
+    record["seconds"].append(worker.turn())
+
+
+def _finish(worker: Worker, record: dict[str, Any]) -> None:
+    record["peak_memory"] = worker.read_peak_memory()

@@ -11,6 +11,9 @@ from typing import NamedTuple
 
 from ser_jax.config import ModelConfig
 
+BYTES = {"float32": 4, "tf32": 4, "bfloat16": 2}
+"""Of an activation; a parameter has four."""
+
 
 class Layer(NamedTuple):
     """The work of one layer on one clip.
@@ -73,7 +76,7 @@ def count_step(layers: list[Layer], batch_size: int, bytes_each: int = 4) -> Wor
     Args:
       layers: see `list_layers`.
       batch_size: clips.
-      bytes_each: bytes of an activation (2 in bfloat16); a parameter has four.
+      bytes_each: see `BYTES`.
     """
     flop = batch_size * sum(layer.flop * (2 if layer.first else 3) for layer in layers)
     activations = batch_size * sum(layer.n_out for layer in layers) * bytes_each

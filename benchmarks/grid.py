@@ -1,6 +1,7 @@
 """A grid of 32 runs, four systems x eight seeds: ser_jax.ablation against PyTorch.
 
-PyTorch trains one run per core in processes on CPU, and one run after another on a GPU.
+PyTorch trains one run per core in processes on CPU; on a GPU one after another, and in processes
+that share it.
 Command: python benchmarks/grid.py [--quick] [--data.root DIR] [--epochs 10] [--seeds 8]
 """
 
@@ -19,6 +20,8 @@ NAME = "grid"
 KEYS: dict[str, Any] = {
     "features.hop_length": 1024, "model.norm_momentum": 0.9, "parallel.cache_dir": None,
 }  # fmt: skip
+PROCESSES = 4
+"""Of PyTorch's that share a GPU; none but the driver's time slices are assumed."""
 SYSTEMS: dict[str, dict[str, Any]] = {  # those of configs/ablation.yaml
     "cnn": {"model.name": "cnn"},
     "lstm": {"model.name": "lstm", "features.normalise": "none"},
@@ -49,14 +52,9 @@ def list_contestants(
         contestants.append(Contestant(
             "ser_jax", f"batching {batching}", "benchmarks.ours:make_grid", arguments, **shared
         ))  # fmt: skip
-    processes = options.threads if on_cpu else 1
-    words = f"{processes} processes" if on_cpu else "one run after another"
-    ways = [("eager", {}), ("eager, channels_last", {"channels_last": True})]
-    places = ["workers", "device"] if on_cpu else ["device"]
-    if options.quick:
-        ways, places = ways[1:], places[-1:]
-    for way, flags in ways:
-        for place in places:
+    for processes, way, flags in list_torch_ways(options):
+        words = f"{processes} processes" if processes > 1 else "one run after another"
+        for place in ("workers", "device") if on_cpu and not options.quick else ("device",):
             where = "audiomentations in the run's process" if place == "workers" else "the device"
             arguments = {
                 "runs": runs, "kind": options.device["kind"], "processes": processes,
@@ -67,6 +65,17 @@ def list_contestants(
                 "benchmarks.pytorch.grid:make_grid", arguments, **shared,
             ))  # fmt: skip
     return contestants
+
+
+def list_torch_ways(options: argparse.Namespace) -> list[tuple[int, str, dict[str, Any]]]:
+    """Processes at once, and how each runs a step."""
+    last = ("eager, channels_last", {"channels_last": True})
+    if options.device["kind"] == "cpu":
+        counts, ways = (options.threads,), [last, ("eager", {})]
+    else:
+        flags = last[1] | {"pool_first": True, "graph": True}
+        counts, ways = (1, PROCESSES), [("CUDA graph, channels_last, pool before ELU", flags), last]
+    return [(n, *way) for n in counts for way in (ways[:1] if options.quick else ways)]
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ if not __package__:  # run as a script: modules are found from the root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks import harness
-from benchmarks.flops import count_forward, list_layers
+from benchmarks.flops import BYTES, count_forward, list_layers
 from benchmarks.worker import Contestant
 from ser_jax.config import ModelConfig, override
 
@@ -30,8 +30,7 @@ def list_contestants(
     batch = len(arguments["wave_BN"])
     layers = list_layers(override(ModelConfig(), MODEL), 8, n_frames, FEATURES["n_mfcc"])
     shared: dict[str, Any] = {
-        "clips": batch, "work": count_forward(layers, batch),
-        "ratio_keys": (f"{NAME}_batch_{batch}",),
+        "clips": batch, "ratio_keys": (f"{NAME}_batch_{batch}",),
     }  # fmt: skip
     allocators = {"": False}
     if kind == "cpu":
@@ -45,7 +44,8 @@ def list_contestants(
     contestants = []
     for precision in ("float32",) if kind == "cpu" else ("tf32", "bfloat16"):
         for words, tuned in allocators.items():
-            common = shared | {"precision": precision, "tuned": tuned}
+            work = count_forward(layers, batch, BYTES[precision])
+            common = shared | {"precision": precision, "tuned": tuned, "work": work}
             own = arguments | {"precision": precision}
             contestants.append(Contestant(
                 "ser_jax", f"jit{words}", "benchmarks.ours:make_inference", own, **common
@@ -78,7 +78,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
         turns = options.turns or (8 if options.quick else 50)
         contestants = list_contestants(arguments, options, n_frames)
         # The mean of the largest probability, so that both sides are seen to hear the same.
-        rows += harness.race(place, contestants, options, turns=turns, equal={"confidence": 1e-3})
+        rows += harness.race(place, contestants, options, turns=turns, equal={"confidence": 1e-4})
     return rows
 
 

@@ -320,17 +320,21 @@ def make_runs_step(
       index_SB: one batch, which every run sees.
       variables: plays no part; every run begins with its own seed's.
       runs: how many.
-      how: vmap (side by side) or map (one after another).
+      how: im2col (side by side, convolutions as products of patches, as a grid's runs are),
+        grouped (side by side, the default forms, whose convolutions vmap makes into grouped ones)
+        or map (one after another).
     """
     import jax
     import jax.numpy as jnp
 
     from ser_jax.grid import init_progress
     from ser_jax.metrics import Sums
+    from ser_jax.models import Forms
     from ser_jax.programs import make_steps
 
     del variables
-    network, tx, _ = _init(model, *x_BTF.shape[1:], dtype=set_precision(precision))
+    forms = Forms(conv="im2col") if how == "im2col" else Forms()
+    network, tx, _ = _init(model, *x_BTF.shape[1:], dtype=set_precision(precision), forms=forms)
     state = init_progress(
         network, tx, seed_R=np.arange(runs), n_frames=x_BTF.shape[1], n_features=x_BTF.shape[2],
         dropout_R=np.full(runs, 0.2, np.float32), augment_p_R=np.zeros(runs, np.float32),
@@ -340,9 +344,9 @@ def make_runs_step(
     train, dataset = make_steps(network, tx).train, make_dataset(x_BTF, label_B)
 
     def step(carry: Any, index_B: jax.Array) -> Any:
-        if how == "vmap":
-            return jax.vmap(lambda one: train(one, dataset, index_B))(carry)
-        return jax.lax.map(lambda one: train(one, dataset, index_B), carry)
+        if how == "map":
+            return jax.lax.map(lambda one: train(one, dataset, index_B), carry)
+        return jax.vmap(lambda one: train(one, dataset, index_B))(carry)
 
     program, carry = jax.jit(step, donate_argnums=0), [(state, sums)]
 

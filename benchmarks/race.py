@@ -7,7 +7,9 @@ others sleep in their own processes.
 """
 
 import argparse
+import dataclasses
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +21,14 @@ from benchmarks.figures import make_row, mark_differing
 from benchmarks.worker import Contestant, Failed, Worker
 
 _SETTLE_S = 0.01  # OpenMP's threads spin for some milliseconds after their last work
+
+_CACHES = {  # of compiled programs, on both sides, as their users have them
+    "JAX_ENABLE_COMPILATION_CACHE": "true",
+    "JAX_COMPILATION_CACHE_DIR": "{}/xla",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "0",
+    "TORCHINDUCTOR_CACHE_DIR": "{}/inductor",
+}
 
 Row = dict[str, Any]
 OnRows = Callable[[list[Row]], None]
@@ -160,8 +170,8 @@ def race_cold(
 ) -> list[Row]:
     """Measure what is done once per process, as whole runs are: compilation and all else included.
 
-    Every turn has a new process, which does the work twice: cold, with nothing compiled or cached,
-    and warm.
+    Every turn has a new process, which does the work twice: cold, with nothing compiled and empty
+    caches, and warm, with what the first time has left in them and in the process.
 
     Args:
       place, contestants, options, on_rows: as in `race`; rows are told as a contestant ends.
@@ -179,7 +189,7 @@ def race_cold(
         for number in order_turns(len(contestants), turn):
             contestant, pair = contestants[number], records[number]
             if not (is_over(options) or any("reason" in record for record in pair)):
-                _run_twice(start_worker(contestant, options), pair, turn_s)
+                _run_twice(contestant, options, pair, turn_s)
             if turn < turns - 1:
                 continue
             if not (pair[0]["seconds"] or "reason" in pair[0]):
@@ -191,20 +201,30 @@ def race_cold(
     return rows
 
 
-def _run_twice(worker: Worker, pair: tuple[dict, dict], turn_s: float | None) -> None:
+def _run_twice(
+    contestant: Contestant,
+    options: argparse.Namespace,
+    pair: tuple[dict, dict],
+    turn_s: float | None,
+) -> None:
+    """A cold and a warm turn in a new process, whose compilation caches begin empty."""
     record = pair[0]
-    try:
-        worker.allow(turn_s)
-        worker.build()
-        for record in pair:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        caches = {name: value.format(folder) for name, value in _CACHES.items()}
+        environment = contestant.environment | caches
+        worker = start_worker(dataclasses.replace(contestant, environment=environment), options)
+        try:
             worker.allow(turn_s)
-            record["seconds"].append(worker.turn())
-            record["facts"] = worker.read_facts()
-            record["peak_memory"] = worker.read_peak_memory()
-    except Failed as error:
-        record["reason"] = str(error)
-    finally:
-        worker.close()
+            worker.build()
+            for record in pair:
+                worker.allow(turn_s)
+                record["seconds"].append(worker.turn())
+                record["facts"] = worker.read_facts()
+                record["peak_memory"] = worker.read_peak_memory()
+        except Failed as error:
+            record["reason"] = str(error)
+        finally:
+            worker.close()
 
 
 def _make_pair(

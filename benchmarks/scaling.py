@@ -12,7 +12,7 @@ if not __package__:  # run as a script: modules are found from the root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks import harness, results
-from benchmarks.flops import count_step, list_layers
+from benchmarks.flops import BYTES, count_step, list_layers
 from benchmarks.worker import Contestant
 from ser_jax.config import ModelConfig, override
 
@@ -57,7 +57,8 @@ def list_contestants(
     precision = "float32" if kind == "cpu" else "bfloat16"
     arguments["precision"] = precision
     runs = size if axis == "runs" else 1
-    work = count_step(list_layers(override(ModelConfig(), MODEL), 8, *shape[:2]), shape[2])
+    layers = list_layers(override(ModelConfig(), MODEL), 8, *shape[:2])
+    work = count_step(layers, shape[2], BYTES[precision])
     work = work._replace(flop=work.flop * runs, n_bytes=work.n_bytes * runs)
     shared: dict[str, Any] = {
         "precision": precision, "clips": shape[2] * runs, "work": work, "tuned": kind == "cpu",
@@ -66,7 +67,7 @@ def list_contestants(
         builder = "benchmarks.ours:make_runs_step"
         ours = [
             Contestant("ser_jax", how, builder, arguments | {"runs": runs, "how": how}, **shared)
-            for how in ("vmap", "map")
+            for how in ("im2col", "grouped", "map")
         ]
     else:
         own: dict[str, Any] = {}

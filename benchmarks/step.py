@@ -12,7 +12,7 @@ if not __package__:  # run as a script: modules are found from the root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks import harness
-from benchmarks.flops import count_step, list_layers
+from benchmarks.flops import BYTES, count_step, list_layers
 from benchmarks.worker import Contestant
 from ser_jax.config import ModelConfig, override
 
@@ -21,6 +21,12 @@ MODELS = ("cnn", "lstm", "cnn_lstm")
 STANDARD = (165, 40, 32)  # frames, features, batch: the shape that the ratios are of
 SECOND = (83, 20, 32)  # configs/ablation.yaml's
 N_CLIPS = 128
+
+PRECISIONS = ("float32", "tf32", "bfloat16")  # on a GPU; --quick leaves out the first
+# Forms besides the default one, `models.Forms()`.
+CONV_FORMS, LSTM_FORMS = ("plain", "im2col"), ("plain", "cudnn")
+LONE, LONE_WAYS = ("cnn_lstm", "bfloat16"), ("scan", "compile, channels_last, pool before ELU")
+NOUNS = {"conv": "convolution", "lstm": "LSTM"}
 
 Way = tuple[str, str, dict[str, Any], bool]  # words, precision, arguments, tuned allocator
 
@@ -40,61 +46,81 @@ def list_our_ways(name: str, kind: str, threads: int, quick: bool) -> list[Way]:
                 ways.insert(2, (words, "float32", shared | {"scan": True}, True))
         return ways[:-1] if quick else ways
     ways = []
-    for precision in ("float32", "tf32", "bfloat16"):
-        ways += [("scan", precision, {"scan": True}, False), ("jit", precision, {}, False)]
-        for lstm in ("plain", "fast", "cudnn"):
-            forms = {"conv": "fast", "lstm": lstm}
-            ways.append((f"scan, {lstm} LSTM", precision, {"scan": True, "forms": forms}, False))
+    forms = [("conv", form) for form in CONV_FORMS if name != "lstm"]
+    forms += [("lstm", form) for form in LSTM_FORMS if name != "cnn"]
+    for precision in PRECISIONS[quick:]:
+        ways.append(("scan", precision, {"scan": True}, False))
+        for part, form in forms:
+            own = {"scan": True, "forms": {part: form}}
+            ways.append((f"scan, {form} {NOUNS[part]}", precision, own, False))
+        if not quick:
+            ways.append(("jit", precision, {}, False))
     return ways
 
 
 def list_torch_ways(name: str, kind: str, quick: bool) -> list[Way]:
-    """How PyTorch runs it; the quick list keeps those that won or came near in the full one."""
-    last, compiled = {"channels_last": True}, {"compile_mode": "default"}
-    first = last | {"pool_first": True}
-    if kind == "cpu":
-        full: list[Way] = [
-            ("eager, default Adam", "float32", {"adam": "default"}, False),
-            ("eager, foreach Adam", "float32", {"adam": "foreach"}, False),
-            ("eager", "float32", {}, False),
-            ("eager, channels_last", "float32", last, False),
-            ("compile", "float32", compiled, False),
-            ("compile, channels_last", "float32", last | compiled, False),
-            ("compile, max-autotune", "float32", {"compile_mode": "max-autotune"}, False),
-            ("autocast", "bfloat16", {}, False),
-            ("autocast, compile, channels_last", "bfloat16", last | compiled, False),
-            ("autocast, channels_last, tuned allocator", "bfloat16", last, True),
+    """How PyTorch runs it; the quick list keeps those that won or may win."""
+    list_ways = _list_torch_ways_on_cpu if kind == "cpu" else _list_torch_ways_on_gpu
+    return list_ways(name, quick)
+
+
+LAST, COMPILED = {"channels_last": True}, {"compile_mode": "default"}
+FIRST = LAST | {"pool_first": True}
+
+
+def _list_torch_ways_on_cpu(name: str, quick: bool) -> list[Way]:
+    full: list[Way] = [
+        ("eager, default Adam", "float32", {"adam": "default"}, False),
+        ("eager, foreach Adam", "float32", {"adam": "foreach"}, False),
+        ("eager", "float32", {}, False),
+        ("eager, channels_last", "float32", LAST, False),
+        ("compile", "float32", COMPILED, False),
+        ("compile, channels_last", "float32", LAST | COMPILED, False),
+        ("compile, max-autotune", "float32", {"compile_mode": "max-autotune"}, False),
+        ("autocast", "bfloat16", {}, False),
+        ("autocast, compile, channels_last", "bfloat16", LAST | COMPILED, False),
+        ("autocast, channels_last, tuned allocator", "bfloat16", LAST, True),
+    ]
+    chosen: list[Way] = [
+        ("eager, tuned allocator", "float32", {}, True),
+        ("eager, channels_last, tuned allocator", "float32", LAST, True),
+        ("eager, channels_last, pool before ELU, tuned allocator", "float32", FIRST, True),
+        ("compile, tuned allocator", "float32", COMPILED, True),
+        ("compile, channels_last, tuned allocator", "float32", LAST | COMPILED, True),
+        ("compile, channels_last, pool before ELU, tuned allocator", "float32",
+         FIRST | COMPILED, True),
+    ]  # fmt: skip
+    if quick and name != "lstm":  # compiling takes half a minute each, and never won
+        chosen = [way for way in chosen if "compile" not in way[0]]
+    ways = chosen if quick else full + chosen
+    # The LSTM has no channels.
+    return [way for way in ways if name != "lstm" or "channels_last" not in way[2]]
+
+
+def _list_torch_ways_on_gpu(name: str, quick: bool) -> list[Way]:
+    last, first = ("", {}), ("", {})
+    if name != "lstm":  # which has no channels and no pools
+        last, first = (", channels_last", LAST), (", channels_last, pool before ELU", FIRST)
+    graph, reduced = {"graph": True}, {"compile_mode": "reduce-overhead"}
+    # The losses of all others are held against float32's.
+    ways: list[Way] = [(f"eager{last[0]}", "float32", last[1], False)]
+    for precision in PRECISIONS[quick:]:
+        entries = [
+            (f"eager{last[0]}", last[1]),
+            (f"CUDA graph of the step{first[0]}", first[1] | graph),
+            (f"compile{first[0]}", first[1] | COMPILED),
         ]
-        chosen: list[Way] = [
-            ("eager, tuned allocator", "float32", {}, True),
-            ("eager, channels_last, tuned allocator", "float32", last, True),
-            ("eager, channels_last, pool before ELU, tuned allocator", "float32", first, True),
-            ("compile, tuned allocator", "float32", compiled, True),
-            ("compile, channels_last, tuned allocator", "float32", last | compiled, True),
-            ("compile, channels_last, pool before ELU, tuned allocator", "float32",
-             first | compiled, True),
-        ]  # fmt: skip
-        if quick and name != "lstm":  # compiling takes half a minute each, and never won
-            chosen = [way for way in chosen if "compile" not in way[0]]
-        ways = chosen if quick else full + chosen
-        # The LSTM has no channels.
-        return [way for way in ways if name != "lstm" or "channels_last" not in way[2]]
-    ways: list[Way] = [("eager, default Adam", "float32", {"adam": "default"}, False)]
-    for precision in ("float32", "tf32", "bfloat16"):
-        ways += [
-            ("eager", precision, {}, False),
-            ("eager, channels_last", precision, last, False),
-            ("compile, channels_last", precision, last | compiled, False),
-            ("compile, reduce-overhead", precision, {"compile_mode": "reduce-overhead"}, False),
-            ("compile, max-autotune, channels_last", precision,
-             last | {"compile_mode": "max-autotune"}, False),
-            ("CUDA graph of the step", precision, {"graph": True}, False),
-            ("CUDA graph of the step, channels_last", precision, last | {"graph": True}, False),
-            ("CUDA graph of the step, channels_last, pool before ELU", precision,
-             first | {"graph": True}, False),
-        ]  # fmt: skip
-    ways = [way for way in ways if name != "lstm" or "channels_last" not in way[2]]
-    return [way for way in ways if way[1] != "float32"] if quick else ways
+        if not quick:
+            entries += [
+                ("eager", {}),
+                ("eager, default Adam", {"adam": "default"}),
+                ("compile, reduce-overhead", reduced),
+                (f"compile, max-autotune{last[0]}", last[1] | {"compile_mode": "max-autotune"}),
+                ("CUDA graph of the step", graph),
+                (f"CUDA graph of the step{last[0]}", last[1] | graph),
+            ]
+        ways += [(words, precision, own, False) for words, own in entries]
+    return list({way[:2]: way for way in ways}.values())
 
 
 def list_ratio_keys(key: str, kind: str, precision: str, standard: bool) -> tuple[str, ...]:
@@ -138,10 +164,12 @@ def list_contestants(
     contestants = []
     for side, builder, more, (words, precision, own, tuned) in entries:
         keys = list_ratio_keys(name, kind, precision, shape == STANDARD)
-        work = count_step(layers, batch, 2 if precision == "bfloat16" else 4)
+        # A compile time of each side that shares its cores with nothing.
+        alone = kind != "cpu" and (name, precision) == LONE and words in LONE_WAYS
+        work = count_step(layers, batch, BYTES[precision])
         contestants.append(Contestant(
             side, words, builder, arguments | more | own | {"precision": precision}, precision,
-            tuned=tuned, steps=steps, clips=batch, work=work, ratio_keys=keys,
+            tuned=tuned, alone=alone, steps=steps, clips=batch, work=work, ratio_keys=keys,
         ))  # fmt: skip
     return contestants
 

@@ -89,10 +89,31 @@ def stretch(wave_BN: torch.Tensor, rate_B: torch.Tensor, n_out: int | None = Non
     spectrum_BKT = torch.stft(
         wave_BN, N_FFT, HOP, window=window, pad_mode="constant", return_complex=True
     )
-    n_frames = n_out // HOP + 2
-    stretched = vocode(spectrum_BKT, rate_B, n_frames)
-    out = torch.istft(stretched, N_FFT, HOP, window=window, length=(n_frames - 1) * HOP)
-    return F.pad(out, (0, max(0, n_out - out.shape[1])))[:, :n_out]
+    return invert(vocode(spectrum_BKT, rate_B, n_out // HOP + 2), window)[:, :n_out]
+
+
+def invert(spectrum_BKT: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
+    """Waves [B, (T - 1) * HOP] of centred spectra.
+
+    The numbers of `torch.istft`, which looks at the window's envelope on the host: the device waits
+    for that, and no CUDA graph can hold it.
+    """
+    frames_BTN = torch.fft.irfft(spectrum_BKT.mT, N_FFT) * window
+    wave_BN = overlap(frames_BTN)
+    envelope_BN = overlap(window.square().expand(1, frames_BTN.shape[1], N_FFT))
+    half = N_FFT // 2
+    return wave_BN[:, half:-half] / envelope_BN[:, half:-half]
+
+
+def overlap(frames_BTN: torch.Tensor) -> torch.Tensor:
+    """Frames added up, each HOP samples after the one before; [B, (T - 1) * HOP + N_FFT]."""
+    B, T, _ = frames_BTN.shape
+    parts = N_FFT // HOP
+    parts_BTPN = frames_BTN.unflatten(2, (parts, HOP))
+    out_BTN = frames_BTN.new_zeros(B, T + parts - 1, HOP)
+    for part in range(parts):
+        out_BTN[:, part : part + T] += parts_BTPN[:, :, part]
+    return out_BTN.flatten(1)
 
 
 def vocode(spectrum_BKT: torch.Tensor, rate_B: torch.Tensor, n_frames: int) -> torch.Tensor:

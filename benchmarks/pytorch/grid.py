@@ -1,5 +1,7 @@
-"""A grid of the baseline's runs: one run per core in processes, or one after another on a GPU."""
+"""A grid of the baseline's runs: several at once in processes, or one after another."""
 
+import functools
+import itertools
 import multiprocessing
 import threading
 from concurrent.futures import ProcessPoolExecutor
@@ -13,17 +15,19 @@ from benchmarks.worker import Job
 from ser_jax.augment import exit_with_parent
 from ser_jax.config import Config, override
 
-_clips: list[Clips] = []
-"""In a process of the grid: the corpus, read once for all of its runs."""
+_clips: dict[int, Clips] = {}
+"""In a process of the grid: the corpus, read once for all of its runs in a turn."""
 
 
-def execute(keys: dict[str, Any], kind: str, precision: str, ways: dict[str, Any]) -> float:
+def execute(
+    keys: dict[str, Any], turn: int, kind: str, precision: str, ways: dict[str, Any]
+) -> float:
     """One run; its test accuracy."""
     config = override(Config(), keys)
-    if not _clips:
-        _clips.append(Clips(config, pick_device(kind)))
-    clips = _clips[0]
-    return Run(config, clips, precision=precision, **ways).execute()["test_accuracy"]
+    if turn not in _clips:
+        _clips.clear()
+        _clips[turn] = Clips(config, pick_device(kind))
+    return Run(config, _clips[turn], precision=precision, **ways).execute()["test_accuracy"]
 
 
 def start_process(precision: str) -> None:
@@ -42,20 +46,24 @@ def make_grid(
     Args:
       runs: dotted keys of ser_jax's `Config`, a dictionary per run.
       kind: of the device.
-      processes: at once; 1: one after another, here.
+      processes: at once, on one GPU too; 1: one after another, here. They outlive a turn.
       precision, **ways: see `Run`; `augment_in` device, or workers: in the run's own process.
     """
     facts: dict[str, Any] = {}
     set_precision(precision)
-    arguments = (kind, precision, {"workers": 0, **ways})
+    pools: list[ProcessPoolExecutor] = []
+    turns = itertools.count()
 
     def turn() -> None:
+        run = functools.partial(
+            execute, turn=next(turns), kind=kind, precision=precision, ways={"workers": 0, **ways}
+        )
         if processes == 1:
-            facts["test_accuracies"] = [execute(keys, *arguments) for keys in runs]
+            facts["test_accuracies"] = [run(keys) for keys in runs]
             return
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(processes, context, start_process, (precision,)) as pool:
-            futures = [pool.submit(execute, keys, *arguments) for keys in runs]
-            facts["test_accuracies"] = [future.result() for future in futures]
+        if not pools:
+            context = multiprocessing.get_context("spawn")
+            pools.append(ProcessPoolExecutor(processes, context, start_process, (precision,)))
+        facts["test_accuracies"] = list(pools[0].map(run, runs))
 
     return Job(turn, lambda: facts)

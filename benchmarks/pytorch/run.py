@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from benchmarks.clips import apply_audiomentations
 from benchmarks.pytorch.augment import apply
 from benchmarks.pytorch.features import FrontEnd
+from benchmarks.pytorch.graphs import Graphed
 from benchmarks.pytorch.models import make_network
 from benchmarks.pytorch.training import Trainer, pick_device, set_precision, synchronize
 from benchmarks.worker import Job
@@ -74,7 +76,8 @@ class Run:
     """One training run; `execute` does all of it."""
 
     def __init__(self, config: Config, clips: Clips, *, precision: str = "float32",
-                 augment_in: str = "workers", workers: int = 1, **ways: Any):  # fmt: skip
+                 augment_in: str = "workers", workers: int = 1, graph: bool = False,
+                 **ways: Any):  # fmt: skip
         """
         Args:
           config: the run's settings, ser_jax's own.
@@ -82,6 +85,8 @@ class Run:
           precision: see `Trainer`.
           augment_in: workers (audiomentations in processes; none of them: in this one) or device.
           workers: processes.
+          graph: CUDA graphs of all that a batch needs on the device, augmentation and features
+            included, and of a batch's evaluation; one for each size of batch.
           **ways: see `Trainer`.
         """
         torch.manual_seed(config.seed)
@@ -99,7 +104,14 @@ class Run:
             config.model, len(corpus.labels),
             n_frames=clips.x_BTF.shape[1], n_features=clips.x_BTF.shape[2],
         )  # fmt: skip
-        self.trainer = Trainer(network, self.device, precision=precision, **ways)
+        self.trainer = Trainer(network, self.device, precision=precision, graph=graph, **ways)
+        self.sums = torch.zeros(2, device=self.device)
+        from_host = config.augment.enabled and augment_in != "device"
+        self.train_batch: Any = self._train_on_waves if from_host else self._train_on_rows
+        self.score_batch: Any = self._score_rows
+        if graph:
+            self.train_batch = self.trainer.make_graphed(self.train_batch)
+            self.score_batch = Graphed(self.score_batch, lambda: [self.sums])
 
     def execute(self) -> dict[str, Any]:
         """Train, keep the epoch best on validation, score it on the test part."""
@@ -108,8 +120,8 @@ class Run:
             loader = self._make_loader()
             for epoch in range(1, self.config.train.epochs + 1):
                 self.trainer.network.train()
-                for x_BTF, label_B in self._iterate(loader):
-                    self.trainer.step(x_BTF, label_B)
+                for batch in self._iterate(loader):
+                    self.train_batch(*batch)
                 accuracy, loss = self.score(self.split.val)
                 kept = os.path.join(folder, f"{epoch}.pt")
                 state = (self.trainer.network.state_dict(), self.trainer.optimizer.state_dict())
@@ -126,20 +138,36 @@ class Run:
         """By the training clips."""
         return (x_BTF - self.mean_F) / self.std_F
 
-    @torch.no_grad()
     def score(self, index: np.ndarray) -> tuple[float, float]:
         """Accuracy and mean loss; one transfer to the host for all batches."""
-        network, clips = self.trainer.network.eval(), self.clips
-        sums = torch.zeros(2, device=self.device)
-        for part in np.split(index, range(32, len(index), 32)):
-            rows = torch.from_numpy(part).to(self.device)
-            with self.trainer.context():
-                logits = network(self.normalise(clips.x_BTF[rows]))
-            label = clips.label_B[rows]
-            sums[0] += (logits.argmax(1) == label).sum()
-            sums[1] += torch.nn.functional.cross_entropy(logits.float(), label, reduction="sum")
-        correct, loss = sums.tolist()
+        self.trainer.network.eval()
+        self.sums.zero_()
+        for rows in torch.from_numpy(index).to(self.device).split(32):
+            self.score_batch(rows)
+        correct, loss = self.sums.tolist()
         return correct / len(index), loss / len(index)
+
+    @torch.no_grad()
+    def _score_rows(self, rows: torch.Tensor) -> None:
+        with self.trainer.context():
+            logits_BC = self.trainer.network(self.normalise(self.clips.x_BTF[rows])).float()
+        label_B = self.clips.label_B[rows]
+        loss = F.cross_entropy(logits_BC, label_B, reduction="sum")
+        self.sums += torch.stack([(logits_BC.argmax(1) == label_B).sum(), loss])
+
+    def _train_on_waves(self, wave_BN: torch.Tensor, label_B: torch.Tensor) -> None:
+        x_BTF = self.normalise(self.clips.front_end(wave_BN))
+        self.trainer.take_step(x_BTF, label_B)
+
+    def _train_on_rows(self, rows: torch.Tensor) -> None:
+        clips, config = self.clips, self.config
+        if config.augment.enabled:
+            rate_hz = clips.corpus.rate_hz
+            wave_BN = apply(clips.take_wave(rows), clips.length_B[rows], config.augment, rate_hz)
+            x_BTF = clips.front_end(wave_BN)
+        else:
+            x_BTF = clips.x_BTF[rows]
+        self.trainer.take_step(self.normalise(x_BTF), clips.label_B[rows])
 
     def _make_loader(self) -> Any:
         augmented = self.config.augment.enabled
@@ -158,24 +186,15 @@ class Run:
             pin_memory=self.device.type == "cuda", worker_init_fn=seed_worker, **several,
         )  # fmt: skip
 
-    def _iterate(self, loader: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        clips, config = self.clips, self.config
+    def _iterate(self, loader: Any) -> Iterator[tuple[torch.Tensor, ...]]:
+        """Arguments of `train_batch` for an epoch's batches, on the device."""
         if loader is not None:
-            for wave_BN, label_B in loader:
-                wave_BN = wave_BN.to(self.device, non_blocking=True)
-                label_B = label_B.to(self.device, non_blocking=True)
-                yield self.normalise(clips.front_end(wave_BN)), label_B
+            for batch in loader:
+                yield tuple(tensor.to(self.device, non_blocking=True) for tensor in batch)
             return
         order = torch.from_numpy(np.random.permutation(self.split.train)).to(self.device)
-        for rows in order.split(config.train.batch_size):
-            x_BTF = clips.x_BTF[rows]
-            if config.augment.enabled:
-                wave_BN = apply(
-                    clips.take_wave(rows), clips.length_B[rows], config.augment,
-                    clips.corpus.rate_hz,
-                )  # fmt: skip
-                x_BTF = clips.front_end(wave_BN)
-            yield self.normalise(x_BTF), clips.label_B[rows]
+        for rows in order.split(self.config.train.batch_size):
+            yield (rows,)
 
 
 def make_run(*, keys: dict[str, Any], kind: str, precision: str = "float32", **ways: Any) -> Job:

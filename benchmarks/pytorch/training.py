@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from benchmarks.pytorch.graphs import Graphed
 from benchmarks.pytorch.models import ConvBlock, copy_variables, count_parameters, make_network
 from benchmarks.worker import Job
 from ser_jax.config import ModelConfig, TrainConfig, override
@@ -36,23 +37,30 @@ def set_precision(precision: str) -> None:
     torch.backends.cudnn.benchmark = True
 
 
-def make_context(device: torch.device, precision: str) -> Callable[[], Any]:
-    """What the forward pass runs under."""
+def make_context(device: torch.device, precision: str, *, graph: bool = False) -> Callable[[], Any]:
+    """What the forward pass runs under; `graph`: it is to be captured."""
     if precision == "bfloat16":
-        return lambda: torch.autocast(device.type, torch.bfloat16)
+        # Casts that are kept would be made outside of the graph, and be stale in it.
+        return lambda: torch.autocast(device.type, torch.bfloat16, cache_enabled=not graph)
     return contextlib.nullcontext
 
 
 def make_adam(
     network: torch.nn.Module, variant: str, capturable: bool = False
 ) -> torch.optim.Optimizer:
-    """Adam with Keras' epsilon; `variant` is default, foreach or fused."""
+    """Adam with Keras' epsilon.
+
+    Args:
+      network: whose parameters.
+      variant: default, foreach or fused.
+      capturable: its steps are to be captured, which every variant must be told of.
+    """
     train = TrainConfig()
     flags: dict[str, Any] = {} if variant == "default" else {variant: True}
     parameters = [p for p in network.parameters() if p.requires_grad]
-    if capturable and variant != "fused":
-        flags["capturable"] = True
-    return torch.optim.Adam(parameters, lr=train.learning_rate, eps=train.adam_epsilon, **flags)
+    return torch.optim.Adam(
+        parameters, lr=train.learning_rate, eps=train.adam_epsilon, capturable=capturable, **flags
+    )
 
 
 class Trainer:
@@ -79,7 +87,7 @@ class Trainer:
           channels_last: lay channels innermost.
           pool_first: pool before ELU, which gives the same numbers.
           compile_mode: of `torch.compile`; None: eager.
-          graph: the whole step as one CUDA graph; `step` then wants batches of one size.
+          graph: the whole step as one CUDA graph for each size of batch.
         """
         self.network, self.device = network.to(device).train(), device
         if channels_last:
@@ -87,7 +95,7 @@ class Trainer:
         for module in self.network.modules():
             if isinstance(module, ConvBlock):
                 module.pool_first = pool_first
-        self.context = make_context(device, precision)
+        self.context = make_context(device, precision, graph=graph)
         self.optimizer = make_adam(self.network, adam, capturable=graph)
         self.loss_sum = torch.zeros((), device=device)
         self.correct = torch.zeros((), device=device, dtype=torch.int64)
@@ -95,8 +103,16 @@ class Trainer:
         if compile_mode is not None:
             forward = torch.compile(forward, mode=compile_mode, dynamic=False)
         self._run_forward = forward
-        self._captured: tuple[Any, torch.Tensor, torch.Tensor] | None = None
-        self._wants_graph = graph
+        self.step = self.make_graphed(self.take_step) if graph else self.take_step
+
+    def make_graphed(self, function: Callable[..., None]) -> Graphed:
+        """A function of tensors on the device that trains with `take_step`, as CUDA graphs."""
+        return Graphed(function, self._list_state, self.optimizer.zero_grad)
+
+    def _list_state(self) -> list[torch.Tensor]:
+        adam = [t for state in self.optimizer.state.values() for t in state.values()]
+        tensors = [*self.network.parameters(), *self.network.buffers(), *adam]
+        return [*tensors, self.loss_sum, self.correct]
 
     def _forward(self, x_BTF: torch.Tensor, label_B: torch.Tensor) -> Any:
         with self.context():
@@ -104,40 +120,14 @@ class Trainer:
         logits_BC = logits_BC.float()
         return F.cross_entropy(logits_BC, label_B), (logits_BC.argmax(1) == label_B).sum()
 
-    def _step(self, x_BTF: torch.Tensor, label_B: torch.Tensor) -> None:
-        self.optimizer.zero_grad(set_to_none=not self._wants_graph)
+    def take_step(self, x_BTF: torch.Tensor, label_B: torch.Tensor) -> None:
+        """One optimiser step, launched operation by operation; sums are kept on the device."""
+        self.optimizer.zero_grad()
         loss, correct = cast(Any, self._run_forward)(x_BTF, label_B)
         loss.backward()
         self.optimizer.step()
         self.loss_sum += loss.detach() * len(label_B)
         self.correct += correct
-
-    def step(self, x_BTF: torch.Tensor, label_B: torch.Tensor) -> None:
-        """One optimiser step; sums are kept on the device."""
-        if not self._wants_graph:
-            return self._step(x_BTF, label_B)
-        if self._captured is None:
-            self._capture(x_BTF, label_B)
-        assert self._captured is not None
-        graph, x_static, label_static = self._captured
-        x_static.copy_(x_BTF)
-        label_static.copy_(label_B)
-        graph.replay()
-        return None
-
-    def _capture(self, x_BTF: torch.Tensor, label_B: torch.Tensor) -> None:
-        """Record a step, after three on a side stream, as PyTorch's manual asks."""
-        x_static, label_static = x_BTF.clone(), label_B.clone()
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(3):
-                self._step(x_static, label_static)
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._step(x_static, label_static)
-        self._captured = graph, x_static, label_static
 
     @torch.no_grad()
     def compute_loss(self, x_BTF: torch.Tensor, label_B: torch.Tensor) -> float:

@@ -1,6 +1,6 @@
 """What the benchmarks share: the command line, clips, helper processes, rows into the file.
 
-`race` and `race_cold` are those of race.py.
+`race` is race.py's, `race_cold` cold.py's.
 """
 
 import argparse
@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import results
+from benchmarks.cold import race_cold
 from benchmarks.device import count_cores
-from benchmarks.race import count_parallel, is_over, race, race_cold, start_worker
+from benchmarks.race import count_parallel, is_over, race, start_worker
 from benchmarks.worker import Contestant
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The race: contestants warmed up, synchronised and interleaved in one run; rows from it.
+"""The race of steps: contestants warmed up, synchronised and interleaved in one run; rows from it.
 
 Contestants are prepared first (built, and one turn, which compiles): one after another on CPU, side
 by side where a device does the timed work. Then the turns go round: each round every contestant has
@@ -7,9 +7,7 @@ others sleep in their own processes.
 """
 
 import argparse
-import dataclasses
-import statistics
-import tempfile
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,14 +19,6 @@ from benchmarks.figures import make_row, mark_differing
 from benchmarks.worker import Contestant, Failed, Worker
 
 _SETTLE_S = 0.01  # OpenMP's threads spin for some milliseconds after their last work
-
-_CACHES = {  # of compiled programs, on both sides, as their users have them
-    "JAX_ENABLE_COMPILATION_CACHE": "true",
-    "JAX_COMPILATION_CACHE_DIR": "{}/xla",
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "0",
-    "TORCHINDUCTOR_CACHE_DIR": "{}/inductor",
-}
 
 Row = dict[str, Any]
 OnRows = Callable[[list[Row]], None]
@@ -45,16 +35,36 @@ def count_parallel(options: argparse.Namespace) -> int:
     return asked or (1 if options.device["kind"] == "cpu" else count_cores())
 
 
-def is_over(options: argparse.Namespace) -> bool:
-    """Whether the time of the command line (`options.end_s`, by the monotonic clock) is used up."""
+def count_left_s(options: argparse.Namespace) -> float:
+    """Seconds to `options.end_s` of the monotonic clock, the command line's; without it no end."""
     end_s = getattr(options, "end_s", None)
-    return end_s is not None and time.monotonic() >= end_s
+    return math.inf if end_s is None else end_s - time.monotonic()
+
+
+def is_over(options: argparse.Namespace) -> bool:
+    """Whether the time of the command line is used up."""
+    return count_left_s(options) <= 0
 
 
 def start_worker(contestant: Contestant, options: argparse.Namespace) -> Worker:
     """The process of a contestant; ser_jax's look into `options.ours_path` first."""
     path = getattr(options, "ours_path", None) if contestant.side == results.OURS else None
     return Worker(contestant, options.threads, path)
+
+
+def skip(place: dict[str, Any]) -> list[Row]:
+    """No rows, and a line that says so."""
+    words = ", ".join(str(value) for value in place.values())
+    print(f"{words}: skipped, the time is up", flush=True)
+    return []
+
+
+def report(rows: list[Row], options: argparse.Namespace, on_rows: OnRows | None) -> None:
+    """Rows printed and told."""
+    results.print_rows(rows)
+    tell = on_rows or getattr(options, "on_rows", None)
+    if tell is not None:
+        tell(rows)
 
 
 def race(
@@ -81,20 +91,22 @@ def race(
         see `figures.mark_differing`.
       on_rows: told of the rows; default `options.on_rows`.
       prepare_s: a contestant is killed if it takes longer to prepare, or for a later turn.
-      measure_s: rounds, warm ones included, end after this time; one is always measured.
+      measure_s: rounds, warm ones included, end after this time, or when that of the command line
+        is used up; one is always measured.
 
     Returns:
       A row per contestant, in their order; its status is ok, failed or differs. None where the time
       of the command line is used up.
     """
     if is_over(options):
-        return _skip(place)
+        return skip(place)
     entries = [_Entry(start_worker(contestant, options), prepare_s) for contestant in contestants]
     records = [entry.record for entry in entries]
     try:
         _prepare(entries, count_parallel(options))
         mark_differing(contestants, records, equal or {})
-        for turn in _list_rounds(turns, warm, measure_s):
+        most_s = min(count_left_s(options), math.inf if measure_s is None else measure_s)
+        for turn in _list_rounds(turns, warm, most_s):
             for number in order_turns(len(entries), turn):
                 entries[number].attempt(_take_turn if turn >= 0 else _warm_up)
                 time.sleep(_SETTLE_S)
@@ -106,7 +118,7 @@ def race(
         for entry in entries:
             entry.worker.close()
     rows = [make_row(place, c, r, options) for c, r in zip(contestants, records, strict=True)]
-    _report(rows, options, on_rows)
+    report(rows, options, on_rows)
     return rows
 
 
@@ -148,114 +160,15 @@ def _prepare(entries: Sequence[_Entry], parallel: int) -> None:
             raise
 
 
-def _list_rounds(turns: int, warm: int, measure_s: float | None) -> Iterator[int]:
+def _list_rounds(turns: int, warm: int, most_s: float) -> Iterator[int]:
     """Numbers of the rounds, from -warm; once the time is up round 0, if it has not been."""
     start_s = time.monotonic()
     for turn in range(-warm, turns):
-        if turn != 0 and measure_s is not None and time.monotonic() - start_s >= measure_s:
+        if turn != 0 and time.monotonic() - start_s >= most_s:
             if turn > 0:
                 return
             continue
         yield turn
-
-
-def race_cold(
-    place: dict[str, Any],
-    contestants: Sequence[Contestant],
-    options: argparse.Namespace,
-    *,
-    turns: int,
-    on_rows: OnRows | None = None,
-    turn_s: float | None = None,
-) -> list[Row]:
-    """Measure what is done once per process, as whole runs are: compilation and all else included.
-
-    Every turn has a new process, which does the work twice: cold, with nothing compiled and empty
-    caches, and warm, with what the first time has left in them and in the process.
-
-    Args:
-      place, contestants, options, on_rows: as in `race`; rows are told as a contestant ends.
-      turns: processes for each contestant.
-      turn_s: a contestant is killed if it takes longer to build or for one of the two.
-
-    Returns:
-      Two rows per contestant, 'temperature' cold and warm, as they were known; ratio keys of the
-      warm one end in '_warm'. Contestants still to come when the time of the command line is used
-      up have none.
-    """
-    records = [({"seconds": []}, {"seconds": []}) for _ in contestants]
-    rows: list[Row] = []
-    for turn in range(turns):
-        for number in order_turns(len(contestants), turn):
-            contestant, pair = contestants[number], records[number]
-            if not (is_over(options) or any("reason" in record for record in pair)):
-                _run_twice(contestant, options, pair, turn_s)
-            if turn < turns - 1:
-                continue
-            if not (pair[0]["seconds"] or "reason" in pair[0]):
-                _skip(place | {"configuration": contestant.configuration})
-                continue
-            own = _make_pair(place, contestant, pair, options)
-            _report(own, options, on_rows)
-            rows += own
-    return rows
-
-
-def _run_twice(
-    contestant: Contestant,
-    options: argparse.Namespace,
-    pair: tuple[dict, dict],
-    turn_s: float | None,
-) -> None:
-    """A cold and a warm turn in a new process, whose compilation caches begin empty."""
-    record = pair[0]
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        caches = {name: value.format(folder) for name, value in _CACHES.items()}
-        environment = contestant.environment | caches
-        worker = start_worker(dataclasses.replace(contestant, environment=environment), options)
-        try:
-            worker.allow(turn_s)
-            worker.build()
-            for record in pair:
-                worker.allow(turn_s)
-                record["seconds"].append(worker.turn())
-                record["facts"] = worker.read_facts()
-                record["peak_memory"] = worker.read_peak_memory()
-        except Failed as error:
-            record["reason"] = str(error)
-        finally:
-            worker.close()
-
-
-def _make_pair(
-    place: dict[str, Any],
-    contestant: Contestant,
-    pair: tuple[dict, dict],
-    options: argparse.Namespace,
-) -> list[Row]:
-    """A row of the cold turns and one of the warm ones; the former alone if it failed."""
-    cold, warm = pair
-    steady_s = statistics.median(warm["seconds"]) if warm["seconds"] else None
-    cold |= {"first_s": cold["seconds"][-1] if cold["seconds"] else None, "steady_s": steady_s}
-    rows = [make_row(place | {"temperature": "cold"}, contestant, cold, options)]
-    if "reason" not in cold:
-        rows.append(make_row(place | {"temperature": "warm"}, contestant, warm, options))
-        rows[1]["ratio_keys"] = [f"{key}_warm" for key in contestant.ratio_keys]
-    return rows
-
-
-def _skip(place: dict[str, Any]) -> list[Row]:
-    words = ", ".join(str(value) for value in place.values())
-    print(f"{words}: skipped, the time is up", flush=True)
-    return []
-
-
-def _report(rows: list[Row], options: argparse.Namespace, on_rows: OnRows | None) -> None:
-    """Rows printed and told."""
-    results.print_rows(rows)
-    tell = on_rows or getattr(options, "on_rows", None)
-    if tell is not None:
-        tell(rows)
 
 
 def _start(worker: Worker, record: dict[str, Any]) -> None:

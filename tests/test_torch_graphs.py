@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.pytorch import grid
 from benchmarks.pytorch.augment import HOP, N_FFT, apply, invert
 from benchmarks.pytorch.features import FrontEnd
 from benchmarks.pytorch.graphs import WARM_UPS, Graphed
@@ -171,6 +172,23 @@ def test_inverse_of_spectra_is_pytorchs_own():
     length = (spectrum_BKT.shape[2] - 1) * HOP
     expected = torch.istft(spectrum_BKT, N_FFT, HOP, window=window, length=length)
     torch.testing.assert_close(invert(spectrum_BKT, window), expected, rtol=0, atol=1e-5)
+
+
+def test_every_turn_of_a_grid_reads_the_corpus_once(monkeypatch):
+    read, ran = [], []
+    monkeypatch.setattr(grid, "Clips", lambda config, device: read.append(config) or len(read))
+
+    def run(config, clips, **ways):
+        ran.append((config.seed, clips, ways))
+        return types.SimpleNamespace(execute=lambda: {"test_accuracy": 0.5})
+
+    monkeypatch.setattr(grid, "Run", run)
+    job = grid.make_grid(runs=[{"seed": 3}, {"seed": 4}], kind="cpu", processes=1, graph=True)
+    for _ in range(2):
+        job.turn()
+        assert job.facts() == {"test_accuracies": [0.5, 0.5]}
+    assert [(seed, clips) for seed, clips, _ in ran] == [(3, 1), (4, 1), (3, 2), (4, 2)]
+    assert ran[0][2] == {"precision": "float32", "workers": 0, "graph": True}
 
 
 KEYS = {

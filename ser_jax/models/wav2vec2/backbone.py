@@ -22,14 +22,14 @@ class Encoder(nn.Module):
     config: Architecture
     dtype: Any = jnp.float32
     lora: Lora | None = None
-    form: str = "plain"
+    attention: str = "auto"
     remat: bool = False
 
     def setup(self) -> None:
         config: Any = self.config  # has what transformers' modules read
         self.pos_conv_embed = PositionalConvEmbedding(config, dtype=self.dtype)
         self.layer_norm = LayerNorm(self.config.layer_norm_eps, self.dtype)
-        self.layers = Layers(self.config, self.dtype, self.lora, self.form, self.remat)
+        self.layers = Layers(self.config, self.dtype, self.lora, self.attention, self.remat)
 
     def __call__(
         self, h_BTH: jax.Array, mask_BT: jax.Array | None, *, train: bool
@@ -52,8 +52,8 @@ class Backbone(nn.Module):
       dtype: type of the computation; parameters, norms' statistics and softmax are float32.
       lora: low-rank additions to the attention; None: none.
       remat: compute each layer again for the gradient instead of keeping what it made.
-      attention: 'plain', 'fused' (jax.nn.dot_product_attention, cuDNN's on NVIDIA; it has no
-        dropout of attention weights), or 'auto': fused on GPU where no such dropout is asked for.
+      attention: 'plain', or 'auto': cuDNN's fused kernel where `attention.find_obstacle` finds
+        none, else plain. 'fused' is 'auto' to this module; training checks beforehand.
     """
 
     config: Architecture
@@ -63,15 +63,13 @@ class Backbone(nn.Module):
     attention: str = "auto"
 
     def setup(self) -> None:
-        form, config = self.attention, cast(Any, self.config)
-        if form == "auto":
-            form = "fused" if jax.default_backend() == "gpu" else "plain"
+        config = cast(Any, self.config)
         self.feature_extractor = FeatureEncoder(self.config, self.dtype)
         self.feature_projection = FeatureProjection(config, dtype=self.dtype)
         self.masked_spec_embed = self.param(
             "masked_spec_embed", nn.initializers.uniform(1.0), (self.config.hidden_size,)
         )
-        self.encoder = Encoder(self.config, self.dtype, self.lora, form, self.remat)
+        self.encoder = Encoder(self.config, self.dtype, self.lora, self.attention, self.remat)
 
     def __call__(
         self,

@@ -13,6 +13,13 @@ from transformers.models.wav2vec2 import modeling_flax_wav2vec2 as hf
 
 from ser_jax.models.layers import drop
 from ser_jax.models.wav2vec2.architecture import Architecture
+from ser_jax.models.wav2vec2.attention import (
+    attend_fused,
+    attend_plain,
+    find_obstacle,
+    has_cudnn,
+    pad_frames,
+)
 from ser_jax.models.wav2vec2.convolutions import LayerNorm, along_last
 
 
@@ -60,10 +67,9 @@ class LoraDense(nn.Dense):
 
 
 class Attention(hf.FlaxWav2Vec2Attention):
-    """transformers' self-attention; `form` says how: 'plain' or 'fused'."""
+    """transformers' self-attention, in either form of `attention`."""
 
     lora: Lora | None = None
-    form: str = "plain"
 
     def setup(self) -> None:
         self.head_dim = self.embed_dim // self.num_heads
@@ -77,26 +83,14 @@ class Attention(hf.FlaxWav2Vec2Attention):
         self.v_proj, self.out_proj = dense("v_proj"), dense("out_proj")
 
     def __call__(  # pyright: ignore
-        self, h_BTH: jax.Array, mask_BT: jax.Array | None, *, train: bool
+        self, h_BTH: jax.Array, mask_BT: jax.Array | None, *, train: bool, fused: bool
     ) -> jax.Array:
         q, k, v = (self._split_heads(f(h_BTH)) for f in (self.q_proj, self.k_proj, self.v_proj))
-        if self.form == "fused" and not (train and self.dropout > 0):
-            mask = None if mask_BT is None else mask_BT[:, None, None, :]
-            h = jax.nn.dot_product_attention(q, k, v, mask=mask)
+        if fused:
+            h = attend_fused(q, k, v, mask_BT)
         else:
-            h = self._attend(q, k, v, mask_BT, train)
+            h = attend_plain(q, k, v, mask_BT, lambda w: maybe_drop(self, w, self.dropout, train))
         return self.out_proj(self._merge_heads(h))
-
-    def _attend(
-        self, q: jax.Array, k: jax.Array, v: jax.Array, mask_BT: jax.Array | None, train: bool
-    ) -> jax.Array:
-        scores = jnp.einsum("bqhd,bkhd->bhqk", q * self.head_dim**-0.5, k)
-        scores = scores.astype(jnp.float32)
-        if mask_BT is not None:  # finite: a row without a real frame still gives numbers
-            scores = jnp.where(mask_BT[:, None, None, :], scores, jnp.finfo(jnp.float32).min)
-        weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
-        weights = maybe_drop(self, weights, self.dropout, train)
-        return jnp.einsum("bhqk,bkhd->bqhd", weights, v)
 
 
 class FeedForward(hf.FlaxWav2Vec2FeedForward):
@@ -131,24 +125,23 @@ class Layer(hf.FlaxWav2Vec2EncoderLayerStableLayerNorm):
 
     config: Any  # an Architecture
     lora: Lora | None = None
-    form: str = "plain"
 
     def setup(self) -> None:
         config = self.config
         self.attention = Attention(
             config, config.hidden_size, config.num_attention_heads, config.attention_dropout,
-            dtype=self.dtype, lora=self.lora, form=self.form,
+            dtype=self.dtype, lora=self.lora,
         )  # fmt: skip
         self.layer_norm = LayerNorm(config.layer_norm_eps, self.dtype)
         self.feed_forward = FeedForward(config, dtype=self.dtype)
         self.final_layer_norm = LayerNorm(config.layer_norm_eps, self.dtype)
 
     def __call__(  # pyright: ignore
-        self, h_BTH: jax.Array, mask_BT: jax.Array | None, train: bool
+        self, h_BTH: jax.Array, mask_BT: jax.Array | None, train: bool, fused: bool
     ) -> jax.Array:
         stable = self.config.do_stable_layer_norm
         h = self.layer_norm(h_BTH) if stable else h_BTH
-        h = self.attention(h, mask_BT, train=train)
+        h = self.attention(h, mask_BT, train=train, fused=fused)
         h_BTH = h_BTH + maybe_drop(self, h, self.config.hidden_dropout, train)
         if stable:
             return h_BTH + self.feed_forward(self.final_layer_norm(h_BTH), train=train)
@@ -162,35 +155,51 @@ class Layers(nn.Module):
     config: Architecture
     dtype: Any = jnp.float32
     lora: Lora | None = None
-    form: str = "plain"
+    attention: str = "auto"
     remat: bool = False
 
     def setup(self) -> None:
-        layer: Any = nn.remat(Layer, static_argnums=(3,)) if self.remat else Layer
+        layer: Any = nn.remat(Layer, static_argnums=(3, 4)) if self.remat else Layer
         self.layers = [
-            layer(self.config, dtype=self.dtype, lora=self.lora, form=self.form, name=str(number))
+            layer(self.config, dtype=self.dtype, lora=self.lora, name=str(number))
             for number in range(self.config.num_hidden_layers)
         ]
 
     def __call__(
         self, h_BTH: jax.Array, mask_BT: jax.Array | None, *, train: bool
     ) -> list[jax.Array]:
+        fused, T = self._is_fused(train), h_BTH.shape[1]
+        if fused:
+            h_BTH, mask_BT = pad_frames(h_BTH, mask_BT)
         states = [h_BTH]
         for layer in self.layers:
-            states.append(self._run_or_skip(layer, states[-1], mask_BT, train))
-        return states
+            states.append(self._run_or_skip(layer, states[-1], mask_BT, train, fused))
+        return [h_BTH[:, :T] for h_BTH in states]
+
+    def _is_fused(self, train: bool) -> bool:
+        return self.attention != "plain" and not find_obstacle(
+            cudnn=has_cudnn(),
+            dtype=self.dtype,
+            width=self.config.hidden_size // self.config.num_attention_heads,
+            dropout=self.config.attention_dropout if train else 0.0,
+        )
 
     def _run_or_skip(
-        self, layer: nn.Module, h_BTH: jax.Array, mask_BT: jax.Array | None, train: bool
-    ) -> jax.Array:
+        self, layer: nn.Module, h_BTH: jax.Array, mask_BT: jax.Array | None, train: bool,
+        fused: bool,
+    ) -> jax.Array:  # fmt: skip
         """Layer drop (Fan et al. 2020): in training a layer is skipped now and then."""
         if not train or self.config.layerdrop == 0 or self.is_initializing():
-            return layer(h_BTH, mask_BT, train)
+            return layer(h_BTH, mask_BT, train, fused)
         keep = jax.random.uniform(self.make_rng("dropout")) >= self.config.layerdrop
-        return nn.cond(
-            keep,
-            lambda layer, h: layer(h, mask_BT, train),
+        # Only CPU is spared a skipped layer. On a GPU the host would wait for each predicate before
+        # it launches more; there the predicate is constant, and XLA leaves out the branch.
+        run = jax.lax.platform_dependent(keep, cpu=lambda k: k, default=jnp.ones_like)
+        out_BTH = nn.cond(
+            run,
+            lambda layer, h: layer(h, mask_BT, train, fused),
             lambda layer, h: h,
             layer,
             h_BTH,
         )
+        return jnp.where(keep, out_BTH, h_BTH)

@@ -1,5 +1,6 @@
 """Self-attention by either of two forms: plain products, or cuDNN's fused kernel."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import backend
 
+from ser_jax.models import layers
 from ser_jax.models.layers import zero_padding
 
 
@@ -46,26 +48,85 @@ def find_obstacle(*, cudnn: bool, dtype: Any, width: int, dropout: float) -> str
     return ""
 
 
+def recompute(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """`function`, whose gradient begins with its inputs again instead of keeping what it made.
+
+    For what is done element by element: on an accelerator reading costs more than computing. On CPU
+    it is the other way round, and `function` stays as it is.
+    """
+    return jax.checkpoint(function) if on_accelerator() else function
+
+
+def on_accelerator() -> bool:
+    """Whether this process computes on GPU or TPU."""
+    return jax.default_backend() != "cpu"
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def attend_plain(
     q_BTND: jax.Array,
     k_BTND: jax.Array,
     v_BTND: jax.Array,
     mask_BT: jax.Array | None,
-    drop: Callable[[jax.Array], jax.Array] = lambda weights: weights,
+    key: jax.Array | None,
+    rate: float,
 ) -> jax.Array:
     """Softmax attention of N heads of D features, [B, T, N, D]; the softmax is in float32.
+
+    The gradient is that of FlashAttention (Dao et al. 2022, appendix B), without its tiles: of all
+    that is as large as T x T the scores alone are kept.
 
     Args:
       q_BTND, k_BTND, v_BTND: queries, keys and values.
       mask_BT: True for frames that may be attended to; None: all are.
-      drop: what is done to the weights [B, N, T, T].
+      key: of the dropout; None: there is none.
+      rate: share of the weights that are dropped.
     """
-    scores = jnp.einsum("bqhd,bkhd->bhqk", q_BTND * q_BTND.shape[-1] ** -0.5, k_BTND)
+    return _attend_forward(q_BTND, k_BTND, v_BTND, mask_BT, key, rate)[0]
+
+
+def _attend_forward(q: Any, k: Any, v: Any, mask: Any, key: Any, rate: float) -> tuple[Any, Any]:
+    scores = jnp.einsum("bqhd,bkhd->bhqk", q * q.shape[-1] ** -0.5, k)
+    exact = _mask_scores(scores, mask)
+    most = exact.max(axis=-1, keepdims=True)
+    inverse = 1 / jnp.exp(exact - most).sum(axis=-1, keepdims=True)
+    weights = drop((jnp.exp(exact - most) * inverse).astype(v.dtype), rate, key)
+    out = jnp.einsum("bhqk,bkhd->bqhd", weights, v)
+    return out, (q, k, v, mask, key, scores, most, inverse, out)
+
+
+def _attend_backward(rate: float, saved: Any, g_BTND: jax.Array) -> tuple[Any, ...]:
+    q, k, v, mask, key, scores, most, inverse, out = saved
+    if on_accelerator():
+        scores, key = jax.lax.optimization_barrier((scores, key))
+    probability = jnp.exp(_mask_scores(scores, mask) - most) * inverse
+    weights = drop(probability.astype(v.dtype), rate, key)
+    g_weights = drop(jnp.einsum("bqhd,bkhd->bhqk", g_BTND, v).astype(jnp.float32), rate, key)
+    mean = (g_BTND.astype(jnp.float32) * out.astype(jnp.float32)).sum(axis=-1)
+    g_scores = probability * (g_weights - jnp.swapaxes(mean, 1, 2)[..., None])
+    if mask is not None:
+        g_scores = jnp.where(mask[:, None, None, :], g_scores, 0)
+    g_scores, scale = g_scores.astype(q.dtype), q.shape[-1] ** -0.5
+    g_q = jnp.einsum("bhqk,bkhd->bqhd", g_scores, k) * scale
+    g_k = jnp.einsum("bhqk,bqhd->bkhd", g_scores, q * scale)
+    g_v = jnp.einsum("bhqk,bqhd->bkhd", weights, g_BTND)
+    return g_q, g_k, g_v, None, None
+
+
+attend_plain.defvjp(_attend_forward, _attend_backward)
+
+
+def drop(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """Dropout of `x`; without a key, `x`."""
+    return x if key is None else layers.drop(x, rate, key)
+
+
+def _mask_scores(scores: jax.Array, mask_BT: jax.Array | None) -> jax.Array:
     scores = scores.astype(jnp.float32)
-    if mask_BT is not None:  # finite: a row without a real frame still gives numbers
-        scores = jnp.where(mask_BT[:, None, None, :], scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v_BTND.dtype)
-    return jnp.einsum("bhqk,bkhd->bqhd", drop(weights), v_BTND)
+    if mask_BT is None:
+        return scores
+    # Finite: a row without a real frame still gives numbers.
+    return jnp.where(mask_BT[:, None, None, :], scores, jnp.finfo(jnp.float32).min)
 
 
 def attend_fused(
@@ -89,9 +150,13 @@ def attend_fused(
 def pad_frames(
     h_BTH: jax.Array, mask_BT: jax.Array | None
 ) -> tuple[jax.Array, jax.Array | None]:
-    """One masked frame more where T is odd, as the gradient of the fused kernel needs it."""
+    """Masked frames after the last up to a multiple of 8, which a GPU's products are made for.
+
+    XLA pads those whose sizes are none, and copies what it pads.
+    """
     B, T, _ = h_BTH.shape
-    if T % 2 == 0:
+    n_more = -T % 8
+    if n_more == 0:
         return h_BTH, mask_BT
     mask_BT = jnp.ones((B, T), bool) if mask_BT is None else mask_BT
-    return jnp.pad(h_BTH, ((0, 0), (0, 1), (0, 0))), jnp.pad(mask_BT, ((0, 0), (0, 1)))
+    return jnp.pad(h_BTH, ((0, 0), (0, n_more), (0, 0))), jnp.pad(mask_BT, ((0, 0), (0, n_more)))

@@ -4,6 +4,7 @@ Each class has the parameters of the one it is derived from, and adds what that 
 dropout that is cheap inside a jitted step, fused attention, statistics in float32.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -11,14 +12,16 @@ import jax
 import jax.numpy as jnp
 from transformers.models.wav2vec2 import modeling_flax_wav2vec2 as hf
 
-from ser_jax.models.layers import drop
 from ser_jax.models.wav2vec2.architecture import Architecture
 from ser_jax.models.wav2vec2.attention import (
     attend_fused,
     attend_plain,
+    drop,
     find_obstacle,
     has_cudnn,
+    on_accelerator,
     pad_frames,
+    recompute,
 )
 from ser_jax.models.wav2vec2.convolutions import LayerNorm, along_last
 
@@ -37,11 +40,14 @@ class Lora(NamedTuple):
     targets: tuple[str, ...] = ("q_proj", "v_proj")
 
 
+def maybe_key(module: nn.Module, rate: float, train: bool) -> jax.Array | None:
+    """A key of the stream 'dropout' for `attention.drop`; None where nothing is dropped."""
+    return module.make_rng("dropout") if train and rate > 0 else None
+
+
 def maybe_drop(module: nn.Module, x: jax.Array, rate: float, train: bool) -> jax.Array:
-    """Dropout with a key of the stream 'dropout'."""
-    if not train or rate == 0:
-        return x
-    return drop(x, rate, module.make_rng("dropout"))
+    """Dropout of `x` in training."""
+    return drop(x, rate, maybe_key(module, rate, train))
 
 
 class LoraDense(nn.Dense):
@@ -89,7 +95,8 @@ class Attention(hf.FlaxWav2Vec2Attention):
         if fused:
             h = attend_fused(q, k, v, mask_BT)
         else:
-            h = attend_plain(q, k, v, mask_BT, lambda w: maybe_drop(self, w, self.dropout, train))
+            key = maybe_key(self, self.dropout, train)
+            h = attend_plain(q, k, v, mask_BT, key, self.dropout)
         return self.out_proj(self._merge_heads(h))
 
 
@@ -97,8 +104,10 @@ class FeedForward(hf.FlaxWav2Vec2FeedForward):
     """transformers' two dense layers."""
 
     def __call__(self, h_BTH: jax.Array, *, train: bool) -> jax.Array:  # pyright: ignore
-        h = self.intermediate_act_fn(self.intermediate_dense(h_BTH))
-        h = maybe_drop(self, h, self.config.activation_dropout, train)
+        rate = self.config.activation_dropout
+        key = maybe_key(self, rate, train)
+        activate = recompute(lambda h: drop(self.intermediate_act_fn(h), rate, key))
+        h = activate(self.intermediate_dense(h_BTH))
         return maybe_drop(self, self.output_dense(h), self.config.hidden_dropout, train)
 
 
@@ -149,6 +158,17 @@ class Layer(hf.FlaxWav2Vec2EncoderLayerStableLayerNorm):
         return self.final_layer_norm(h_BTH + self.feed_forward(h_BTH, train=train))
 
 
+def choose_skipping(keep: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Whether a layer is computed, and whether its output is taken; True where it need not be asked.
+
+    On CPU a skipped layer is not computed. On a GPU the host would wait for every such predicate
+    before it launches more, so there the layer is computed and its output left. XLA folds the
+    constant of either case, and with it a branch or a selection.
+    """
+    yes = jnp.ones_like(keep)
+    return jax.lax.platform_dependent(keep, cpu=lambda k: (k, yes), default=lambda k: (yes, k))
+
+
 class Layers(nn.Module):
     """All layers; the input of the first, the output of each."""
 
@@ -169,7 +189,7 @@ class Layers(nn.Module):
         self, h_BTH: jax.Array, mask_BT: jax.Array | None, *, train: bool
     ) -> list[jax.Array]:
         fused, T = self._is_fused(train), h_BTH.shape[1]
-        if fused:
+        if on_accelerator():
             h_BTH, mask_BT = pad_frames(h_BTH, mask_BT)
         states = [h_BTH]
         for layer in self.layers:
@@ -192,9 +212,7 @@ class Layers(nn.Module):
         if not train or self.config.layerdrop == 0 or self.is_initializing():
             return layer(h_BTH, mask_BT, train, fused)
         keep = jax.random.uniform(self.make_rng("dropout")) >= self.config.layerdrop
-        # Only CPU is spared a skipped layer. On a GPU the host would wait for each predicate before
-        # it launches more; there the predicate is constant, and XLA leaves out the branch.
-        run = jax.lax.platform_dependent(keep, cpu=lambda k: k, default=jnp.ones_like)
+        run, take = choose_skipping(keep)
         out_BTH = nn.cond(
             run,
             lambda layer, h: layer(h, mask_BT, train, fused),
@@ -202,4 +220,4 @@ class Layers(nn.Module):
             layer,
             h_BTH,
         )
-        return jnp.where(keep, out_BTH, h_BTH)
+        return jnp.where(take, out_BTH, h_BTH)

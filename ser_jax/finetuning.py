@@ -23,6 +23,7 @@ from ser_jax.files import write_atomic
 from ser_jax.inputs import Inputs
 from ser_jax.models import BackboneSpec, make_model
 from ser_jax.models.wav2vec2.architecture import Architecture
+from ser_jax.models.wav2vec2.attention import find_obstacle, has_cudnn
 from ser_jax.progress import progress
 
 FOLDER = "backbone"
@@ -67,6 +68,7 @@ def prepare(config: Config, inputs: Inputs) -> Prepared:
     settings = config.backbone
     start = _load_start(settings.path, settings.pretrained, config.data.rate_hz)
     architecture = apply_rates(start.architecture, settings)
+    check_attention(architecture, settings, config.train.dtype)
     check(
         settings.freeze_layers <= architecture.num_hidden_layers,
         f"backbone.freeze_layers={settings.freeze_layers}: the network has "
@@ -115,13 +117,20 @@ def apply_rates(architecture: Architecture, settings: BackboneConfig) -> Archite
     """The network with the rates of dropout and masks that the settings name."""
     wanted = {theirs: getattr(settings, ours) for ours, theirs in _RATES.items()}
     changes = {name: value for name, value in wanted.items() if value is not None}
-    made = dataclasses.replace(architecture, **changes)
-    check(
-        settings.attention != "fused" or made.attention_dropout == 0,
-        f"backbone.attention=fused: has no dropout of attention weights, which is "
-        f"{made.attention_dropout}; set backbone.attention_dropout=0 or attention=auto",
+    return dataclasses.replace(architecture, **changes)
+
+
+def check_attention(architecture: Architecture, settings: BackboneConfig, dtype: str) -> None:
+    """Raise a UserError where `backbone.attention` asks training for a kernel that cannot run."""
+    if settings.attention != "fused":
+        return
+    obstacle = find_obstacle(
+        cudnn=has_cudnn(),
+        dtype=dtype,
+        width=architecture.head_width,
+        dropout=0.0 if settings.freeze == "all" else architecture.attention_dropout,
     )
-    return made
+    check(not obstacle, f"backbone.attention=fused: {obstacle}; or take backbone.attention=auto")
 
 
 def init_params(

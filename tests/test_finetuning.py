@@ -168,6 +168,8 @@ def test_random_start_has_the_sizes_alone(folder, tmp_path):
         ({"backbone.freeze_layers": 9}, "backbone.freeze_layers=9: the network has 3 layers"),
         ({"backbone.attention": "fused", "backbone.attention_dropout": 0.1},
          "backbone.attention=fused: has no dropout of attention weights"),
+        ({"backbone.attention": "fused", "backbone.attention_dropout": 0.0},
+         "backbone.attention=fused: needs an NVIDIA GPU"),
         ({"features.kind": "mfcc"}, "model.name=wav2vec2: takes features.kind=wave"),
         ({"model.name": "lstm"}, "model.name=lstm: takes features.kind=mfcc or logmel"),
         ({"backbone.freeze": "all", "backbone.lora_rank": 2}, "backbone.lora_rank=2: has no mean"),

@@ -42,7 +42,7 @@ class BackboneConfig:
     """Dropout after attention and feed-forward; none, here and below: as the network's own
     config.json says."""
     attention_dropout: float | None = None
-    """Dropout of attention weights; fused attention has none."""
+    """Dropout of attention weights; 0 lets training on NVIDIA use the fused kernel."""
     activation_dropout: float | None = None
     """Dropout inside the feed-forward."""
     feature_dropout: float | None = None
@@ -58,8 +58,9 @@ class BackboneConfig:
     mask_feature_length: int | None = None
     """Features of a masked span."""
     attention: Literal["auto", "plain", "fused"] = "auto"
-    """How attention is computed: plain, fused (one kernel, cuDNN's on NVIDIA), or auto: fused on
-    GPU."""
+    """How attention is computed. auto: by cuDNN's fused kernel on NVIDIA (Ampere or later) in
+    bfloat16, except in training with attention_dropout; plain elsewhere. fused: as auto, but
+    training stops with an error where it would be plain. plain: always."""
     remat: bool = False
     """Compute layers again for the gradient instead of keeping what they made: less memory, more
     time."""

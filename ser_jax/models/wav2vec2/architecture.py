@@ -90,6 +90,11 @@ class Architecture:
         return len(self.conv_dim)
 
     @property
+    def head_width(self) -> int:
+        """Features of an attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+    @property
     def stride(self) -> int:
         """Samples between frames: 320 in all published checkpoints, 20 ms at 16 kHz."""
         return math.prod(self.conv_stride)

@@ -101,7 +101,7 @@ def _attend_backward(rate: float, saved: Any, g_BTND: jax.Array) -> tuple[Any, .
         scores, key = jax.lax.optimization_barrier((scores, key))
     probability = jnp.exp(_mask_scores(scores, mask) - most) * inverse
     weights = drop(probability.astype(v.dtype), rate, key)
-    g_weights = drop(jnp.einsum("bqhd,bkhd->bhqk", g_BTND, v).astype(jnp.float32), rate, key)
+    g_weights = drop(jnp.einsum("bqhd,bkhd->bhqk", g_BTND, v), rate, key).astype(jnp.float32)
     mean = (g_BTND.astype(jnp.float32) * out.astype(jnp.float32)).sum(axis=-1)
     g_scores = probability * (g_weights - jnp.swapaxes(mean, 1, 2)[..., None])
     if mask is not None:
@@ -147,9 +147,7 @@ def attend_fused(
     )
 
 
-def pad_frames(
-    h_BTH: jax.Array, mask_BT: jax.Array | None
-) -> tuple[jax.Array, jax.Array | None]:
+def pad_frames(h_BTH: jax.Array, mask_BT: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
     """Masked frames after the last up to a multiple of 8, which a GPU's products are made for.
 
     XLA pads those whose sizes are none, and copies what it pads.

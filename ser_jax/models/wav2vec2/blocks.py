@@ -1,10 +1,9 @@
 """The transformer blocks of wav2vec 2.0, built of transformers' Flax modules.
 
 Each class has the parameters of the one it is derived from, and adds what that one lacks: LoRA,
-dropout that is cheap inside a jitted step, fused attention, statistics in float32.
+dropout that is cheap inside a jitted step, attention in two forms, statistics in float32.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -159,11 +158,11 @@ class Layer(hf.FlaxWav2Vec2EncoderLayerStableLayerNorm):
 
 
 def choose_skipping(keep: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Whether a layer is computed, and whether its output is taken; True where it need not be asked.
+    """Whether a layer is computed, and whether its output is taken.
 
     On CPU a skipped layer is not computed. On a GPU the host would wait for every such predicate
-    before it launches more, so there the layer is computed and its output left. XLA folds the
-    constant of either case, and with it a branch or a selection.
+    before it launches more, so there the layer is computed and its output left. The other of the
+    two is a constant, which XLA folds, and with it the selection or the branch.
     """
     yes = jnp.ones_like(keep)
     return jax.lax.platform_dependent(keep, cpu=lambda k: (k, yes), default=lambda k: (yes, k))
@@ -200,7 +199,7 @@ class Layers(nn.Module):
         return self.attention != "plain" and not find_obstacle(
             cudnn=has_cudnn(),
             dtype=self.dtype,
-            width=self.config.hidden_size // self.config.num_attention_heads,
+            width=self.config.head_width,
             dropout=self.config.attention_dropout if train else 0.0,
         )
 

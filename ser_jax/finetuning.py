@@ -23,7 +23,6 @@ from ser_jax.files import write_atomic
 from ser_jax.inputs import Inputs
 from ser_jax.models import BackboneSpec, make_model
 from ser_jax.models.wav2vec2.architecture import Architecture
-from ser_jax.models.wav2vec2.attention import find_obstacle, has_cudnn
 from ser_jax.progress import progress
 
 FOLDER = "backbone"
@@ -122,6 +121,8 @@ def apply_rates(architecture: Architecture, settings: BackboneConfig) -> Archite
 
 def check_attention(architecture: Architecture, settings: BackboneConfig, dtype: str) -> None:
     """Raise a UserError where `backbone.attention` asks training for a kernel that cannot run."""
+    from ser_jax.models.wav2vec2.attention import find_obstacle, has_cudnn
+
     if settings.attention != "fused":
         return
     obstacle = find_obstacle(

@@ -256,7 +256,8 @@ class LayerNorm(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
-        return norm_last(x, scale, bias, self.epsilon).astype(self.dtype)
+        normed: Any = norm_last(x, scale, bias, self.epsilon)
+        return normed.astype(self.dtype)
 
 
 class ConvLayers(nn.Module):

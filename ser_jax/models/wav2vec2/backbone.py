@@ -8,12 +8,9 @@ import jax.numpy as jnp
 
 from ser_jax.models.wav2vec2.architecture import Architecture
 from ser_jax.models.wav2vec2.blocks import FeatureProjection, Layers, Lora, maybe_drop
-from ser_jax.models.wav2vec2.convolutions import (
-    FeatureEncoder,
-    LayerNorm,
-    PositionalConvEmbedding,
-)
+from ser_jax.models.wav2vec2.convolutions import FeatureEncoder, PositionalConvEmbedding
 from ser_jax.models.wav2vec2.masks import augment_spectrum, make_frame_mask
+from ser_jax.models.wav2vec2.norms import LayerNorm
 
 
 class Encoder(nn.Module):

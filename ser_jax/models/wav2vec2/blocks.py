@@ -22,7 +22,7 @@ from ser_jax.models.wav2vec2.attention import (
     pad_frames,
     recompute,
 )
-from ser_jax.models.wav2vec2.convolutions import LayerNorm, along_last
+from ser_jax.models.wav2vec2.norms import LayerNorm, along_last
 
 
 class Lora(NamedTuple):

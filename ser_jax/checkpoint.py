@@ -1,6 +1,5 @@
 """Checkpoints of a run by orbax: the latest epoch and the best one, each complete or not there."""
 
-import dataclasses
 import functools
 import inspect
 import logging
@@ -11,17 +10,16 @@ import sys
 import time
 import traceback
 import warnings
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from ser_jax.errors import UserError
 from ser_jax.files import saving
-from ser_jax.state import TrainState
+from ser_jax.saved import copy_to_host, list_saved, restore
 
 _CLEAR_TRIES = 10
 """How often what a failed save has left is deleted, a tenth of a second apart, until it is gone."""
@@ -31,7 +29,8 @@ class Checkpoints:
     """The checkpoints of one run, numbered by epoch.
 
     orbax writes each beside its place and renames it, so a kill leaves the one before. Only the
-    latest and the best on validation are kept.
+    latest and the best on validation are kept. What is read is what was saved last: reading waits
+    for a save that is under way.
     """
 
     def __init__(self, folder: str | Path, *, read_only: bool = False):
@@ -44,6 +43,9 @@ class Checkpoints:
 
         _mute_threads()
         self.folder = Path(folder).absolute()
+        # Not orbax' own threads: its asynchronous save keeps the caller for a quarter of the time.
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._saving: Future[None] | None = None
         several = jax.process_count() > 1  # orbax would have all of them write and wait
         alone = ocp.options.MultiprocessingOptions(
             active_processes={jax.process_index()}, primary_host=jax.process_index()
@@ -62,29 +64,44 @@ class Checkpoints:
     def save(self, epoch: int, state: Any, facts: dict[str, Any], *, best_epoch: int) -> None:
         """Save the state after `epoch` with JSON-able `facts`; only `best_epoch` is kept beside it.
 
+        Returns once the state is copied, so that the next step may take its buffers; a thread
+        writes it. The save before is waited for first: no more than one is under way.
+
         Raises:
-          UserError: the disk is full or read-only; what was saved before is still there.
+          UserError: the save before failed, as `wait` says.
         """
+        self.wait()
+        copied = copy_to_host(state)
+        self._saving = self._thread.submit(self._save, epoch, copied, facts, best_epoch)
+
+    def wait(self) -> None:
+        """Wait until what was saved lies on the disk.
+
+        Raises:
+          UserError: it does not, as the disk is full or read-only; what lay there still does.
+        """
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.result()
+
+    def _save(self, epoch: int, state: Any, facts: dict[str, Any], best_epoch: int) -> None:
         import orbax.checkpoint as ocp
 
         arguments = ocp.args.Composite(
-            state=ocp.args.StandardSave(_list_saved(state)), facts=ocp.args.JsonSave(facts)
+            state=ocp.args.StandardSave(state), facts=ocp.args.JsonSave(facts)
         )
-        with saving(self.folder):
-            try:
-                self._write(epoch, arguments)
-            except Exception as error:
-                if isinstance(error, OSError):
-                    raise
-                raise UserError(  # tensorstore reports a full disk as a ValueError
-                    f"{self.folder}: cannot write the checkpoint of epoch {epoch}: "
-                    f"{_find_reason(error)}; free some space and run the same command again to "
-                    "go on"
-                ) from error
+        try:
+            self._write(epoch, arguments)
             # By what lies there, not by what this process saved: a killed one may have left more.
             for old in self._manager.all_steps():
                 if old not in (epoch, best_epoch):
                     self._manager.delete(old)
+        except Exception as error:  # tensorstore reports a full disk as a ValueError
+            raise UserError(
+                f"{self.folder}: cannot write the checkpoint of epoch {epoch}: "
+                f"{_find_reason(error)}; make room, or the folder writable, and run the same "
+                "command again to go on"
+            ) from error
 
     def _write(self, epoch: int, arguments: Any) -> None:
         """Write one checkpoint, or leave nothing of it.
@@ -119,6 +136,7 @@ class Checkpoints:
 
     def latest_epoch(self) -> int | None:
         """The last epoch saved; None before the first."""
+        self.wait()
         return self._manager.latest_step()
 
     def load_facts(self, epoch: int) -> dict[str, Any]:
@@ -137,15 +155,14 @@ class Checkpoints:
         """
         import orbax.checkpoint as ocp
 
-        wanted = _list_saved(like)
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, wanted)
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, list_saved(like))
         state = self._restore(epoch, state=ocp.args.StandardRestore(abstract))["state"]
-        state = jax.tree.map(_restore_place, jax.tree.map(_restore_key, state, wanted), wanted)
-        return dataclasses.replace(like, **state) if isinstance(like, TrainState) else state
+        return restore(state, like)
 
     def _restore(self, epoch: int, **items: Any) -> Any:
         import orbax.checkpoint as ocp
 
+        self.wait()
         try:
             if "state" in items:
                 _read_through(self.folder / str(epoch) / "state")
@@ -157,37 +174,12 @@ class Checkpoints:
             ) from error
 
     def close(self) -> None:
-        """Let go of orbax' threads."""
-        self._manager.close()
-
-
-def _list_saved(state: Any) -> Any:
-    """What of a state is written, by the names that checkpoints had before anything was frozen or
-    averaged."""
-    if not isinstance(state, TrainState):
-        return state
-    names = {field.name for field in dataclasses.fields(state)} - {"frozen"}
-    names -= set() if state.average else {"average"}
-    return {name: getattr(state, name) for name in sorted(names)}
-
-
-def _restore_key(leaf: Any, like: Any) -> Any:
-    """A random key again, where several processes have trained and saved it as its numbers."""
-    is_key = jnp.issubdtype(getattr(like, "dtype", np.int32), jax.dtypes.prng_key)
-    if is_key and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        impl = jax.random.key_impl(jnp.empty((), like.dtype))  # `like` may be a shape alone
-        return jax.random.wrap_key_data(leaf, impl=impl)
-    return leaf
-
-
-def _restore_place(leaf: Any, like: Any) -> Any:
-    """Bound to its device only if `like` is: JAX would compile programs anew for bound arrays."""
-    if getattr(like, "committed", True):
-        return leaf
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        data = jax.device_put(np.array(jax.random.key_data(leaf)))
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-    return jax.device_put(np.array(leaf))
+        """End the save that is under way and all threads. Raises: UserError, as `wait`."""
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+            self._manager.close()
 
 
 def _read_through(folder: Path) -> None:

@@ -160,13 +160,14 @@ def fit(
         score = compute_score(settings.best_by, figures)
         if best_epoch == 0 or score > best_score:
             best_score, best_epoch = score, epoch
-        # The event first: a kill between the two drops an event that the epoch, run again, brings
-        # back. The other way round it would be lost.
+        # The event first: a kill before the checkpoint is whole drops an event that the epoch, run
+        # again, brings back. The other way round it would be lost.
         seconds = time.perf_counter() - start_s
         on_event(make_epoch_event(epoch, int(state.step), figures, best_epoch, seconds))
         progress = {"best_score": best_score, "best_epoch": best_epoch}
         trained = dataclasses.replace(state, frozen={})
         checkpoints.save(epoch, trained, facts | progress, best_epoch=best_epoch)
+    checkpoints.wait()  # before anybody calls the run complete
     best_state = state if best_epoch == epoch else _load(checkpoints, best_epoch, state)
     return FitResult(best_epoch, epoch, int(state.step), best_state)
 

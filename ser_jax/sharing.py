@@ -158,7 +158,12 @@ class SharedCheckpoints:
     def save(self, epoch: int, state: Any, facts: dict[str, Any], *, best_epoch: int) -> None:
         """See `checkpoint.Checkpoints.save`."""
         if self._own is not None:
-            self._own.save(epoch, collect(state), facts, best_epoch=best_epoch)
+            self._own.save(epoch, state, facts, best_epoch=best_epoch)
+
+    def wait(self) -> None:
+        """See `checkpoint.Checkpoints.wait`."""
+        if self._own is not None:
+            self._own.wait()
 
     def latest_epoch(self) -> int | None:
         """See `checkpoint.Checkpoints.latest_epoch`."""

@@ -21,7 +21,7 @@ ROWS = [
     ["batching", "sharing", "runtime"],
     ["corpora", "models", "augment", "streaming"],
     ["inputs", "state"],
-    ["step"],
+    ["step", "saved"],
     ["command_buffers"],
     ["parallel", "probe"],
     ["programs"],

@@ -52,15 +52,19 @@ class Played:
 class Memory:
     """Checkpoints in memory; like the real ones they keep the latest and the best."""
 
-    def __init__(self, full_at=0):
+    def __init__(self, full_at=0, full_at_last=False):
         self.kept: dict[int, Any] = {}
-        self.full_at = full_at
+        self.full_at, self.full_at_last = full_at, full_at_last
 
     def save(self, epoch, state, facts, *, best_epoch):
         if epoch == self.full_at:
             raise UserError("no space")
         self.kept[epoch] = state, dict(facts)
         self.kept = {e: v for e, v in self.kept.items() if e in (epoch, best_epoch)}
+
+    def wait(self):
+        if self.full_at_last:
+            raise UserError("no space at last")
 
     def latest_epoch(self):
         return max(self.kept, default=None)
@@ -295,3 +299,8 @@ def test_epoch_is_told_before_it_is_saved_so_that_no_kill_loses_its_event():
     assert done.events[-1]["epoch"] == 2
     again = run(play([(3, 0.9), (2, 0.9)]), checkpoints=done.checkpoints)
     assert [e["epoch"] for e in again.events if e["event"] == "epoch"] == [2]
+
+
+def test_run_is_not_at_its_end_before_its_last_epoch_is_saved():
+    done = run(play([(3, 0.9), (7, 0.9)]), checkpoints=Memory(full_at_last=True))
+    assert str(done.result) == "no space at last"

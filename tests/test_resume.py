@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -85,6 +86,39 @@ def test_killed_at_random_moments_a_run_ends_as_one_never_killed(uninterrupted, 
     assert not list(run_dir.rglob("*.unfinished"))
 
 
+def train_with_saves_held_up(held: int, *argv: str) -> int:
+    """Train, with a disk that never takes the checkpoint of epoch `held`."""
+    write = Checkpoints._write
+
+    def hold_up(self: Checkpoints, epoch: int, arguments: Any) -> None:
+        if epoch == held:
+            time.sleep(1000)
+        write(self, epoch, arguments)
+
+    Checkpoints._write = hold_up
+    return run_command(*argv)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("epoch", [1, 4])
+def test_killed_ahead_of_its_checkpoints_a_run_ends_as_one_never_killed(
+    epoch, uninterrupted, tmp_path
+):
+    run_dir = tmp_path / "run"
+    argv = make_argv(run_dir)
+    child = Child(train_with_saves_held_up, epoch, *argv)
+    # The start, and every epoch up to the one that is trained while the save is held up.
+    wait_until(lambda: count_events(run_dir) == 2 + epoch, "no progress", 120)
+    time.sleep(0.3)  # longer than an epoch
+    assert count_events(run_dir) == 2 + epoch  # its own save waits
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    status, output = Child(run_command, *argv).wait()
+    assert status == 0, output
+    assert ("going on after epoch 3" in output) == (epoch == 4)
+    assert read_run(run_dir) == read_run(uninterrupted)
+
+
 @pytest.mark.slow
 def test_ctrl_c_leaves_a_run_that_goes_on(uninterrupted, tmp_path):
     run_dir = tmp_path / "run"
@@ -137,6 +171,7 @@ def save_until(folder: Path, call: int) -> int:
 
     sys.addaudithook(watch)
     save(checkpoints, 4)
+    checkpoints.wait()
     return 0
 
 

@@ -179,6 +179,7 @@ def test_checkpoint_holds_nothing_frozen_and_gives_back_what_was(tmp_path):
     state = init(0).replace(frozen={"backbone": {"w": jnp.ones(3)}})  # type: ignore[attr-defined]
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, state, {}, best_epoch=1)
+    checkpoints.wait()
     metadata: Any = checkpoints._manager.item_metadata(1)["state"]
     # As before there was anything to freeze, so that older runs can be read.
     names = ["batch_stats", "hyper", "key", "opt_state", "params", "step"]

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import functools
 import json
 import resource
 import subprocess
@@ -125,14 +124,13 @@ def test_whichever_write_of_a_checkpoint_fails_the_one_before_is_whole(number, t
     folder = tmp_path / "checkpoints"
     checkpoints = Checkpoints(folder)
     checkpoints.save(1, make_state(1), {}, best_epoch=1)
+    checkpoints.wait()
     latest, n, failed = 1, 0, []
     while True:
         epoch, n = latest + 1, n + 1
         with failing_writes(folder, n, number) as faults:
-            error = get_error(
-                functools.partial(checkpoints.save, epoch, make_state(epoch), {}, best_epoch=epoch)
-            )
-        checkpoints.close()
+            checkpoints.save(epoch, make_state(epoch), {}, best_epoch=epoch)
+            error = get_error(checkpoints.close)
         checkpoints = Checkpoints(folder)
         latest = checkpoints.latest_epoch()
         assert latest is not None
@@ -141,6 +139,7 @@ def test_whichever_write_of_a_checkpoint_fails_the_one_before_is_whole(number, t
             assert latest == epoch
         else:
             check_message(error, folder, number)
+            assert f"cannot write the checkpoint of epoch {epoch}: " in str(error)
             assert latest in (epoch - 1, epoch)
             failed.append(faults.calls[n - 1])
         if len(faults.calls) < n:

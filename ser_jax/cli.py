@@ -89,11 +89,12 @@ def _train(command: Command) -> None:
     from ser_jax.printing import print_metrics
     from ser_jax.run import train
     from ser_jax.run_dir import default_run_dir
-    from ser_jax.runtime import use_all_cores
+    from ser_jax.runtime import tune_for_cpu, use_all_cores
     from ser_jax.splits import name_fold
 
     use_all_cores(command.config.parallel, command.config.train.batch_size)
     with taking_part(command.config.parallel):
+        tune_for_cpu()
         metrics = train(command.config)
         if is_writer():
             run_dir = command.config.run_dir or default_run_dir(command.config)
@@ -107,7 +108,9 @@ def _train(command: Command) -> None:
 def _evaluate(command: Command) -> None:
     from ser_jax.inference import measure
     from ser_jax.printing import print_classes, print_metrics
+    from ser_jax.runtime import tune_for_cpu
 
+    tune_for_cpu()
     options = command.options
     data = _override_data(options["run_dir"], options["data"])
     found = measure(options["run_dir"], data, options["split"])
@@ -139,8 +142,10 @@ def _predict(command: Command) -> None:
     from ser_jax.inference import predict
     from ser_jax.printing import print_predictions
     from ser_jax.run_dir import load_config
+    from ser_jax.runtime import tune_for_cpu
     from ser_jax.splits import name_fold
 
+    tune_for_cpu()
     options = command.options
     predictions = predict(options["run_dir"], options["files"])
     config = load_config(options["run_dir"])
@@ -152,6 +157,7 @@ def _predict(command: Command) -> None:
 def _ablate(command: Command) -> None:
     from ser_jax.ablation import ablate, launch
     from ser_jax.printing import print_comparison
+    from ser_jax.runtime import tune_for_cpu
 
     options = command.options
     if cluster := options["launch"]:
@@ -159,6 +165,7 @@ def _ablate(command: Command) -> None:
         print(f"{cluster}: jobs {', '.join(job.job_id for job in jobs)}; their logs are in "
               f"{command.config.out}/jobs")  # fmt: skip
         return
+    tune_for_cpu()
     results = ablate(command.config, command=command.line)
     print_comparison(results["cells"])
     print(f"{command.config.out}: report.html, report.md, results.json, tables, figures, cells")
@@ -166,9 +173,10 @@ def _ablate(command: Command) -> None:
 
 def _pretrain(command: Command) -> None:
     from ser_jax.pretrain import pretrain
-    from ser_jax.runtime import use_all_cores
+    from ser_jax.runtime import tune_for_cpu, use_all_cores
 
     use_all_cores(command.config.parallel, command.config.train.batch_size)
+    tune_for_cpu()
     pretrain(command.config)
     run_dir = command.config.run_dir
     print(f"{run_dir}: backbone (for --backbone.path of ser-jax train), events.jsonl, checkpoints")

@@ -7,6 +7,8 @@ import os
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 
 import jax
@@ -28,11 +30,10 @@ CACHE_BYTES = 1 << 30
 
 
 def settle(parallel: ParallelConfig) -> None:
-    """Tune the allocator and keep compiled programs; call it before the first computation.
+    """Keep compiled programs; call it before the first computation. What was settled once stays.
 
-    What was settled once in a process stays.
+    The allocator is left to whom the process belongs: the command line calls `tune_for_cpu`.
     """
-    tune_allocator()
     use_compile_cache(parallel.cache_dir)
 
 
@@ -60,6 +61,25 @@ def use_all_cores(parallel: ParallelConfig, batch_size: int) -> int:
 # The allocator.
 
 _tuned: bool | None = None
+
+
+def tune_for_cpu() -> bool:
+    """`tune_allocator` where JAX computes on CPU, for a process whose owner asks for it.
+
+    Call it after `use_all_cores` and after processes have met, since JAX may have to be asked for
+    its devices; and before anything is computed: XLA's threads, once they run, escape it in part.
+    """
+    return _computes_on_cpu() and tune_allocator()
+
+
+def _computes_on_cpu() -> bool:
+    """What `jax.default_backend` would say, without a backend made where that is certain."""
+    if platforms := jax.config.values["jax_platforms"]:
+        return platforms.partition(",")[0] == "cpu"
+    homes = ("jax_plugins", "libtpu")
+    if not any(map(find_spec, homes)) and not entry_points(group="jax_plugins"):
+        return True
+    return jax.default_backend() == "cpu"
 
 
 def tune_allocator() -> bool:

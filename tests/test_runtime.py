@@ -14,8 +14,14 @@ import pytest
 
 from ser_jax import run, runtime
 from ser_jax.config import ParallelConfig
-from ser_jax.runtime import count_work, tune_allocator, use_all_cores, use_compile_cache
-from tests.tiny import Child, make_config
+from ser_jax.runtime import (
+    count_work,
+    tune_allocator,
+    tune_for_cpu,
+    use_all_cores,
+    use_compile_cache,
+)
+from tests.tiny import Child, make_config, make_options, run_command
 
 ROOT = Path(__file__).parents[1]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
@@ -68,6 +74,74 @@ def test_other_allocators_are_left_alone(monkeypatch):
     monkeypatch.setattr(runtime.platform, "libc_ver", lambda: ("", ""))
     monkeypatch.setattr(runtime.ctypes, "CDLL", lambda name: pytest.fail("was called"))
     assert not runtime._tune()
+
+
+@pytest.mark.parametrize(
+    ("platforms", "plugins", "expected"),
+    [
+        ("cpu", True, True),
+        ("cuda,cpu", False, False),
+        ("tpu", False, False),
+        (None, False, True),
+        (None, True, "asked"),
+    ],
+)
+def test_jax_is_asked_for_its_devices_only_where_they_are_uncertain(
+    platforms, plugins, expected, monkeypatch
+):
+    before = jax.config.values["jax_platforms"]
+    monkeypatch.setattr(runtime, "find_spec", lambda name: plugins or None)
+    monkeypatch.setattr(runtime, "entry_points", lambda group: ())
+    asked = []
+    monkeypatch.setattr(jax, "default_backend", lambda: asked.append(True) or "gpu")
+    jax.config.update("jax_platforms", platforms)
+    try:
+        found = runtime._computes_on_cpu()
+    finally:
+        jax.config.update("jax_platforms", before)
+    assert found is (False if expected == "asked" else expected)
+    assert bool(asked) == (expected == "asked")
+
+
+def test_where_a_gpu_computes_the_allocator_is_left_alone(monkeypatch):
+    monkeypatch.setattr(runtime, "_computes_on_cpu", lambda: False)
+    monkeypatch.setattr(runtime, "tune_allocator", lambda: pytest.fail("was called"))
+    assert not tune_for_cpu()
+
+
+def train_from(caller: str, run_dir: Path) -> int:
+    """Train a run from Python or by the command line; say what came of the allocator."""
+    if caller == "python":
+        run.train(make_config(run_dir), observe=lambda event: None)
+    else:
+        run_command("train", *make_options({}), f"--run_dir={run_dir}")
+    print(json.dumps({"tuned": runtime._tuned}))
+    return 0
+
+
+@linux
+def test_the_allocator_is_tuned_for_the_command_line_and_not_for_a_program_that_calls_train(
+    tmp_path,
+):
+    told = {}
+    for caller in ("python", "command"):
+        status, output = Child(train_from, caller, tmp_path / caller).wait()
+        assert status == 0, output
+        told[caller] = json.loads(output.splitlines()[-1])["tuned"]
+    assert told == {"python": None, "command": True}
+
+
+def share_out_and_tune() -> None:
+    """How many CPU devices there are where the allocator is tuned after the batch was shared."""
+    os.sched_getaffinity = lambda _: set(range(4))  # pyright: ignore
+    use_all_cores(ParallelConfig(), 64)
+    print(json.dumps({"tuned": tune_for_cpu(), "devices": len(jax.devices())}))
+
+
+@linux
+def test_tuning_leaves_the_cores_their_devices():
+    found = run_here("share_out_and_tune")
+    assert (found["tuned"], found["devices"]) == (True, 4)
 
 
 # Kept programs.

@@ -18,7 +18,9 @@ class ShardJob:
     def __call__(self) -> None:
         """Run the shard."""
         from ser_jax.ablation import ablate
+        from ser_jax.runtime import tune_for_cpu
 
+        tune_for_cpu()  # the job is the grid's own
         ablate(self.config)
 
     def checkpoint(self) -> Any:

@@ -17,7 +17,7 @@ from ser_jax.cores import count_cores
 from ser_jax.errors import UserError
 from ser_jax.loop import Diverged
 from ser_jax.run import Memo, train
-from ser_jax.runtime import settle
+from ser_jax.runtime import tune_for_cpu
 
 Advance = Callable[[float], None]
 """Told of epochs as they are done."""
@@ -159,7 +159,7 @@ def _start_worker(channel: Any, numbers: Any) -> None:
 
 
 def _run_group(group: list[Cell]) -> None:
-    settle(group[0].config.parallel)
+    tune_for_cpu()  # the process is the grid's own, whoever called `ablate`
     memo: Memo = {}
     for cell in group:
         run_cell(cell, memo, lambda amount: _channel.put(float(amount)))

@@ -1,7 +1,7 @@
 """Speech emotion recognition in JAX and Flax: train, evaluate, predict, compare.
 
-Names are loaded on first use, so that `import ser_jax` and `ser-jax --help` stay quick. A process is
-left as it is, but that JAX keeps compiled programs (`parallel.cache_dir`); the command line also
+Names are loaded on first use, so that `import ser_jax` and `ser-jax --help` stay quick. A process
+is left as it is, but that JAX keeps compiled programs (`parallel.cache_dir`); the command line also
 tunes the memory allocator on CPU, which `ser_jax.runtime.tune_for_cpu()` does for a program.
 """
 

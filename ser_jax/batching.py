@@ -84,14 +84,18 @@ def make_batch(dataset: Dataset, index_B: jax.Array, x_BTF: jax.Array) -> Batch:
     row_B = jnp.maximum(index_B, 0)
     T = x_BTF.shape[1]
     frames_B = jnp.where(real_B, dataset.frames_B[row_B], 0)
-    if x_BTF.dtype == jnp.int16:
-        x_BTF = x_BTF.astype(jnp.float32) / 32768
+    x_BTF = normalise(scale_samples(x_BTF), dataset.normaliser)
     return Batch(
-        x_BTF=jnp.where(real_B[:, None, None], normalise(x_BTF, dataset.normaliser), 0),
+        x_BTF=jnp.where(real_B[:, None, None], x_BTF, 0),
         mask_BT=jnp.arange(T)[None, :] < frames_B[:, None],
         label_B=jnp.where(real_B, dataset.label_B[row_B], 0),
         weight_B=real_B.astype(jnp.float32),
     )
+
+
+def scale_samples(x: Any) -> Any:
+    """An array at full scale 1, float32, exactly, if it is of int16 samples; else itself."""
+    return x.astype(np.float32) / 32768 if x.dtype == np.int16 else x
 
 
 def shuffle(index: np.ndarray, seed: int, epoch: int) -> np.ndarray:
@@ -186,8 +190,8 @@ def compute_features(
     """Features of many clips, a chunk at a time so that memory stays bounded.
 
     Args:
-      front_end: jitted function from float32 waves [B, N] to features [B, T, F].
-      wave_BN: samples, int16 or float32 with full scale 1.
+      front_end: jitted function from waves [B, N], of the type of `wave_BN`, to features [B, T, F].
+      wave_BN: samples, handed over as they are.
       chunk: clips at a time; the last chunk is filled up, so that one shape is compiled.
       on_chunk: told how many clips were done.
 
@@ -198,8 +202,6 @@ def compute_features(
     for start in range(0, len(wave_BN), chunk):
         part_BN = wave_BN[start : start + chunk]
         n = len(part_BN)
-        if part_BN.dtype == np.int16:
-            part_BN = part_BN.astype(np.float32) / 32768
         part_BN = np.pad(part_BN, ((0, chunk - n), (0, 0)))
         parts.append(front_end(part_BN))
         if len(parts) > 1:  # the one before comes to the host while the device makes this one

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from ser_jax.augment import HostAugmenter, Pending
-from ser_jax.batching import Dataset, compute_features
+from ser_jax.batching import Dataset, compute_features, scale_samples
 from ser_jax.config import AugmentConfig, DataConfig, FeaturesConfig
 from ser_jax.corpora import Corpus, load_corpus
 from ser_jax.corpora.shard import load_shard
@@ -28,7 +28,7 @@ class Inputs(NamedTuple):
 
     Attributes:
       corpus: the clips.
-      front_end: compiled function from waves [B, N] to features [B, T, F].
+      front_end: compiled function from waves [B, N], int16 or float32, to features [B, T, F].
       x_BTF: features of every clip, float32, on the host; samples stay int16.
       frames_B: real frames of every clip.
       clips: how several processes share the clips out; each has the features and samples of its
@@ -50,8 +50,12 @@ class Inputs(NamedTuple):
 
 @functools.cache
 def make_fast_front_end(features: FeaturesConfig, rate_hz: int) -> FrontEnd:
-    """The front end, compiled once per process for each shape of its input."""
-    return jax.jit(make_front_end(features, rate_hz))
+    """The front end, compiled once per process for each shape and type of its input.
+
+    Samples may be int16, half of what float32 would have to carry to the device.
+    """
+    front_end = make_front_end(features, rate_hz)
+    return jax.jit(lambda wave_BN: front_end(scale_samples(wave_BN)))
 
 
 def load_inputs(
@@ -220,9 +224,8 @@ class AugmentedEpochs:
         return self._made[1]
 
     def _replace_rows(self, rows: np.ndarray) -> Any:
-        x_BTF = self._dataset.x_BTF
-        if x_BTF.dtype == np.int16:  # augmented samples are no whole numbers, and may exceed 1
-            x_BTF = x_BTF.astype(np.float32) / 32768
+        # As floats, since augmented samples are no whole numbers, and may exceed full scale.
+        x_BTF = scale_samples(self._dataset.x_BTF)
         if isinstance(x_BTF, np.ndarray):  # streamed
             x_BTF = x_BTF.copy()
             x_BTF[self._train_index] = rows

@@ -17,10 +17,13 @@ from ser_jax.batching import (
     cut_batches,
     cut_buckets,
     order_epoch,
+    scale_samples,
     shuffle,
     take,
 )
+from ser_jax.config import FeaturesConfig
 from ser_jax.features import Normaliser
+from ser_jax.inputs import make_fast_front_end
 
 
 def make_dataset():
@@ -178,8 +181,25 @@ def test_features_in_chunks_equal_features_at_once(n_clips):
     assert sum(told) == n_clips
 
 
-def test_features_take_int16_samples_at_full_scale_one():
+def test_samples_reach_the_front_end_in_their_own_type():
     wave_BN = np.array([[0, 16384, -32768, 32767]], np.int16)
-    x_BTF = compute_features(lambda w: jnp.asarray(w)[:, None, :], wave_BN, chunk=2)
+    types = []
+
+    def front_end(wave_BN):
+        types.append(wave_BN.dtype)
+        return scale_samples(jnp.asarray(wave_BN))[:, None, :]
+
+    x_BTF = compute_features(front_end, wave_BN, chunk=2)
+    assert types == [np.int16]
     assert x_BTF.dtype == jnp.float32
     np.testing.assert_array_equal(x_BTF, [[[0, 0.5, -1, 32767 / 32768]]])
+
+
+@pytest.mark.parametrize("kind", ["mfcc", "logmel", "wave"])
+def test_features_of_int16_samples_are_those_of_floats_to_the_bit(kind):
+    front_end = make_fast_front_end(FeaturesConfig(kind=kind), 16000)
+    wave_BN = np.random.default_rng(0).integers(-32768, 32768, (3, 5000)).astype(np.int16)
+    found = compute_features(front_end, wave_BN, chunk=2)
+    expected = compute_features(front_end, wave_BN.astype(np.float32) / 32768, chunk=2)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, expected)

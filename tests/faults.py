@@ -4,6 +4,7 @@ import builtins
 import contextlib
 import io
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ class FailingWrites:
     def __init__(self, folder: Path, n: int, number: int, counts: Callable[[str], bool]):
         self.folder, self.n, self.number, self.counts = str(folder), n, number, counts
         self.calls: list[str] = []
+        self._lock = threading.Lock()
 
     @property
     def has_failed(self) -> bool:
@@ -30,8 +32,10 @@ class FailingWrites:
         path = os.fspath(path)
         call = f"{name} {path.removeprefix(self.folder)}"
         if path.startswith(self.folder) and self.counts(call):
-            self.calls.append(call)
-            if len(self.calls) == self.n:
+            with self._lock:
+                self.calls.append(call)
+                is_nth = len(self.calls) == self.n
+            if is_nth:
                 raise OSError(self.number, os.strerror(self.number), path)
 
 

@@ -311,11 +311,18 @@ def test_whichever_write_of_a_grid_fails_the_same_call_ends_it(tmp_path, monkeyp
     assert n > 8
 
 
-def test_a_grid_stops_in_one_line_when_a_cell_cannot_write(tmp_path):
+@pytest.mark.parametrize("batching", ["one", "vmap"])
+def test_a_grid_stops_in_one_line_when_a_cell_cannot_write(batching, tmp_path, monkeypatch):
+    monkeypatch.setattr(ablation, "write_ablation_report", lambda folder: None)
     out = tmp_path / "grid"
+    config = override(make_grid(out), {"batching": batching})
     with (
         failing_writes(out, 1, errno.EROFS, lambda call: call.endswith("/events.jsonl")),
         pytest.raises(UserError) as caught,
     ):
-        ablation.ablate(make_grid(out))
+        ablation.ablate(config)
     check_message(caught.value, out / "cells", errno.EROFS)
+    for run_dir in (out / "cells").iterdir():
+        check_whole(run_dir)
+    statuses = {cell["status"] for cell in ablation.ablate(config)["cells"]}
+    assert statuses == {"done"}

@@ -17,7 +17,7 @@ import optax
 from ser_jax.ablation.cells import Cell
 from ser_jax.ablation.groups import choose_how
 from ser_jax.ablation.manifest import Manifest
-from ser_jax.ablation.writing import Plan, Trained, make_plan, write_cell
+from ser_jax.ablation.writing import Plan, Trained, make_plan, write_cells
 from ser_jax.batching import PADDING, Dataset, TakeTrain, cut_batches
 from ser_jax.building import choose_take, hold_numbers
 from ser_jax.command_buffers import choose_options
@@ -31,6 +31,7 @@ from ser_jax.models import BackboneSpec, Forms, make_model
 from ser_jax.probe import choose_forms, choose_plain_forms
 from ser_jax.results import check_frames
 from ser_jax.run_dir import check_run_dir
+from ser_jax.saved import copy_to_host
 from ser_jax.state import list_numbers, make_optimizer
 
 Advance = Callable[[float], None]
@@ -213,9 +214,7 @@ class _Group:
             except jax.errors.JaxRuntimeError as error:
                 self.most = self._halve(stack.size, error)
                 continue
-            for plan, trained in zip(left, results, strict=False):
-                write_cell(plan, self.prepared, trained)
-                yield plan.cell
+            yield from write_cells(stack.plans, self.prepared, results)
             left = left[stack.size :]
         del self.dataset
 
@@ -341,8 +340,8 @@ class _Stack:
         classes = np.asarray(predict(variables, self.normaliser, self.group.dataset, both))
         n_val = index["val"].shape[1]
         classes = {"val": classes[:, :n_val], "test": classes[:, n_val:]}
-        sums, best = jax.device_get(self.sums), self.progress.best
-        take_row = jax.jit(lambda tree, row: jax.tree.map(lambda x: x[row], tree))
+        # All at once: a transfer of its own for each cell would take longer than their bytes.
+        sums, best = jax.device_get(self.sums), copy_to_host(self.progress.best)
         seconds = (time.perf_counter() - start_s) / len(self.plans)
         results = []
         for row, plan in enumerate(self.plans):
@@ -350,8 +349,8 @@ class _Stack:
                 part: found[row].ravel()[: len(getattr(plan.split, part))]
                 for part, found in classes.items()
             }
-            own = [jax.tree.map(lambda x: x[row], pair) for pair in sums]  # noqa: B023
-            results.append(Trained(own, take_row(best, row), predicted, seconds))
+            own_sums, own_best = jax.tree.map(lambda x: x[row], (sums, best))  # noqa: B023
+            results.append(Trained(own_sums, own_best, predicted, seconds))
         return results
 
 

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +29,9 @@ from ser_jax.results import (
 from ser_jax.run import split_corpus
 from ser_jax.run_dir import METRICS_FILE, open_run_dir
 from ser_jax.splits import Split
-from ser_jax.state import TrainState
+
+_WRITERS = 4
+"""Cells that are written at the same time, most of which wait for the disk."""
 
 
 class Plan(NamedTuple):
@@ -50,13 +54,14 @@ class Trained(NamedTuple):
 
     Attributes:
       sums: training and validation sums of each epoch, on the host.
-      best: state after the epoch best on validation.
+      best: what is saved of the state after the epoch best on validation, on the host; see
+        `saved.copy_to_host`.
       predicted: class of each clip of 'val' and 'test' by `best`.
       seconds: its share of the wall time.
     """
 
     sums: list[tuple[Sums, Sums]]
-    best: TrainState
+    best: dict[str, Any]
     predicted: dict[str, np.ndarray]
     seconds: float
 
@@ -68,6 +73,27 @@ def make_plan(cell: Cell, inputs: Inputs) -> Plan:
     normaliser = fit_to_training(inputs, split.train, features, masked)
     label_B = inputs.corpus.emotion_B if cell.config.train.balanced else None
     return Plan(cell, split, normaliser, label_B)
+
+
+def write_cells(
+    plans: Sequence[Plan], prepared: Prepared, results: Sequence[Trained]
+) -> Generator[Cell]:
+    """`write_cell` of each, some at the same time; gives the cells in order, each once it lies
+    there.
+
+    Where one cannot be written, or the caller stops, those that are begun are written to their end
+    and no more are begun.
+    """
+
+    def write(plan: Plan, trained: Trained) -> Cell:
+        write_cell(plan, prepared, trained)
+        return plan.cell
+
+    pool = ThreadPoolExecutor(_WRITERS, "cell")
+    try:
+        yield from pool.map(write, plans, results)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def write_cell(plan: Plan, prepared: Prepared, trained: Trained) -> None:
@@ -99,7 +125,7 @@ def write_cell(plan: Plan, prepared: Prepared, trained: Trained) -> None:
         for part, predicted_B in trained.predicted.items()
     }
     epochs = len(trained.sums)
-    n_trained = count_parameters(trained.best.params)
+    n_trained = count_parameters(trained.best["params"])
     metrics = make_metrics(
         config, corpus, split, epochs=epochs, best_epoch=best_epoch, seconds=trained.seconds,
         scores=scores, parameters=n_trained + count_parameters(prepared.kept),

@@ -1,6 +1,7 @@
 """Time stretch and pitch shift in one pass: a phase-locked vocoder and a resampler, pure JAX."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -103,7 +104,7 @@ def _lock_phases(now_TK: jax.Array, before_TK: jax.Array, sequential: bool) -> j
 
     Args:
       now_TK, before_TK: of `_analyse`.
-      sequential: frame after frame; else by halves, in log2(T) steps.
+      sequential: frame after frame; else many stretches of frames at a time.
 
     Source: after the identity phase locking of J. Laroche and M. Dolson, "Improved phase vocoder
     time-scale modification of audio", 1999.
@@ -111,28 +112,78 @@ def _lock_phases(now_TK: jax.Array, before_TK: jax.Array, sequential: bool) -> j
     difference_TK = now_TK[:-1] * before_TK[1:].conj()
     power_TK = _compute_power(difference_TK)
     loud_TK = power_TK > 1e-30
-    turn_TK = jnp.where(loud_TK, difference_TK * jax.lax.rsqrt(jnp.maximum(power_TK, 1e-30)), 1)
-    peak_TK = _find_peaks(_compute_power(now_TK[1:]))
-    first_K = jnp.ones_like(turn_TK[0])
+    away_TK = _find_peaks(_compute_power(now_TK[1:]))
+    if sequential:
+        unit_TK = difference_TK * jax.lax.rsqrt(jnp.maximum(power_TK, 1e-30))
+        total_TK = _turn_frame_by_frame(jnp.where(loud_TK, unit_TK, 1), away_TK)
+    else:
+        angle_TK = jnp.where(loud_TK, jnp.angle(difference_TK), 0)
+        angle_TK = _turn_in_stretches(angle_TK, away_TK)
+        total_TK = jax.lax.complex(jnp.cos(angle_TK), jnp.sin(angle_TK))
+    return jnp.concatenate([jnp.ones_like(total_TK[:1]), total_TK])
+
+
+def _turn_frame_by_frame(turn_TK: jax.Array, away_TK: jax.Array) -> jax.Array:
+    """What each frame is turned by, of what each turns by on top of the one before, complex."""
+    bin_K = jnp.arange(turn_TK.shape[1], dtype=jnp.int32)
 
     def step(total_K, frame):
-        peak_K, turn_K = frame
-        total_K = (total_K * turn_K)[peak_K]
+        turn_K, away_K = frame
+        total_K = (total_K * turn_K)[bin_K + away_K]
         return total_K, total_K
 
-    def join(early, late):  # of several frames each: late reads early's turns at its own peaks
-        (peak_a, turn_a), (peak_b, turn_b) = early, late
-        return _pick(peak_a, peak_b), _pick(turn_a, peak_b) * turn_b
-
-    if sequential:
-        _, total_TK = jax.lax.scan(step, first_K, (peak_TK, turn_TK))
-    else:
-        _, total_TK = jax.lax.associative_scan(join, (peak_TK, _pick(turn_TK, peak_TK)))
-    return jnp.concatenate([first_K[None], total_TK])
+    return jax.lax.scan(step, jnp.ones_like(turn_TK[0]), (turn_TK, away_TK))[1]
 
 
-def _pick(value_TK: jax.Array, index_TK: jax.Array) -> jax.Array:
-    return jnp.take_along_axis(value_TK, index_TK, axis=-1, mode="promise_in_bounds")
+def _turn_in_stretches(turn_TK: jax.Array, away_TK: jax.Array) -> jax.Array:
+    """The same in angles, in 2 * sqrt(T) steps: all stretches of sqrt(T) frames side by side, then
+    from stretch to stretch. Within a stretch a bin's way back is a choice of five at each step."""
+    T, K = turn_TK.shape
+    length = int(np.ceil(np.sqrt(T)))
+    n_parts = -(-T // length)
+
+    def cut(x_TK):  # frame by frame of all parts
+        fill = ((0, n_parts * length - T), (0, 0))
+        return jnp.pad(x_TK, fill).reshape(n_parts, length, K).swapaxes(0, 1)
+
+    def extend(part, frame):
+        (turn_PK, bin_PK), (new_PK, away_PK) = part, frame
+        part = _pick_near(turn_PK, away_PK) + new_PK, _pick_near(bin_PK, away_PK)
+        return part, part
+
+    def follow(total_K, part):
+        turn_K, bin_K = part
+        return _take(bin_K, total_K) + turn_K, total_K
+
+    bin_PK = jnp.broadcast_to(jnp.arange(K, dtype=jnp.int32), (n_parts, K))
+    frames = cut(_pick_near(turn_TK, away_TK)), cut(away_TK)
+    # Unrolled, since the steps are too small for a loop's own cost.
+    parts, (turn_LPK, bin_LPK) = jax.lax.scan(
+        extend, (jnp.zeros_like(frames[0][0]), bin_PK), frames, unroll=True
+    )
+    _, start_PK = jax.lax.scan(follow, jnp.zeros_like(turn_TK[0]), parts, unroll=True)
+    place_LPK = bin_LPK + jnp.arange(n_parts, dtype=jnp.int32)[None, :, None] * K
+    start_LPK = _take(place_LPK.ravel(), start_PK.ravel()).reshape(place_LPK.shape)
+    return (start_LPK + turn_LPK).swapaxes(0, 1).reshape(-1, K)[:T]
+
+
+@jax.custom_batching.custom_vmap
+def _take(index_M: jax.Array, value_N: jax.Array) -> jax.Array:
+    """`value_N[index_M]`, for indices that are in bounds.
+
+    Mapped over clips it stays a gather from one flat array by one number each. XLA on GPU would
+    store a list of clip, row and column for every element.
+    """
+    return value_N.at[index_M].get(mode="promise_in_bounds")
+
+
+@_take.def_vmap
+def _take_of_many(size: int, is_mapped: Any, index: jax.Array, value: jax.Array) -> Any:
+    index = index if is_mapped[0] else jnp.broadcast_to(index, (size, *index.shape))
+    if not is_mapped[1]:
+        return _take(index.ravel(), value).reshape(index.shape), True
+    first = jnp.arange(size, dtype=jnp.int32)[:, None] * value.shape[1]
+    return _take((first + index).ravel(), value.ravel()).reshape(index.shape), True
 
 
 def _compute_power(x_TK: jax.Array) -> jax.Array:
@@ -140,17 +191,26 @@ def _compute_power(x_TK: jax.Array) -> jax.Array:
 
 
 def _find_peaks(power_TK: jax.Array) -> jax.Array:
-    """For each bin the number of the strongest within two of it, int32 [T, K]."""
+    """For each bin how far away the strongest within two of it is, int8 [T, K]."""
     n_bins = power_TK.shape[-1]
-    bin_TK = jnp.broadcast_to(jnp.arange(n_bins, dtype=jnp.int32), power_TK.shape)
     padded_TK = jnp.pad(power_TK, ((0, 0), (2, 2)), constant_values=-1.0)
-    best_TK, peak_TK = power_TK, bin_TK
+    best_TK, away_TK = power_TK, jnp.zeros(power_TK.shape, jnp.int8)
     for away in (-1, 1, -2, 2):  # a window's main lobe reaches two bins to either side
         there_TK = padded_TK[:, 2 + away : 2 + away + n_bins]
         higher_TK = there_TK > best_TK
         best_TK = jnp.where(higher_TK, there_TK, best_TK)
-        peak_TK = jnp.where(higher_TK, bin_TK + away, peak_TK)
-    return peak_TK
+        away_TK = jnp.where(higher_TK, jnp.int8(away), away_TK)
+    return away_TK
+
+
+def _pick_near(value_TK: jax.Array, away_TK: jax.Array) -> jax.Array:
+    """For each bin the value `away` bins on, at most two."""
+    n_bins = value_TK.shape[-1]
+    padded_TK = jnp.pad(value_TK, ((0, 0), (2, 2)))
+    for away in (-2, -1, 1, 2):
+        there_TK = padded_TK[:, 2 + away : 2 + away + n_bins]
+        value_TK = jnp.where(away_TK == away, there_TK, value_TK)
+    return value_TK
 
 
 def _make_lowpass(ratio: jax.Array, n_bins: int) -> jax.Array:
@@ -175,11 +235,12 @@ def _overlap_add(spectrum_TK: jax.Array, n_fft: int) -> jax.Array:
 
 @functools.lru_cache(maxsize=1)
 def _make_kernel() -> np.ndarray:
-    """Windowed sinc, float32 [_TAPS, _PHASES]: weight of each sample around a place."""
+    """Windowed sinc, float32 [_PHASES * _TAPS]: weights of the samples around a place, side by side
+    since a place needs all of its own."""
     away = np.arange(_PHASES)[None, :] / _PHASES + _TAPS // 2 - 1 - np.arange(_TAPS)[:, None]
     window = np.i0(5 * np.sqrt(np.maximum(0, 1 - (2 * away / _TAPS) ** 2))) / np.i0(5)
     kernel = np.sinc(away) * window
-    return (kernel / kernel.sum(axis=0)).astype(np.float32)
+    return (kernel / kernel.sum(axis=0)).astype(np.float32).T.ravel()
 
 
 def _resample(y_M: jax.Array, step: jax.Array, n_samples: int, offset: int) -> jax.Array:
@@ -187,10 +248,9 @@ def _resample(y_M: jax.Array, step: jax.Array, n_samples: int, offset: int) -> j
     n = np.arange(n_samples, dtype=np.int32)
     fine_N = (n % _PHASES) * step
     whole_N = (n // _PHASES) * step + fine_N // _PHASES + (offset - _TAPS // 2 + 1)
-    phase_N, kernel = fine_N % _PHASES, jnp.asarray(_make_kernel())
+    first_N, kernel = fine_N % _PHASES * _TAPS, jnp.asarray(_make_kernel())
     whole_N = jnp.minimum(whole_N, y_M.shape[0] - _TAPS)
     y_N = jnp.zeros(n_samples, jnp.float32)
     for tap in range(_TAPS):
-        weight_N = kernel[tap].at[phase_N].get(mode="promise_in_bounds")
-        y_N += weight_N * y_M.at[whole_N + tap].get(mode="promise_in_bounds")
+        y_N += _take(first_N + tap, kernel) * _take(whole_N + tap, y_M)
     return y_N

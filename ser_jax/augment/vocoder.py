@@ -64,7 +64,7 @@ def warp(
         now_TK, before_TK = _analyse(x_N, place_T, n_fft)
         out_TK = now_TK * _lock_phases(now_TK, before_TK, sequential)
         y_M = _overlap_add(out_TK * _make_lowpass(ratio, out_TK.shape[1]), n_fft)
-        return _resample(y_M, step, n_samples, offset=n_fft // 2)
+        return _resample(y_M, step, n_samples, n_fft // 2, sequential)
 
     if sequential:  # no more frames than are heard: a clip may be much shorter than its row
         sizes = [-(-n_frames * part // _SIZES) for part in range(1, _SIZES + 1)]
@@ -235,22 +235,29 @@ def _overlap_add(spectrum_TK: jax.Array, n_fft: int) -> jax.Array:
 
 @functools.lru_cache(maxsize=1)
 def _make_kernel() -> np.ndarray:
-    """Windowed sinc, float32 [_PHASES * _TAPS]: weights of the samples around a place, side by side
-    since a place needs all of its own."""
+    """Windowed sinc, float32 [_TAPS, _PHASES]: weight of each sample around a place."""
     away = np.arange(_PHASES)[None, :] / _PHASES + _TAPS // 2 - 1 - np.arange(_TAPS)[:, None]
     window = np.i0(5 * np.sqrt(np.maximum(0, 1 - (2 * away / _TAPS) ** 2))) / np.i0(5)
     kernel = np.sinc(away) * window
-    return (kernel / kernel.sum(axis=0)).astype(np.float32).T.ravel()
+    return (kernel / kernel.sum(axis=0)).astype(np.float32)
 
 
-def _resample(y_M: jax.Array, step: jax.Array, n_samples: int, offset: int) -> jax.Array:
+def _resample(
+    y_M: jax.Array, step: jax.Array, n_samples: int, offset: int, sequential: bool
+) -> jax.Array:
     """y at the places offset + n * step / _PHASES, n from 0 to n_samples - 1."""
     n = np.arange(n_samples, dtype=np.int32)
     fine_N = (n % _PHASES) * step
     whole_N = (n // _PHASES) * step + fine_N // _PHASES + (offset - _TAPS // 2 + 1)
-    first_N, kernel = fine_N % _PHASES * _TAPS, jnp.asarray(_make_kernel())
+    phase_N, kernel = fine_N % _PHASES, jnp.asarray(_make_kernel())
     whole_N = jnp.minimum(whole_N, y_M.shape[0] - _TAPS)
+    # A GPU reads whole lines of its cache: there the weights of a place lie side by side.
+    place_major = kernel.T.ravel()
     y_N = jnp.zeros(n_samples, jnp.float32)
     for tap in range(_TAPS):
-        y_N += _take(first_N + tap, kernel) * _take(whole_N + tap, y_M)
+        if sequential:
+            weight_N = _take(phase_N, kernel[tap])
+        else:
+            weight_N = _take(phase_N * _TAPS + tap, place_major)
+        y_N += weight_N * _take(whole_N + tap, y_M)
     return y_N

@@ -15,6 +15,9 @@ from ser_jax.models.fast_conv import (
     compute_convolution_moments,
     convolve_and_pool,
     convolve_by_product,
+    correlate_by_products,
+    correlate_by_sums,
+    cut_windows,
     elu,
     pool_by_sign,
     store,
@@ -226,6 +229,22 @@ def test_convolution_with_pooling_equals_the_two_apart(shape):
     np.testing.assert_allclose(found, expected, atol=1e-5)
     g = jnp.asarray(draw(*found.shape, seed=2))
     assert_close(pull_back(g), pull_back_apart(g), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 8), (1, 7, 5)])
+def test_kernels_gradient_is_the_same_as_sums_and_as_products(shape):
+    """Sums are the form of accelerators, products that of CPU; here runs lie side by side too."""
+    B, T, F = shape
+    x_RBTF, rng = jnp.asarray(draw(2, *shape)), np.random.default_rng(1)
+    index = jnp.asarray(rng.integers(0, 4, (2, B, T // 2, F // 2, 3)), jnp.int8)
+    g = jnp.asarray(draw(*index.shape, seed=2))
+    by_sums, by_products = (
+        jax.jit(jax.vmap(lambda x, index, g, form=form: form(cut_windows(x), index, g)))
+        for form in (correlate_by_sums, correlate_by_products)
+    )
+    found, expected = by_sums(x_RBTF, index, g), by_products(x_RBTF, index, g)
+    assert found.shape == (2, 3, 3, 3)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(2, 6, 8, 2), (1, 7, 5, 2)])

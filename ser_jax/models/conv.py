@@ -184,7 +184,8 @@ class FastBlock(nn.Module):
         x_BTF, kernel_33C = x[..., 0].astype(jnp.float32), kernel[:, :, 0].astype(jnp.float32)
         return (
             lambda: compute_convolution_moments(x_BTF, kernel_33C, mask_BT, axis_name),
-            lambda sign_C: convolve_and_pool(x_BTF, kernel_33C, sign_C),
+            # Reckoned in float32, but kept in no more digits than the other blocks' outputs.
+            lambda sign_C: convolve_and_pool(x_BTF, kernel_33C, sign_C).astype(self.dtype),
         )
 
 

@@ -173,20 +173,49 @@ def _convolve_forward(
 
 def _convolve_backward(residuals: Any, g: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     x_BTF, kernel_33C, sign_C = residuals
-    C = kernel_33C.shape[-1]
     cells = convolve_cells(x_BTF, kernel_33C * sign_C[None, None])
     index = store(choose(cells), kernel_33C[0, 0, 0])
-    spread = [jnp.where(index == number, g, 0) for number in range(4)]
-    window = cut_windows(x_BTF)
-    kernel_gradient = jnp.zeros((9, C), g.dtype)
-    for number in range(4):
-        row, column = divmod(number, 2)
-        patches = [window[row + i][column + j].ravel() for i in range(3) for j in range(3)]
-        kernel_gradient += jnp.stack(patches) @ spread[number].reshape(-1, C)
+    kernel_gradient = jax.lax.platform_dependent(
+        cut_windows(x_BTF), index, g, cpu=correlate_by_products, default=correlate_by_sums
+    )
     # Features need no gradient, so XLA drops this; it is here to be right for whoever asks.
     _, pull_back = jax.vjp(lambda x: convolve_cells(x, kernel_33C), x_BTF)
-    (x_gradient,) = pull_back(tuple(spread))
-    return x_gradient, kernel_gradient.reshape(kernel_33C.shape), jnp.zeros_like(sign_C)
+    (x_gradient,) = pull_back(tuple(_spread(index, g)))
+    return x_gradient, kernel_gradient.astype(kernel_33C.dtype), jnp.zeros_like(sign_C)
+
+
+def _spread(index: jax.Array, g: jax.Array) -> list[jax.Array]:
+    """A gradient of maxima as that of the four members of each cell."""
+    return [jnp.where(index == number, g, 0) for number in range(4)]
+
+
+def correlate_by_products(
+    window: list[list[jax.Array]], index: jax.Array, g: jax.Array
+) -> jax.Array:
+    """The kernel's gradient [3, 3, C]: a product of matrices for each member of the cells."""
+    C = g.shape[-1]
+    total_9C = jnp.zeros((9, C), g.dtype)
+    for number, spread in enumerate(_spread(index, g)):
+        row, column = divmod(number, 2)
+        patches = [window[row + i][column + j].ravel() for i in range(3) for j in range(3)]
+        total_9C += jnp.stack(patches) @ spread.reshape(-1, C)
+    return total_9C.reshape(3, 3, C)
+
+
+def correlate_by_sums(window: list[list[jax.Array]], index: jax.Array, g: jax.Array) -> jax.Array:
+    """The same as nine sums, in which each cell picks the input that its member saw.
+
+    XLA on GPU merges all of it into the sums, and so stores nothing of the size of `g`.
+    """
+    index = jax.lax.optimization_barrier(index)  # or else each sum would convolve anew
+    lower, right = index >= 2, (index & 1) == 1
+
+    def correlate(i: int, j: int) -> jax.Array:
+        (a, b), (c, d) = ([row[j][..., None], row[j + 1][..., None]] for row in window[i : i + 2])
+        seen = jnp.where(lower, jnp.where(right, d, c), jnp.where(right, b, a))
+        return (seen * g).sum(axis=(0, 1, 2))
+
+    return jnp.stack([jnp.stack([correlate(i, j) for j in range(3)]) for i in range(3)])
 
 
 convolve_and_pool.defvjp(_convolve_forward, _convolve_backward)

@@ -15,6 +15,7 @@ from ser_jax.models.fast_conv import (
     compute_convolution_moments,
     convolve_and_pool,
     convolve_by_product,
+    convolve_by_rows,
     correlate_by_products,
     correlate_by_sums,
     cut_windows,
@@ -95,7 +96,7 @@ def make_inputs(shape="even", lengths="ragged", seed=0):
 # The fast form against the plain one
 
 
-@pytest.mark.parametrize("form", ["fast", "im2col"])
+@pytest.mark.parametrize("form", ["fast", "im2col", "rows"])
 def test_all_forms_begin_with_the_same_parameters_and_statistics(form):
     jax.tree.map(np.testing.assert_array_equal, init_variables(form), init_variables("plain"))
 
@@ -149,7 +150,7 @@ def test_fast_form_at_bfloat16_is_near_the_plain_one():
     assert np.abs(np.float32(fast) - exact[0]).mean() < 0.02
 
 
-@pytest.mark.parametrize("form", ["fast", "im2col"])
+@pytest.mark.parametrize("form", ["fast", "im2col", "rows"])
 def test_fast_forms_under_vmap_over_runs_equal_each_run_alone(form):
     variables, (x_BTF, mask_BT) = make_variables(), make_inputs("odd")
     runs = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.7 * leaf]), variables)
@@ -283,9 +284,10 @@ def test_what_is_stored_is_the_same_whatever_the_number_and_so_is_its_gradient()
     np.testing.assert_array_equal(gradient, 2 * x)
 
 
-def test_convolution_by_a_product_equals_xlas():
+@pytest.mark.parametrize("form", [convolve_by_product, convolve_by_rows])
+def test_convolution_by_a_product_equals_xlas(form):
     x_BTFC, kernel = jnp.asarray(draw(2, 7, 6, 3)), jnp.asarray(draw(3, 3, 3, 5, seed=1))
-    found, pull_back = jax.vjp(convolve_by_product, x_BTFC, kernel)
+    found, pull_back = jax.vjp(form, x_BTFC, kernel)
     expected, pull_back_plain = jax.vjp(convolve, x_BTFC, kernel)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     g = jnp.asarray(draw(*found.shape, seed=2))

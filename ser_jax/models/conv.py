@@ -13,6 +13,7 @@ from ser_jax.models.fast_conv import (
     compute_convolution_moments,
     convolve_and_pool,
     convolve_by_product,
+    convolve_by_rows,
     elu,
     pool_by_sign,
     store,
@@ -193,8 +194,10 @@ BLOCKS: dict[str, Callable[..., nn.Module]] = {
     "plain": PlainBlock,
     "fast": FastBlock,
     "im2col": functools.partial(FastBlock, convolve=convolve_by_product),
+    "rows": functools.partial(FastBlock, convolve=convolve_by_rows),
 }
-"""Forms of a block: equal numbers, one parameter tree. 'im2col' is for runs under `vmap`."""
+"""Forms of a block: equal numbers, one parameter tree. 'im2col' and 'rows', which moves fewer
+bytes, are for runs under `vmap`."""
 
 
 class ConvStack(nn.Module):

@@ -26,8 +26,8 @@ class Forms(NamedTuple):
     """Which of several equal ways to compute; all share one parameter tree.
 
     Attributes:
-      conv: 'plain' (nn.Conv and the norm by automatic differentiation), 'fast', or 'im2col' (a
-        product of patches, for runs side by side under vmap).
+      conv: 'plain' (nn.Conv and the norm by automatic differentiation), 'fast', or
+        'im2col' or 'rows' (products of patches, for runs side by side under vmap).
       lstm: 'plain' (nn.scan over the cell), 'fast', 'unrolled' (fast without a loop), or 'cudnn'
         (NVIDIA only).
     """

@@ -145,11 +145,12 @@ def test_a_compilation_that_fails_ahead_stops_nothing():
 
 def test_an_error_does_not_wait_for_compilations():
     hold = threading.Event()
+
+    def compile_slowly() -> None:
+        hold.wait()
+
     try:
-        with (
-            pytest.raises(ValueError, match="bad input"),
-            compiling([lambda: hold.wait() and None]),
-        ):
+        with pytest.raises(ValueError, match="bad input"), compiling([compile_slowly]):
             raise ValueError("bad input")
     finally:
         hold.set()

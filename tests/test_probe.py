@@ -1,6 +1,7 @@
 """The race takes the fastest form, passes over what the device refuses, and is not run on CPU."""
 
 import itertools
+from typing import Any
 
 import jax
 import pytest
@@ -56,7 +57,7 @@ def test_form_that_the_device_refuses_is_passed_over():
 
 def test_on_cpu_nothing_is_raced(monkeypatch):
     monkeypatch.setattr(probe, "pick_fastest", refuse)
-    sizes = {"batch_size": 4, "n_frames": 16, "n_features": 8, "n_steps": 10**9}
+    sizes: Any = {"batch_size": 4, "n_frames": 16, "n_features": 8, "n_steps": 10**9}
     assert choose_forms(ModelConfig(name="lstm"), "float32", **sizes) == Forms()
 
 
@@ -66,7 +67,7 @@ def test_a_step_of_the_race_is_a_training_step(monkeypatch):
     monkeypatch.setattr(
         probe, "pick_fastest", lambda steps: raced.append(steps) or next(iter(steps))
     )
-    sizes = {"batch_size": 2, "n_frames": 17, "n_features": 3, "n_steps": 10**9}
+    sizes: Any = {"batch_size": 2, "n_frames": 17, "n_features": 3, "n_steps": 10**9}
     assert choose_forms(ModelConfig(name="lstm", hidden=4), "float32", **sizes) == FAST
     (steps,) = raced
     assert list(steps) == [FAST, CUDNN]
@@ -92,5 +93,5 @@ def test_an_lstm_of_few_turns_is_unrolled_on_a_gpu_alone(monkeypatch):
 def test_a_short_run_is_not_worth_a_race(monkeypatch):
     monkeypatch.setattr(probe, "has_cuda", lambda: True)
     monkeypatch.setattr(probe, "pick_fastest", refuse)
-    sizes = {"batch_size": 32, "n_frames": 165, "n_features": 40, "n_steps": 320}
+    sizes: Any = {"batch_size": 32, "n_frames": 165, "n_features": 40, "n_steps": 320}
     assert choose_forms(ModelConfig(name="lstm"), "float32", **sizes) == Forms()

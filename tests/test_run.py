@@ -1,6 +1,7 @@
 """train(): what a run directory holds, which ones are refused, and settings that change a run."""
 
 import csv
+import dataclasses
 import json
 import re
 import shutil
@@ -20,7 +21,13 @@ from ser_jax.checkpoint import Checkpoints
 from ser_jax.config import Config
 from ser_jax.corpora import load_corpus
 from ser_jax.errors import UserError
-from ser_jax.inputs import fit_to_training, load_inputs, make_dataset, open_epochs
+from ser_jax.inputs import (
+    fit_to_training,
+    load_clips,
+    load_inputs,
+    make_dataset,
+    open_epochs,
+)
 from ser_jax.loop import Diverged
 from ser_jax.report.events import load_events
 from ser_jax.run import split_corpus, train
@@ -291,12 +298,12 @@ def test_damaged_checkpoints_are_refused(copy):
 def test_other_recordings_than_before_are_refused(copy, monkeypatch):
     (copy / "metrics.json").unlink()
     config = make_config(copy)
-    inputs = load_inputs(config.data, config.features)
-    other = inputs.corpus.__class__(**{**vars(inputs.corpus), "checksum": "0123456789abcdef"})
-    monkeypatch.setattr(run_module, "load_inputs", lambda *_: inputs._replace(corpus=other))
+    corpus = load_clips(config.data)
+    other = dataclasses.replace(corpus, checksum="0123456789abcdef")
+    monkeypatch.setattr(run_module, "load_clips", lambda *_: other)
     message = refuse(copy, "give the same data.root")
     assert "0123456789abcdef" in message
-    assert inputs.corpus.checksum in message
+    assert corpus.checksum in message
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ser_jax.config import ParallelConfig
 from ser_jax.errors import UserError, check
+from ser_jax.jax_private import detect_processes, has_started
 from ser_jax.meeting import gather, join, start_relay
 from ser_jax.progress import be_silent
 from ser_jax.watch import GRACE_S, Peer, Watch
@@ -74,7 +75,7 @@ def initialize(parallel: ParallelConfig, *, start_s: float = START_S) -> Process
     if place is None or place.count == 1:
         _processes = _ALONE
         return _processes
-    if jax._src.xla_bridge.backends_are_initialized():  # pyright: ignore
+    if has_started():
         raise RuntimeError("initialize() must come before anything is computed with JAX")
     me = Peer(place.process, place.count, socket.gethostname(), os.getpid())
     host, port = place.address
@@ -107,11 +108,8 @@ def find_place(parallel: ParallelConfig) -> Place | None:
     local_device_ids = None
     coordinator, count, process = by_hand
     if None in by_hand or _on_slurm():
-        from jax._src.clusters import ClusterEnv
-
-        # JAX' own detection knows SLURM, TPU pods, Kubernetes and Open MPI.
-        coordinator, count, process, local_device_ids = (
-            ClusterEnv.auto_detect_unset_distributed_params(*by_hand, None, None, int(START_S))
+        coordinator, count, process, local_device_ids = detect_processes(
+            *by_hand, timeout_s=int(START_S)
         )
     found = {"coordinator": coordinator, "num_processes": count, "process_id": process}
     given = " ".join(f"parallel.{k}={v}" for k, v in found.items() if v is not None)
@@ -162,12 +160,9 @@ def _find_free_port(host: str) -> int:
 
 def _connect_devices() -> None:
     """A first exchange; gloo says on standard output that it has connected what it connects."""
-    from jax.experimental import multihost_utils
-
     sharding = NamedSharding(Mesh(np.asarray(jax.devices()), ("all",)), PartitionSpec("all"))
     ones = np.ones(jax.device_count(), np.float32)
     with _silent_output() if jax.default_backend() == "cpu" else contextlib.nullcontext():
-        multihost_utils.broadcast_one_to_all(np.int32(0))
         x = jax.make_array_from_callback(ones.shape, sharding, lambda index: ones[index])
         jax.block_until_ready(jax.jit(jnp.sum)(x))
 

@@ -15,6 +15,7 @@ import jax
 
 from ser_jax.config import ParallelConfig
 from ser_jax.cores import count_cores
+from ser_jax.jax_private import reset_compile_cache
 
 # Numbers of glibc's malloc.h and of Linux' mman.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
@@ -154,11 +155,9 @@ def use_compile_cache(cache_dir: str | None) -> Path | None:
         return None
     if not os.access(folder, os.W_OK | os.X_OK):
         return None
-    from jax.experimental.compilation_cache import compilation_cache
-
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    compilation_cache.reset_cache()  # JAX looks at the settings once only
+    reset_compile_cache()
     return folder
 
 

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jax.experimental import multihost_utils
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ser_jax.distributed import is_writer
 
@@ -19,18 +18,48 @@ def share(make: Callable[[], Any]) -> Any:
     if jax.process_count() == 1:
         return make()
     data = json.dumps(make()).encode() if is_writer() else b""
-    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
-    raw = np.zeros(size, np.uint8)
-    if is_writer():
-        raw[:] = np.frombuffer(data, np.uint8)
-    return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(raw)).tobytes())
+    size = int(broadcast(np.asarray(len(data))))
+    raw = np.frombuffer(data, np.uint8) if is_writer() else np.zeros(size, np.uint8)
+    return json.loads(broadcast(raw).tobytes())
+
+
+def broadcast(tree: Any) -> Any:
+    """Process 0's NumPy arrays, to the bit; all must call, with equal shapes and types."""
+    return _combine(tree if is_writer() else jax.tree.map(np.zeros_like, tree))
 
 
 def gather(x: np.ndarray) -> np.ndarray:
     """Each process' `x`, of equal shapes, to the bit: [processes, ...]; all must call."""
-    raw = np.frombuffer(x.tobytes(), np.uint8)  # JAX would round float64
-    found = np.asarray(multihost_utils.process_allgather(raw))
-    return np.frombuffer(found.tobytes(), x.dtype).reshape(-1, *x.shape)
+    rows = np.zeros((jax.process_count(), *x.shape), x.dtype)
+    rows[jax.process_index()] = x
+    return _combine(rows)
+
+
+def _combine(tree: Any) -> Any:
+    """Arrays of which each byte is zero on all processes but one, with all bytes, on all."""
+    mesh = Mesh(np.asarray(jax.devices()), ("device",))
+    by_device = NamedSharding(mesh, PartitionSpec("device"))
+    own_row = jax.devices().index(jax.local_devices()[0])
+
+    def put(x: np.ndarray) -> jax.Array:
+        # As bytes: JAX would round float64.
+        raw_1N = np.frombuffer(x.tobytes(), np.uint8)[None]
+        zeros_1N = np.zeros_like(raw_1N)
+        shape = (len(mesh.devices), raw_1N.size)
+        return jax.make_array_from_callback(
+            shape, by_device, lambda i: raw_1N if (i[0].start or 0) == own_row else zeros_1N
+        )
+
+    whole = NamedSharding(mesh, PartitionSpec())
+    summed = jax.jit(_add_devices, out_shardings=whole)(jax.tree.map(put, tree))
+    return jax.tree.map(
+        lambda x, found: np.frombuffer(np.asarray(found).tobytes(), x.dtype).reshape(x.shape),
+        tree, summed,
+    )  # fmt: skip
+
+
+def _add_devices(tree: Any) -> Any:
+    return jax.tree.map(lambda raw_DN: raw_DN.sum(axis=0, dtype=raw_DN.dtype), tree)
 
 
 def add_up(part: np.ndarray) -> np.ndarray:
@@ -178,8 +207,7 @@ class SharedCheckpoints:
         state = collect(like)
         if self._own is not None:
             state = self._own.load_state(epoch, state)
-        state = multihost_utils.broadcast_one_to_all(state)
-        return jax.tree.map(_like, spread(state, self._whole), like)
+        return jax.tree.map(_like, spread(broadcast(state), self._whole), like)
 
     def close(self) -> None:
         """See `checkpoint.Checkpoints.close`."""

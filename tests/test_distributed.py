@@ -27,6 +27,8 @@ from ser_jax.features import fit_normaliser
 from ser_jax.meeting import gather, join
 from ser_jax.run import train
 from ser_jax.run_dir import load_config
+from ser_jax.sharing import broadcast
+from ser_jax.sharing import gather as gather_arrays
 from ser_jax.watch import DIED, Peer, Watch
 from tests.tiny import (
     Child,
@@ -337,6 +339,14 @@ def test_one_process_needs_nothing():
 
 
 # Parts.
+
+
+def test_shared_arrays_keep_every_bit():
+    tree = {"float64": np.float64([1e-300, -0.0]), "bool": np.array([True, False])}
+    found = broadcast(tree) | {"gathered": gather_arrays(tree["float64"])[0]}
+    for name, expected in (tree | {"gathered": tree["float64"]}).items():
+        assert found[name].dtype == expected.dtype
+        assert found[name].tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("trim_db", [None, 20.0])

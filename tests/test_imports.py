@@ -2,6 +2,7 @@
 
 import ast
 import fnmatch
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ ROOT = Path(ser_jax.__file__).parent
 # A pattern may name a package: its own modules import each other freely.
 ROWS = [
     ["errors", "cores", "weights"],
-    ["files", "progress", "config", "watch"],
+    ["files", "progress", "config", "watch", "jax_private"],
     ["meeting"],
     ["audio", "features", "losses", "metrics", "parser", "distributed", "speakers"],
     ["splits"],
@@ -143,6 +144,12 @@ def test_heavy_package_is_imported_inside_functions_only(name):
     allowed = ["ser_jax.models.wav2vec2.architecture"]
     heavy = [f for f in heavy if not any(within(f, light) for light in allowed)]
     assert not heavy or matches(name, LATE)
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "jax_private"])
+def test_names_that_jax_does_not_promise_are_used_in_one_module(name):
+    text = (ROOT / f"{name.replace('.', '/')}.py").read_text()
+    assert not re.search(r"jax\._src|jax\.experimental|from jax import .*(_src|experimental)", text)
 
 
 def test_loop_knows_no_report():

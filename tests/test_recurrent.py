@@ -9,15 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export
-from jax.experimental import rnn
 from jax.interpreters import mlir
 from jax.sharding import PartitionSpec
 
 from ser_jax.errors import UserError
-from ser_jax.models import cudnn_lstm
+from ser_jax.jax_private import find_rnn
 from ser_jax.models.recurrent import LSTM
 
-gpu_rnn: Any = vars(rnn)["gpu_rnn"]
+rnn: Any = find_rnn()
+gpu_rnn: Any = rnn.gpu_rnn
 SIZES = "compute_rnn_workspace_reserve_space_sizes"
 B, T, F, H = 4, 7, 3, 5
 KEY = jax.random.key(0)
@@ -44,7 +44,7 @@ def cudnn_by_reference(monkeypatch):
             x_BTF, h_0, c_0, *unpacked, frames_B, n_in, hidden, layers, dropout, bidirectional
         )
 
-    monkeypatch.setattr(cudnn_lstm.rnn, "lstm", run)
+    monkeypatch.setattr(rnn, "lstm", run)
     monkeypatch.setattr(gpu_rnn, SIZES, lambda *args: (1, 1), raising=False)
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from ser_jax import run, runtime
 from ser_jax.config import ParallelConfig
+from ser_jax.jax_private import reset_compile_cache
 from ser_jax.runtime import (
     count_work,
     tune_allocator,
@@ -150,16 +151,14 @@ def test_tuning_leaves_the_cores_their_devices():
 @pytest.fixture
 def no_cache():
     """JAX without a folder for compiled programs, and afterwards with what it had."""
-    from jax.experimental.compilation_cache import compilation_cache
-
     keys = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = {key: getattr(jax.config, key) for key in keys}
     jax.config.update("jax_compilation_cache_dir", None)
-    compilation_cache.reset_cache()
+    reset_compile_cache()
     yield
     for key, value in before.items():
         jax.config.update(key, value)
-    compilation_cache.reset_cache()
+    reset_compile_cache()
 
 
 def test_programs_are_kept_by_kind_of_machine(no_cache, tmp_path):

@@ -4,9 +4,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import rnn
 
 from ser_jax.errors import check
+from ser_jax.jax_private import find_rnn, has_cudnn_rnn
 
 
 def pack_weights(kernel: jax.Array, bias: jax.Array, recurrent: jax.Array) -> jax.Array:
@@ -40,7 +40,7 @@ def run_cudnn_lstm(
       UserError: this JAX has no cuDNN.
     """
     check(
-        hasattr(vars(rnn)["gpu_rnn"], "compute_rnn_workspace_reserve_space_sizes"),
+        has_cudnn_rnn(),
         "LSTM form 'cudnn': this JAX has no cuDNN; install jax[cuda12], or use the form 'fast'",
     )
     # cuDNN reads the first n frames of a row, at least one: real frames are moved to the front,
@@ -49,6 +49,7 @@ def run_cudnn_lstm(
     front_BTF = jnp.take_along_axis(x_BTF, order_BT[..., None], axis=1)
     frames_B = mask_BT.sum(axis=1, dtype=jnp.int32)
     zeros_1BH = jnp.zeros((1, x_BTF.shape[0], recurrent.shape[0]), jnp.float32)
+    rnn: Any = find_rnn()
     states: Any = rnn.lstm(
         front_BTF.astype(jnp.float32), zeros_1BH, zeros_1BH, pack_weights(kernel, bias, recurrent),
         jnp.maximum(frames_B, 1), x_BTF.shape[-1], recurrent.shape[0], 1, 0.0, False,

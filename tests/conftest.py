@@ -1,25 +1,58 @@
-"""What all tests share: the CPU, strict numerics, the real recordings where they are at hand."""
+"""What all tests share: where they compute, strict numerics, real recordings where at hand."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ.setdefault("MPLBACKEND", "Agg")
-
 import jax
 import pytest
 
+PLATFORM = os.environ.setdefault("SER_JAX_TEST_PLATFORM", "cpu")
+
+SETTINGS = {"jax_platforms": "cpu"}
+if PLATFORM != "cpu":
+    SETTINGS = {
+        "jax_platforms": f"{PLATFORM},cpu",  # a device that is missing is an error
+        # Products and convolutions in float32: by default a GPU has TF32, a TPU bfloat16.
+        "jax_default_matmul_precision": "highest",
+    }
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # tests start processes
+for _key, _value in SETTINGS.items():
+    jax.config.update(_key, _value)
+    os.environ[_key.upper()] = _value  # for those processes
 jax.config.update("jax_numpy_rank_promotion", "raise")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip on a device what says something of a CPU alone."""
+    for item in items:
+        if mark := item.get_closest_marker("cpu_only"):
+            (reason,) = mark.args
+            if PLATFORM != "cpu":
+                item.add_marker(pytest.mark.skip(reason=f"CPU only: {reason}"))
+
+
+def _compile_quickly() -> Iterator[None]:
+    if PLATFORM != "cpu":  # there the programs that users run are the point
+        yield
+        return
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()  # others compile the same functions with optimisation
 
 
 @pytest.fixture(scope="module")
 def compile_quickly() -> Iterator[None]:
     """Compile with hardly any optimisation, which suits small programs that run once."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()  # others compile the same functions with optimisation
+    yield from _compile_quickly()
+
+
+@pytest.fixture
+def compile_this_quickly() -> Iterator[None]:
+    """`compile_quickly` for one test of a module."""
+    yield from _compile_quickly()
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,7 @@ from tests.tiny import (
     start_command,
     wait_until,
 )
+from tests.tolerance import assert_near
 
 SYSTEMS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -162,6 +163,7 @@ def count_lines(out: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in out.glob("cells/*/events.jsonl"))
 
 
+@pytest.mark.cpu_only("starts workers, which cannot all have the device")
 @pytest.mark.slow
 def test_a_grid_of_processes_can_be_stopped_and_ends_as_one_in_this_process(finished, tmp_path):
     out = tmp_path / "grid"
@@ -339,7 +341,7 @@ def assert_same_runs(one: Path, two: Path) -> None:
         assert_close(metrics | {"seconds": 0}, others | {"seconds": 0})
         best = metrics["best_epoch"]
         for x, y in zip(read_state(a, best), read_state(b, best), strict=True):
-            np.testing.assert_allclose(to_numbers(x), to_numbers(y), rtol=1e-4, atol=1e-4)
+            assert_near(to_numbers(x), to_numbers(y), rtol=1e-4, atol=1e-4, why="cudnn")
 
 
 def to_numbers(leaf: bytes) -> np.ndarray:
@@ -534,6 +536,7 @@ def test_the_last_shard_to_end_reports_the_whole_grid(alone, tmp_path):
     assert_same_runs(alone, out)
 
 
+@pytest.mark.cpu_only("starts workers, which cannot all have the device")
 @pytest.mark.slow
 def test_jobs_of_a_launched_grid_do_its_shards(alone, tmp_path):
     pytest.importorskip("submitit")

@@ -13,6 +13,7 @@ from ser_jax.augment.mixing import Mix, draw_mix, mix_batch, mix_labels
 from ser_jax.augment.perturbing import perturb
 from ser_jax.augment.warping import move_time, warp_bands
 from ser_jax.batching import Batch
+from tests.tolerance import assert_near
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -35,6 +36,7 @@ def make_batch(x_BTF: Any = None) -> Batch:
 # Masks.
 
 
+@pytest.mark.device
 def test_time_masks_lie_in_real_frames_and_set_all_bands_to_nothing():
     before = make_batch()
     after = jax.jit(mask_time)(before, KEY, jnp.array([6.0, 6.0]))
@@ -97,6 +99,7 @@ def make_ramp(axis: int) -> tuple[Batch, np.ndarray]:
     return make_batch(x_BTF), x_BTF
 
 
+@pytest.mark.device
 def test_time_is_warped_and_shifted_by_linear_interpolation():
     before, x_BTF = make_ramp(1)
     move = jax.jit(functools.partial(move_time, before, KEY))
@@ -109,10 +112,10 @@ def test_time_is_warped_and_shifted_by_linear_interpolation():
         rate, start = np.polyfit(np.flatnonzero(inner), source_T[inner], 1)
         rates, shifts = [*rates, rate], [*shifts, -start / rate]
         expected_T = np.clip((np.arange(T) - shifts[-1]) * rate, 0, T - 1)
-        np.testing.assert_allclose(source_T, expected_T, atol=1e-3)
+        assert_near(source_T, expected_T, atol=1e-3)
         for band in range(1, F):
             expected_T = np.interp(source_T, np.arange(T), x_BTF[row, :, band])
-            np.testing.assert_allclose(after.x_BTF[row, :, band], expected_T, atol=1e-3)
+            assert_near(after.x_BTF[row, :, band], expected_T, atol=1e-3)
     assert 0.8 <= min(rates) < 0.85
     assert 1.15 < max(rates) <= 1.2
     np.testing.assert_allclose(shifts, np.round(shifts), atol=1e-2)
@@ -134,6 +137,7 @@ def test_a_shift_alone_moves_whole_frames_and_repeats_those_at_the_ends():
         np.testing.assert_array_equal(after.x_BTF[row], x_BTF[row][source_T])
 
 
+@pytest.mark.device
 def test_bands_are_warped_by_linear_interpolation():
     before, x_BTF = make_ramp(2)
     after = jax.jit(warp_bands)(before, KEY, jnp.float32(0.2))
@@ -143,7 +147,7 @@ def test_bands_are_warped_by_linear_interpolation():
     for row, factor in enumerate(factors):
         source_F = np.clip(np.arange(F) * factor, 0, F - 1)
         expected_TF = [np.interp(source_F, np.arange(F), x_F) for x_F in x_BTF[row]]
-        np.testing.assert_allclose(after.x_BTF[row], expected_TF, atol=1e-5)
+        assert_near(after.x_BTF[row], expected_TF, atol=1e-5)
     np.testing.assert_array_equal(after.mask_BT, before.mask_BT)
 
 
@@ -173,6 +177,7 @@ def test_draws_follow_from_the_key_alone_and_no_two_kinds_share_theirs():
 # mixup.
 
 
+@pytest.mark.device
 def test_mixed_rows_labels_and_masks_are_those_of_numpy():
     batch = make_batch()
     mix: Any = jax.jit(draw_mix)(KEY, jnp.float32(0.4), batch.weight_B)
@@ -188,11 +193,11 @@ def test_mixed_rows_labels_and_masks_are_those_of_numpy():
         else:
             np.testing.assert_array_equal(mixed.mask_BT[row], mask_BT[row] | mask_BT[partner])
         expected = share * x_BTF[row] + (1 - share) * x_BTF[partner]
-        np.testing.assert_allclose(mixed.x_BTF[row], expected, rtol=1e-5)
+        assert_near(mixed.x_BTF[row], expected, rtol=1e-5)
         target_C = np.zeros(4)
         target_C[label_B[row]] += share
         target_C[label_B[partner]] += 1 - share
-        np.testing.assert_allclose(targets_BC[row], target_C, rtol=1e-5, atol=1e-7)
+        assert_near(targets_BC[row], target_C, rtol=1e-5, atol=1e-7)
         assert mixed.label_B[row] == label_B[row if share >= 0.5 else partner]
     assert (share_B < 1).sum() == B - 2
     np.testing.assert_array_equal(mixed.weight_B, batch.weight_B)

@@ -18,6 +18,8 @@ from ser_jax.augment import host as augment_module
 from ser_jax.config import AugmentConfig
 from ser_jax.errors import UserError
 
+pytestmark = pytest.mark.cpu_only("computes in worker processes of the host")
+
 RATE_HZ = 16000
 N_SAMPLES = 9000
 

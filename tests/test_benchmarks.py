@@ -20,6 +20,8 @@ from benchmarks.pytorch.training import make_step as make_torch_step
 from ser_jax.config import AugmentConfig, FeaturesConfig, ModelConfig
 from ser_jax.features import make_front_end
 
+pytestmark = pytest.mark.cpu_only("benchmarks choose their own device")
+
 SMALL = {"channels": (4, 6), "hidden": 8, "dense": (5,)}
 NETWORKS = ["cnn", "lstm", "cnn_lstm"]
 

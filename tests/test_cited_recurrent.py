@@ -17,6 +17,7 @@ from ser_jax.models.blstm import BidirectionalLSTM, DirectionalAttention
 from ser_jax.models.layers import KERNEL_INITS
 from ser_jax.models.msdc_lstm import cut_segments
 from ser_jax.models.recurrent import LSTM
+from tests.tolerance import assert_near
 
 NAMES = ("tcn", "blstm", "msdc_lstm")
 N_CLASSES, B, T, F, H = 3, 4, 14, 8, 6
@@ -74,8 +75,7 @@ def make_logits_fn(name, mask_padding=True):
 
 
 def assert_close(found, expected, atol=1e-5):
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=atol)
-    jax.tree.map(close, found, expected)
+    assert_near(found, expected, rtol=1e-4, atol=atol, why="cudnn")
 
 
 # Padding and rows that fill up
@@ -175,6 +175,7 @@ def test_tcn_hears_only_the_frames_in_its_reach_and_none_to_come():
     assert np.all(moved_T[[6, 7]] > 0)
 
 
+@pytest.mark.device
 def test_tcn_equals_pytorchs_convolutions_with_the_same_weights():
     model, x_BTF = make_small("tcn", kernel=3), draw(2, T, F)
     variables: Any = draw_variables(model)
@@ -194,7 +195,7 @@ def test_tcn_equals_pytorchs_convolutions_with_the_same_weights():
         around = block["around"]
         kernel = around["kernel"].permute(2, 1, 0)
         x = (torch.nn.functional.conv1d(x, kernel, around["bias"]) + y).relu()
-    np.testing.assert_allclose(read_frames(model, x_BTF), x.mT, atol=1e-4)
+    assert_near(read_frames(model, x_BTF), x.mT, atol=1e-4, why="cudnn")
 
 
 def test_tcn_has_the_parameters_counted_by_hand():
@@ -206,6 +207,7 @@ def test_tcn_has_the_parameters_counted_by_hand():
 # BLSTM
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("form", ["plain", "fast"])
 def test_states_of_both_directions_equal_pytorchs_with_the_same_weights(form):
     lstms = [LSTM(H, INIT, INIT, form=form) for _ in range(2)]
@@ -230,7 +232,7 @@ def test_states_of_both_directions_equal_pytorchs_with_the_same_weights(form):
     found: Any = jax.jit(both.apply)(variables, x_BTF, mask_BT)
     found_BTH = np.concatenate(found, axis=-1)
     expected_BTH = padded.detach().numpy()
-    np.testing.assert_allclose(found_BTH[mask_BT], expected_BTH[mask_BT], atol=1e-5)
+    assert_near(found_BTH[mask_BT], expected_BTH[mask_BT], atol=1e-5, why="cudnn")
 
 
 @pytest.mark.parametrize("backward", [False, True])
@@ -248,7 +250,7 @@ def test_attention_equals_pytorchs_with_the_masks_of_its_direction(backward):
     expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, mask)
     expected_BTH = expected.transpose(1, 2).flatten(2).numpy()
     found_BTH = np.asarray(jax.jit(attention.apply)(variables, h_BTH, mask_BT))
-    np.testing.assert_allclose(found_BTH[mask_BT], expected_BTH[mask_BT], atol=1e-5)
+    assert_near(found_BTH[mask_BT], expected_BTH[mask_BT], atol=1e-5, why="cudnn")
     assert np.all(np.isfinite(found_BTH))
 
 
@@ -291,7 +293,7 @@ def test_msdc_lstm_equals_a_plain_loop_over_scales_and_segments():
         mask_1S = jnp.ones(h_1SH.shape[:2], bool)
         state_1H = jax.jit(part.lstm.apply)({"params": own["params"]["lstm"]}, h_1SH, mask_1S)
         scores.append(part.head.apply({"params": own["params"]["head"]}, state_1H))
-    np.testing.assert_allclose(found_1C, sum(scores) / 2, atol=1e-5)
+    assert_near(found_1C, sum(scores) / 2, atol=1e-5, why="cudnn")
     assert np.abs(scores[0] - scores[1]).max() > 1e-2
 
 

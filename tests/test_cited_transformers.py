@@ -18,6 +18,7 @@ from ser_jax.models.cvt import ConvProjection, convolve_depthwise
 from ser_jax.models.layers import KERNEL_INITS
 from ser_jax.models.vit import Positions, SelfAttention, cut_mask, cut_patches
 from ser_jax.step import compute_losses
+from tests.tolerance import assert_near
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -87,7 +88,7 @@ def test_attention_equals_pytorchs_with_the_same_mask():
     expected = torch.nn.functional.scaled_dot_product_attention(
         to_torch(q), to_torch(k), to_torch(v), attn_mask=to_torch(mask)[:, None, None]
     )
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert_near(found, expected, atol=1e-6)
 
 
 def test_attention_without_a_real_key_is_zero_and_so_are_its_gradients():
@@ -102,11 +103,10 @@ def test_attention_without_a_real_key_is_zero_and_so_are_its_gradients():
 
 def test_gelu_equals_pytorchs():
     x = np.linspace(-6, 6, 101, dtype=np.float32)
-    np.testing.assert_allclose(
-        gelu(jnp.asarray(x)), torch.nn.functional.gelu(to_torch(x)), atol=1e-6
-    )
+    assert_near(gelu(jnp.asarray(x)), torch.nn.functional.gelu(to_torch(x)), atol=1e-6)
 
 
+@pytest.mark.device
 def test_a_block_of_vit_equals_pytorchs_encoder_layer():
     x, mask_BT, H = draw(2, 4, 3, 8), make_mask((4, 2), 4), 8
     attention = functools.partial(SelfAttention, 4, INIT)
@@ -136,9 +136,10 @@ def test_a_block_of_vit_equals_pytorchs_encoder_layer():
     with torch.no_grad():
         expected = layer(to_torch(x).reshape(2, 12, H), src_key_padding_mask=is_padding)
     found = np.asarray(jax.jit(run)(variables, x, mask_BT)).reshape(2, 12, H)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert_near(found, expected, atol=1e-5)
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_projection_of_cvt_equals_pytorchs_depthwise_convolution_norm_and_dense_layer(stride):
     x, mask_BT = draw(2, 7, 5, 6), np.ones((2, 7), bool)
@@ -158,7 +159,7 @@ def test_a_projection_of_cvt_equals_pytorchs_depthwise_convolution_norm_and_dens
         y, stats["mean"], stats["var"], norm["scale"], norm["bias"], eps=1e-3
     ).permute(0, 2, 3, 1)
     expected = y @ params["dense"]["kernel"] + params["dense"]["bias"]
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert_near(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 1, 3), (1, 6, 5, 2)])
@@ -168,7 +169,7 @@ def test_a_depthwise_convolution_equals_xlas_grouped_one(shape):
         x, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=shape[-1],
     )  # fmt: skip
-    np.testing.assert_allclose(convolve_depthwise(x, kernel, 2), expected, atol=1e-5)
+    assert_near(convolve_depthwise(x, kernel, 2), expected, atol=1e-5, why="cudnn")
 
 
 def test_later_times_than_the_network_was_made_for_share_its_last_position():
@@ -198,9 +199,7 @@ def make_compute(name: str) -> Any:
 
 
 def assert_close(found: Any, expected: Any, atol: float = 1e-5) -> None:
-    jax.tree.map(
-        functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=atol), found, expected
-    )
+    assert_near(found, expected, rtol=1e-5, atol=atol, why="cudnn")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -35,6 +35,7 @@ from ser_jax.report.events import load_events
 from ser_jax.run import split_corpus, train
 from tests.tiny import make_config, make_keys, make_options
 
+pytest.importorskip("hmmlearn", reason="an extra: install '.[classical]'")
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 SVM: dict[str, Any] = {"model.name": "svm", "data.synthetic_clips": 32}

@@ -391,6 +391,7 @@ def test_every_exported_name_is_there():
     ],
 )
 def test_bash_completes_commands_keys_and_values(tmp_path, words, completed):
+    pytest.importorskip("shtab", reason="comes with jsonargparse[shtab]")
     script = tmp_path / "completion.sh"
     script.write_text(
         run_python("-m", "ser_jax", "--print_completion=shtab-bash", check=True).stdout

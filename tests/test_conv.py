@@ -23,6 +23,7 @@ from ser_jax.models.fast_conv import (
     pool_by_sign,
     store,
 )
+from tests.tolerance import assert_near
 
 KEY = jax.random.key(0)
 CHANNELS = (4, 6)
@@ -85,7 +86,7 @@ def differentiate(stack, params, statistics, x_BTF, mask_BT, **options) -> Any:
 
 
 def assert_close(found, expected, atol=1e-4):
-    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=atol), found, expected)
+    assert_near(found, expected, atol=atol, why="cudnn")
 
 
 def make_inputs(shape="even", lengths="ragged", seed=0):
@@ -96,9 +97,10 @@ def make_inputs(shape="even", lengths="ragged", seed=0):
 # The fast form against the plain one
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("form", ["fast", "im2col", "rows"])
 def test_all_forms_begin_with_the_same_parameters_and_statistics(form):
-    jax.tree.map(np.testing.assert_array_equal, init_variables(form), init_variables("plain"))
+    assert_near(init_variables(form), init_variables("plain"), rtol=0)
 
 
 @functools.cache
@@ -109,6 +111,7 @@ def differentiate_both():
     }
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_fast_form_gives_the_plain_ones_outputs_statistics_and_gradients(shape, lengths):
@@ -123,6 +126,7 @@ def test_fast_form_gives_the_plain_ones_outputs_statistics_and_gradients(shape, 
         assert np.abs(kernel).max() > 0.1  # or else equal gradients would say nothing
 
 
+@pytest.mark.device
 def test_fast_form_evaluates_like_the_plain_one():
     variables, inputs = make_variables(), make_inputs("odd")
     run: Any = functools.partial(run_stack, train=False)
@@ -135,6 +139,7 @@ def test_fast_form_evaluates_like_the_plain_one():
     assert_close(fast, plain, atol=1e-5)
 
 
+@pytest.mark.device
 def test_fast_form_at_bfloat16_is_near_the_plain_one():
     variables, inputs = make_variables(), make_inputs("even", "full")
     outputs = []
@@ -150,6 +155,7 @@ def test_fast_form_at_bfloat16_is_near_the_plain_one():
     assert np.abs(np.float32(fast) - exact[0]).mean() < 0.02
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("form", ["fast", "im2col", "rows"])
 def test_fast_forms_under_vmap_over_runs_equal_each_run_alone(form):
     variables, (x_BTF, mask_BT) = make_variables(), make_inputs("odd")
@@ -190,6 +196,7 @@ def test_shards_of_a_batch_add_up_to_the_whole(lengths):
     assert_close(jax.tree.map(lambda leaf: leaf[1], updated), expected[1][1])
 
 
+@pytest.mark.device
 def test_fast_form_inside_a_scan_equals_it_outside():
     variables, (x_BTF, mask_BT) = make_variables(), make_inputs("even")
     params, statistics = variables["params"], variables["batch_stats"]
@@ -202,6 +209,7 @@ def test_fast_form_inside_a_scan_equals_it_outside():
 # Its parts
 
 
+@pytest.mark.device
 @pytest.mark.parametrize(("mean", "std"), [(0, 1), (-400, 80)])
 def test_moments_of_a_convolution_are_those_of_its_output(mean, std):
     """Raw features lie far from zero, where square sums of float32 alone would not do."""
@@ -213,8 +221,8 @@ def test_moments_of_a_convolution_are_those_of_its_output(mean, std):
     real = np.einsum("btfij,ijc->btfc", windows, kernel)[mask_BT].reshape(-1, 5)
     compute = jax.jit(functools.partial(compute_convolution_moments, axis_name=None))
     mean_C, var_C = compute(x_BTF, kernel, mask_BT)
-    np.testing.assert_allclose(mean_C, real.mean(0), rtol=1e-5, atol=1e-5 * std)
-    np.testing.assert_allclose(var_C, real.var(0), rtol=1e-4)
+    assert_near(mean_C, real.mean(0), rtol=1e-5, atol=1e-5 * std, why="cudnn")
+    assert_near(var_C, real.var(0), rtol=1e-4, why="cudnn")
 
 
 @pytest.mark.parametrize("shape", [(2, 6, 8), (1, 7, 5)])
@@ -227,7 +235,7 @@ def test_convolution_with_pooling_equals_the_two_apart(shape):
 
     found, pull_back = jax.vjp(lambda x, k: convolve_and_pool(x, k, sign_C), x_BTF, kernel_33C)
     expected, pull_back_apart = jax.vjp(apart, x_BTF, kernel_33C)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert_near(found, expected, atol=1e-5, why="cudnn")
     g = jnp.asarray(draw(*found.shape, seed=2))
     assert_close(pull_back(g), pull_back_apart(g), atol=1e-5)
 
@@ -272,8 +280,8 @@ def test_elu_and_its_gradient_are_flaxs():
     x = jnp.concatenate([jnp.linspace(-20, 5, 101), jnp.asarray([0.0, 1e-6, -1e-6, 100, -100])])
     value, gradient = jax.vmap(jax.value_and_grad(elu))(x)
     expected, expected_gradient = jax.vmap(jax.value_and_grad(nn.elu))(x)
-    np.testing.assert_allclose(value, expected, rtol=1e-6)
-    np.testing.assert_allclose(gradient, expected_gradient, atol=1e-6)
+    assert_near(value, expected, rtol=1e-6)
+    assert_near(gradient, expected_gradient, atol=1e-6)
 
 
 def test_what_is_stored_is_the_same_whatever_the_number_and_so_is_its_gradient():
@@ -284,12 +292,13 @@ def test_what_is_stored_is_the_same_whatever_the_number_and_so_is_its_gradient()
     np.testing.assert_array_equal(gradient, 2 * x)
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("form", [convolve_by_product, convolve_by_rows])
 def test_convolution_by_a_product_equals_xlas(form):
     x_BTFC, kernel = jnp.asarray(draw(2, 7, 6, 3)), jnp.asarray(draw(3, 3, 3, 5, seed=1))
     found, pull_back = jax.vjp(form, x_BTFC, kernel)
     expected, pull_back_plain = jax.vjp(convolve, x_BTFC, kernel)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert_near(found, expected, atol=1e-5, why="cudnn")
     g = jnp.asarray(draw(*found.shape, seed=2))
     assert_close(pull_back(g), pull_back_plain(g))
 
@@ -312,13 +321,13 @@ def test_batch_norm_normalises_by_the_moments_of_real_frames(lengths):
     y, updated = apply_norm(variables, x, mask_BT, train=True, mutable=["batch_stats"])
     real = x[np.asarray(mask_BT)].reshape(-1, 2)
     expected = (x - real.mean(0)) / np.sqrt(real.var(0) + 1e-3) * scale + bias
-    np.testing.assert_allclose(y, expected, atol=1e-5)
+    assert_near(y, expected, atol=1e-5, why="cudnn")
     new = updated["batch_stats"]
-    np.testing.assert_allclose(new["mean"], 0.99 * mean + 0.01 * real.mean(0), atol=1e-6)
-    np.testing.assert_allclose(new["var"], 0.99 * var + 0.01 * real.var(0), atol=1e-5)
+    assert_near(new["mean"], 0.99 * mean + 0.01 * real.mean(0), atol=1e-6, why="cudnn")
+    assert_near(new["var"], 0.99 * var + 0.01 * real.var(0), atol=1e-5, why="cudnn")
 
     expected = (x - mean) / np.sqrt(var + 1e-3) * scale + bias
-    np.testing.assert_allclose(apply_norm(variables, x, mask_BT, train=False), expected, atol=1e-5)
+    assert_near(apply_norm(variables, x, mask_BT, train=False), expected, atol=1e-5, why="cudnn")
 
 
 def test_batch_norm_of_nothing_but_padding_is_finite():

@@ -42,6 +42,8 @@ from tests.tiny import (
     wait_until,
 )
 
+pytestmark = pytest.mark.cpu_only("several processes cannot share one device")
+
 CHANGES = {
     "train.optimizer": "sgd", "train.learning_rate": 0.1, "model.dropout": 0.0, "train.epochs": 6,
     "parallel.heartbeat_s": 5,

@@ -31,6 +31,7 @@ from ser_jax.models import make_model
 from ser_jax.programs import make_programs
 from ser_jax.runtime import count_work
 from ser_jax.state import init_state, make_optimizer
+from tests.tolerance import assert_near
 
 N_CLASSES, T, F, N_CLIPS = 3, 8, 4, 24
 TX = make_optimizer(TrainConfig())
@@ -134,9 +135,10 @@ def pick(tree: Any, r: int) -> Any:
 
 
 def assert_close(a: Any, b: Any) -> None:
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), a, b)
+    assert_near(a, b, rtol=1e-4, atol=1e-5, why="cudnn")
 
 
+@pytest.mark.device
 @pytest.mark.parametrize(
     ("name", "how", "scan"),
     [("lstm", "vmap", False), ("lstm", "map", True), ("cnn", "vmap", True), ("cnn", "map", False)],
@@ -153,6 +155,7 @@ def test_runs_together_equal_each_alone(name, how, scan):
         assert hits == np.trace(best_sums.confusion_CC)
 
 
+@pytest.mark.device
 def test_a_run_that_diverges_leaves_the_others_alone():
     _, expected, _ = run_together("lstm", Layout("vmap", False), 2)
     _, found, _ = run_together("lstm", Layout("vmap", False), 3, rates=(*RATES[:2], 1e30))
@@ -217,6 +220,7 @@ def test_a_grid_lowers_for_tpu_and_cuda(name, how):
     assert export(*make_arguments(name, layout, 2)).platforms == ("tpu", "cuda")
 
 
+@pytest.mark.cpu_only("simulates two devices")
 def test_runs_shared_out_over_devices_equal_those_of_one_device():
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "tests.test_grid"]

@@ -198,6 +198,7 @@ def test_events_tell_every_step_and_epoch():
     ]  # fmt: skip
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 5])
 def test_run_that_was_interrupted_ends_like_one_that_was_not(stop_after):
     played = play([(3, 0.9), (7, 0.8), (5, 0.9), (7, 0.7), (6, 0.9)])

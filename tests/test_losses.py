@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ser_jax.losses import compute_losses, compute_soft_losses, smooth_labels
+from tests.tolerance import assert_near
 
 B, C = 6, 5
 RNG = np.random.default_rng(0)
@@ -32,9 +33,10 @@ def compute_with_torch(function):
 
 def assert_close(found, expected):
     for a, b in zip(found, expected, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+        assert_near(a, b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
 def test_smoothed_labels_give_torchs_losses_and_gradients(smoothing):
     target_BC = smooth_labels(jax.nn.one_hot(LABEL_B, C), smoothing)
@@ -54,6 +56,7 @@ def test_soft_labels_give_torchs_losses_and_gradients():
     ))  # fmt: skip
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0, 5.0])
 def test_focal_loss_on_soft_labels_is_the_papers(gamma):
     def compute_expected(logits_BC):
@@ -70,13 +73,13 @@ def test_focal_loss_of_two_classes_is_optaxs_of_one_logit():
     logits_BC = jnp.stack([jnp.zeros(B), logit_B], axis=1)
     found = compute_soft_losses(logits_BC, jnp.stack([1 - hit_B, hit_B], axis=1), 2.0)
     expected = optax.sigmoid_focal_loss(logit_B, hit_B, alpha=None, gamma=2.0)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert_near(found, expected, rtol=1e-5)
 
 
 def test_focal_loss_of_power_zero_is_the_cross_entropy():
     found = compute_soft_losses(jnp.asarray(LOGITS_BC), jax.nn.one_hot(LABEL_B, C), 0.0)
     expected = compute_losses(jnp.asarray(LOGITS_BC), jnp.asarray(LABEL_B))
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert_near(found, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])

@@ -21,6 +21,7 @@ from ser_jax.metrics import (
     compute_report,
     compute_sums,
 )
+from tests.tolerance import assert_near
 
 LABELS = ("neutral", "calm", "happy", "sad")
 
@@ -109,10 +110,10 @@ def test_sums_of_ragged_batches_equal_the_sums_of_all_clips():
     for part in (slice(0, 8), slice(8, 16), slice(16, 21)):
         n = loss_B[part].size
         parts += compute_sums(loss_B[part], logits_BC[part], label_B[part], jnp.ones(n))
-    np.testing.assert_allclose(compute_loss(parts), loss_B.mean(), rtol=1e-6)
+    assert_near(compute_loss(parts), loss_B.mean(), rtol=1e-6)
     np.testing.assert_array_equal(parts.confusion_CC, whole.confusion_CC)
     expected = reference.accuracy_score(label_B, logits_BC.argmax(-1))
-    np.testing.assert_allclose(compute_accuracy(parts), expected, rtol=1e-6)
+    assert_near(compute_accuracy(parts), expected, rtol=1e-6)
 
 
 def test_padding_rows_count_nowhere_even_when_nan():
@@ -121,7 +122,7 @@ def test_padding_rows_count_nowhere_even_when_nan():
     spoilt = compute_sums(
         loss_B.at[5:].set(jnp.nan), logits_BC.at[5:].set(jnp.nan), label_B, jnp.arange(8) < 5
     )
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), spoilt, real)
+    assert_near(spoilt, real, rtol=1e-6)
 
 
 def test_sums_pass_through_jit_scan_and_vmap():
@@ -137,10 +138,10 @@ def test_sums_pass_through_jit_scan_and_vmap():
     scanned, _ = jax.jit(lambda b: jax.lax.scan(add, Sums.zeros(4), b))(batches)
     mapped = jax.vmap(compute_sums)(*batches)
     assert compute_loss(mapped).shape == compute_accuracy(mapped).shape == (3,)
-    np.testing.assert_allclose(scanned.loss, mapped.loss.sum(), rtol=1e-6)
+    assert_near(scanned.loss, mapped.loss.sum(), rtol=1e-6)
     np.testing.assert_array_equal(scanned.confusion_CC, mapped.confusion_CC.sum(0))
     accuracy = [compute_metrics(c)["accuracy"] for c in mapped.confusion_CC]
-    np.testing.assert_allclose(compute_accuracy(mapped), accuracy, rtol=1e-6)
+    assert_near(compute_accuracy(mapped), accuracy, rtol=1e-6)
 
 
 def test_means_over_no_clips_are_zero_not_nan():

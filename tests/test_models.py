@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from ser_jax.config import ModelConfig, override
 from ser_jax.models import MODELS, make_model
 from ser_jax.models.layers import drop, halve_mask, keep_rows
+from tests.tolerance import assert_near
 
 N_CLASSES, N_FEATURES = 4, 8
 KEY = jax.random.key(0)
@@ -89,7 +90,7 @@ def test_kernels_are_glorot_uniform_as_kerass(name):
 def test_recurrent_kernel_is_orthogonal(name):
     kernel = init_leaves(name)["params", "lstm", "cell", "recurrent", "kernel"]
     assert kernel.shape == (64, 256)
-    np.testing.assert_allclose(kernel @ kernel.T, np.eye(64), atol=1e-5)
+    assert_near(kernel @ kernel.T, np.eye(64), atol=1e-5, why="cudnn")
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -141,7 +142,7 @@ def test_momentum_and_epsilon_of_batch_norm_are_settings():
         kept[momentum, epsilon] = np.asarray(logits_BC), np.asarray(mean)
     (logits_BC, mean), (_, mean_half), (logits_smooth_BC, _) = kept.values()
     old = np.asarray(variables["batch_stats"]["stack"]["block_0"]["norm"]["mean"])
-    np.testing.assert_allclose(mean_half - 0.5 * old, 50 * (mean - 0.99 * old), rtol=1e-3)
+    assert_near(mean_half - 0.5 * old, 50 * (mean - 0.99 * old), rtol=1e-3, why="cudnn")
     assert np.abs(logits_BC - logits_smooth_BC).max() > 1e-3
 
 
@@ -154,7 +155,7 @@ def test_dropout_drops_its_share_and_scales_the_rest():
     kept = y != 0
     n = x.size
     assert abs(kept.mean() - 0.8) < 5 * np.sqrt(0.2 * 0.8 / n)
-    np.testing.assert_allclose(y[kept], x[kept] / 0.8, rtol=1e-6)
+    assert_near(y[kept], x[kept] / 0.8, rtol=1e-6)
     first, second = kept.ravel()[: n // 2], kept.ravel()[n // 2 :][: n // 2]
     assert abs(np.corrcoef(first, second)[0, 1]) < 5 / np.sqrt(n // 2)
     assert abs(np.corrcoef(first[1:], first[:-1])[0, 1]) < 5 / np.sqrt(n // 2)
@@ -166,12 +167,13 @@ def test_dropout_at_rate_zero_is_the_identity():
     np.testing.assert_array_equal(jax.jit(drop)(x, 0.0, KEY), x)
 
 
+@pytest.mark.device
 def test_dropout_at_a_traced_rate_equals_dropout_at_that_number():
     x = jnp.asarray(draw(31, 9))
     rates, keys = jnp.float32([0.0, 0.2, 0.7]), jax.random.split(KEY, 3)
     mapped = jax.jit(jax.vmap(drop, in_axes=(None, 0, 0)))(x, rates, keys)
     for y, rate, key in zip(mapped, (0.0, 0.2, 0.7), keys, strict=True):
-        np.testing.assert_allclose(y, drop(x, rate, key), rtol=1e-6)
+        assert_near(y, drop(x, rate, key), rtol=1e-6)
         assert (np.asarray(y) == 0).mean() == pytest.approx(rate, abs=0.1)
 
 
@@ -241,6 +243,7 @@ def make_logits_fn(name, pool, masked):
     return compute
 
 
+@pytest.mark.device
 @pytest.mark.parametrize(("name", "pool"), MASKED)
 def test_padding_does_not_change_logits_of_masked_networks(name, pool):
     compute = make_logits_fn(name, pool, True)
@@ -248,7 +251,7 @@ def test_padding_does_not_change_logits_of_masked_networks(name, pool):
     expected = compute(x_BTF, make_mask(LENGTHS, 12))
     padded_BTF = jnp.pad(x_BTF, ((0, 0), (0, 5), (0, 0)))
     found = compute(padded_BTF, make_mask(LENGTHS, 12 + 5))
-    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), found, expected)
+    assert_near(found, expected, atol=1e-5, why="cudnn")
 
 
 @pytest.mark.parametrize("masked", [True, False])
@@ -260,10 +263,10 @@ def test_what_lies_under_the_mask_matters_only_where_it_is_not_masked(name, pool
     logits_BC, trained = compute(x_BTF, mask_BT)
     found_BC, found = compute(jnp.where(mask_BT[..., None], x_BTF, other_BTF), mask_BT)
     if masked:
-        np.testing.assert_allclose(found_BC, logits_BC, atol=1e-5)
-        jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), found, trained)
+        assert_near(found_BC, logits_BC, atol=1e-5, why="cudnn")
+        assert_near(found, trained, atol=1e-5, why="cudnn")
     else:
-        np.testing.assert_allclose(found_BC[0], logits_BC[0], atol=1e-5)
+        assert_near(found_BC[0], logits_BC[0], atol=1e-5, why="cudnn")
         assert np.all(np.abs(found_BC - logits_BC)[1:].max(axis=1) > 1e-3)
 
 
@@ -279,6 +282,7 @@ def test_parameters_and_logits_stay_float32_at_bfloat16(name):
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
 
 
+@pytest.mark.device
 def test_logits_at_bfloat16_are_near_those_at_float32_and_not_equal():
     config = make_config(name="cnn_lstm", **SMALL)
     model, variables = make_random(config)

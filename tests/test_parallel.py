@@ -22,6 +22,7 @@ from ser_jax.models import make_model
 from ser_jax.programs import make_programs
 from ser_jax.state import init_state, make_optimizer
 from ser_jax.step import train_step
+from tests.tolerance import assert_near
 
 N_CLASSES, T, F = 3, 5, 4
 MODEL = make_model(ModelConfig(name="lstm", hidden=4, dense=(), mask_padding=True), N_CLASSES)
@@ -60,6 +61,7 @@ def init():
     return jax.tree.map(jnp.copy, init_once())
 
 
+@pytest.mark.device
 def test_epoch_is_its_steps_one_after_another(programs, dataset):
     index_SB, told = cut_batches(INDEX, 3), []
     expected, expected_sums = init(), Sums.zeros(N_CLASSES)
@@ -73,10 +75,7 @@ def test_epoch_is_its_steps_one_after_another(programs, dataset):
     assert state.step == 3
     assert sums.count == 7
     assert told == [0, 1, 2]
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-        (state.params, sums), (expected.params, expected_sums),
-    )  # fmt: skip
+    assert_near((state.params, sums), (expected.params, expected_sums), rtol=1e-5, atol=1e-6)
     # Its memory went to the new state, so that a network is held once.
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(start.params))
 
@@ -100,6 +99,7 @@ def test_what_is_frozen_is_never_used_up(programs, dataset):
     assert programs.evaluate(state.variables, dataset, index_SB).count == 7
 
 
+@pytest.mark.device
 def test_same_epoch_twice_gives_the_same_bits(programs, dataset):
     index_SB = cut_batches(INDEX, 3)
     (one, _), (two, _) = (programs.train_epoch(init(), dataset, index_SB) for _ in range(2))
@@ -113,6 +113,7 @@ def test_training_learns_a_handful_of_clips_by_heart(programs, dataset):
     assert compute_accuracy(sums) == 1
 
 
+@pytest.mark.device
 def test_evaluation_and_prediction_agree_whatever_the_batch_size(programs, dataset):
     variables = init().variables
     mask_BT = jnp.arange(T)[None] < dataset.frames_B[:, None]
@@ -128,9 +129,9 @@ def test_evaluation_and_prediction_agree_whatever_the_batch_size(programs, datas
         logits_BC = programs.predict(variables, dataset, index_SB)
         assert isinstance(logits_BC, np.ndarray)
         assert logits_BC.shape == (index_SB.size, N_CLASSES)
-        np.testing.assert_allclose(logits_BC[:7], expected_BC, atol=1e-5)
+        assert_near(logits_BC[:7], expected_BC, atol=1e-5)
         sums = programs.evaluate(variables, dataset, index_SB)
-        np.testing.assert_allclose(sums.loss, loss, rtol=1e-5)
+        assert_near(sums.loss, loss, rtol=1e-5)
         assert sums.count == 7
         np.testing.assert_array_equal(sums.confusion_CC, confusion_CC)
 
@@ -153,6 +154,7 @@ def compare_layouts(network: str) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
+@pytest.mark.cpu_only("simulates eight devices")
 @pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_layout_gives_the_parameters_statistics_and_sums_of_one_device(network):
@@ -164,6 +166,7 @@ def test_every_layout_gives_the_parameters_statistics_and_sums_of_one_device(net
     assert max(others.values()) < 1e-5, others
 
 
+@pytest.mark.cpu_only("simulates eight devices")
 @pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_training_step_lowers_for_tpu_and_cuda(network):

@@ -55,6 +55,7 @@ def test_form_that_the_device_refuses_is_passed_over():
         pick_fastest({FAST: refuse})
 
 
+@pytest.mark.cpu_only("states what a CPU takes")
 def test_on_cpu_nothing_is_raced(monkeypatch):
     monkeypatch.setattr(probe, "pick_fastest", refuse)
     sizes: Any = {"batch_size": 4, "n_frames": 16, "n_features": 8, "n_steps": 10**9}

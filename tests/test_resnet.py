@@ -14,6 +14,7 @@ from ser_jax.models import make_model
 from ser_jax.models.conv import MaskedBatchNorm
 from ser_jax.models.layers import KERNEL_INITS
 from ser_jax.models.resnet import AttentiveStatistics, ResidualBlock, SqueezeExcitation
+from tests.tolerance import assert_near
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -59,6 +60,7 @@ def gate(x: torch.Tensor, params: Any) -> torch.Tensor:
     return x * shares[:, :, None, None]
 
 
+@pytest.mark.device
 @pytest.mark.parametrize(("stride", "channels"), [(2, 10), (1, 8)])
 def test_a_block_equals_pytorchs_convolutions_norms_and_gate(stride, channels):
     x_BTFC, mask_BT = draw(2, 7, 5, 8), np.ones((2, 7), bool)
@@ -76,7 +78,7 @@ def test_a_block_equals_pytorchs_convolutions_norms_and_gate(stride, channels):
         x = norm["norm_around"](convolve(x, params["Conv_2"]["kernel"], stride))
     assert ("Conv_2" in params) == (stride == 2)
     expected = torch.relu(x + y).permute(0, 2, 3, 1)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    assert_near(found, expected, rtol=1e-4, atol=1e-4, why="cudnn")
 
 
 def test_pooling_is_the_weighted_mean_and_deviation_over_real_frames():
@@ -93,7 +95,7 @@ def test_pooling_is_the_weighted_mean_and_deviation_over_real_frames():
         weight_TH = power_TH / power_TH.sum(axis=0)
         mean_H = (weight_TH * x_TH).sum(axis=0)
         std_H = np.sqrt((weight_TH * (x_TH - mean_H) ** 2).sum(axis=0) + 1e-5)
-        np.testing.assert_allclose(found_BH[row], [*mean_H, *std_H], rtol=1e-4)
+        assert_near(found_BH[row], [*mean_H, *std_H], rtol=1e-4, why="cudnn")
 
 
 def test_the_gate_sees_real_frames_alone():
@@ -101,7 +103,7 @@ def test_the_gate_sees_real_frames_alone():
     variables = randomise(gate_of.init(KEY, x_BTFC, make_mask([6], 6)))
     whole = np.asarray(gate_of.apply(variables, x_BTFC[:, :4], make_mask([4], 4)))
     padded = np.asarray(gate_of.apply(variables, x_BTFC, make_mask([4], 6)))
-    np.testing.assert_allclose(padded[:, :4], whole, rtol=1e-5)
+    assert_near(padded[:, :4], whole, rtol=1e-5, why="cudnn")
 
 
 def make_network(**changes: Any):
@@ -122,7 +124,7 @@ def test_padding_and_what_lies_in_it_do_not_change_logits():
         longer_BTF = np.concatenate([x_BTF, 7 * draw(4, n_more, 10, seed=2)], axis=1)
         longer_mask_BT = make_mask(LENGTHS, 12 + n_more)
         found = apply(variables, np.where(longer_mask_BT[..., None], longer_BTF, 3), longer_mask_BT)
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+        assert_near(found, expected, atol=1e-5, why="cudnn")
 
 
 def test_rows_that_fill_up_change_neither_gradients_nor_statistics():
@@ -145,4 +147,4 @@ def test_rows_that_fill_up_change_neither_gradients_nor_statistics():
     found = compute(filled_BTF, np.concatenate([mask_BT, np.zeros((2, 12), bool)]))
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert np.isfinite(one).all()
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+        assert_near(one, other, rtol=1e-4, atol=1e-5, why="cudnn")

@@ -57,6 +57,7 @@ def touch_blocks(tuned: str) -> None:
     }))  # fmt: skip
 
 
+@pytest.mark.cpu_only("touches the CPU's allocator")
 @linux
 def test_tuned_allocator_faults_no_page_in_twice():
     plain, tuned = run_here("touch_blocks", "plain"), run_here("touch_blocks", "tuned")
@@ -66,11 +67,13 @@ def test_tuned_allocator_faults_no_page_in_twice():
     assert tuned["mb"] < plain["mb"] + 64
 
 
+@pytest.mark.cpu_only("touches the CPU's allocator")
 @linux
 def test_users_own_settings_of_the_allocator_stay():
     assert not run_here("touch_blocks", "tuned", MALLOC_ARENA_MAX="2")["done"]
 
 
+@pytest.mark.cpu_only("touches the CPU's allocator")
 def test_other_allocators_are_left_alone(monkeypatch):
     monkeypatch.setattr(runtime.platform, "libc_ver", lambda: ("", ""))
     monkeypatch.setattr(runtime.ctypes, "CDLL", lambda name: pytest.fail("was called"))
@@ -207,6 +210,7 @@ def test_work_is_counted():
     assert outer.compilations >= 2
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("system", ["lstm", "cnn"])
 def test_a_second_seed_traces_and_compiles_nothing(tmp_path, system):
     def train(seed: int, epochs: int) -> None:
@@ -248,6 +252,7 @@ def tell_devices(mode: str, batch_size: str) -> None:
     print(json.dumps({"asked": asked, "found": len(jax.devices())}))
 
 
+@pytest.mark.cpu_only("counts CPU cores as devices")
 @linux
 @pytest.mark.parametrize(
     ("mode", "batch_size", "flags", "expected"),

@@ -19,6 +19,7 @@ from ser_jax.state import (
     make_optimizer,
     make_schedule,
 )
+from tests.tolerance import assert_near
 
 MODEL = make_model(ModelConfig(name="lstm", hidden=4, dense=()), 3)
 
@@ -83,7 +84,7 @@ def test_adam_is_the_papers_with_kerass_epsilon(scale):
     gradients = [scale, -0.5 * scale, 3 * scale]
     for g, expected in zip(gradients, compute_adam(gradients, 1e-3, 1e-7), strict=True):
         updates, state = tx.update({"w": jnp.float32(g)}, state, params)
-        np.testing.assert_allclose(updates["w"], expected, rtol=1e-4)  # type: ignore[index]
+        assert_near(updates["w"], expected, rtol=1e-4)  # type: ignore[index]
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
@@ -94,9 +95,9 @@ def test_learning_rate_in_the_state_is_the_one_that_counts(optimizer):
     before = tx.init(params)
     slower = optax.tree_utils.tree_set(before, learning_rate=jnp.float32(0.025))
     (fast, _), (slow, _) = (tx.update(gradients, s, params) for s in (before, slower))
-    np.testing.assert_allclose(fast["w"], 4 * slow["w"], rtol=1e-6)  # type: ignore[index]
+    assert_near(fast["w"], 4 * slow["w"], rtol=1e-6)  # type: ignore[index]
     if optimizer == "sgd":
-        np.testing.assert_allclose(fast["w"], [-0.05, 0.1], rtol=1e-6)  # type: ignore[index]
+        assert_near(fast["w"], [-0.05, 0.1], rtol=1e-6)  # type: ignore[index]
 
 
 FINE_TUNING = {
@@ -126,9 +127,7 @@ def test_schedule_follows_the_steps_of_the_optimiser():
     for _ in range(10):
         updates, state = tx.update({"w": jnp.ones(())}, state, params)
         rates.append(-float(updates["w"]))  # type: ignore[index]
-    np.testing.assert_allclose(
-        rates, [1 / 2, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0, 0], atol=1e-6
-    )
+    assert_near(rates, [1 / 2, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0, 0], atol=1e-6)
 
 
 @pytest.mark.parametrize("warmup", [0.0, 0.25])
@@ -138,7 +137,7 @@ def test_cosine_schedule_is_optaxs(warmup):
     expected = optax.cosine_decay_schedule(1.0, 16 - n_warm)
     for step in range(18):
         rate = (step + 1) / n_warm if step < n_warm else expected(step - n_warm)
-        np.testing.assert_allclose(schedule(step), rate, atol=1e-6)
+        assert_near(schedule(step), rate, atol=1e-6)
 
 
 def test_numbers_are_there_for_what_is_switched_on_alone():
@@ -147,9 +146,10 @@ def test_numbers_are_there_for_what_is_switched_on_alone():
     augment = AugmentConfig(band_masks=2, band_mask_bands=7, time_warp=0.2)
     found = {name: x.tolist() for name, x in list_numbers(train, augment).items()}
     expected = {"mixup": 0.3, "average_decay": 0.9, "band_mask_bands": [7, 7], "time_warp": 0.2}
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
+    assert_near(found, expected, rtol=1e-6)
 
 
+@pytest.mark.device
 def test_averages_begin_as_the_network_in_memory_of_their_own_and_are_saved(tmp_path):
     numbers = {"average_decay": np.float32(0.5)}
     tx = make_optimizer(TrainConfig())
@@ -175,6 +175,7 @@ def test_decay_without_adam_is_refused():
         TrainConfig(optimizer="sgd", weight_decay=0.1)
 
 
+@pytest.mark.device
 def test_checkpoint_holds_nothing_frozen_and_gives_back_what_was(tmp_path):
     state = init(0).replace(frozen={"backbone": {"w": jnp.ones(3)}})  # type: ignore[attr-defined]
     checkpoints = Checkpoints(tmp_path)

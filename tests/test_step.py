@@ -17,6 +17,7 @@ from ser_jax.features import Normaliser
 from ser_jax.models import make_model
 from ser_jax.state import init_state, make_optimizer
 from ser_jax.step import compute_losses, eval_step, predict_step, train_step
+from tests.tolerance import assert_near
 
 N_CLASSES, T, F = 3, 8, 4
 # Plain gradient descent: Adam would hide a gradient that is wrong by a factor.
@@ -71,8 +72,7 @@ def make_step(model, tx=SGD) -> Any:
 
 
 def assert_close(found, expected, atol=1e-6):
-    check = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=atol)
-    jax.tree.map(check, found, expected)
+    assert_near(found, expected, rtol=1e-5, atol=atol, why="cudnn")
 
 
 def learned(state):
@@ -89,10 +89,11 @@ def test_losses_are_cross_entropies():
     label_B = np.array([0, 2, 1, 1])
     expected = -np.log(compute_softmax(logits_BC)[np.arange(4), label_B])
     found = compute_losses(jnp.asarray(logits_BC), jnp.asarray(label_B))
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert_near(found, expected, rtol=1e-5, why="cudnn")
 
 
 # One whole batch, and one with two rows that must not be divided by.
+@pytest.mark.device
 @pytest.mark.parametrize("index", [(0, 1, 2, 3, 4), (0, 1, 2, PADDING, PADDING)])
 def test_step_of_gradient_descent_equals_one_by_hand(index):
     state, batch = init(LINEAR), make_batch(*index)
@@ -105,11 +106,11 @@ def test_step_of_gradient_descent_equals_one_by_hand(index):
     np.add.at(confusion_CC, (label_B, probability_BC.argmax(1)), 1)
 
     new, sums = make_step(LINEAR)(state, batch)
-    np.testing.assert_allclose(
-        new.params["logits"]["kernel"], kernel - 0.5 * gradient, rtol=1e-5, atol=1e-6
+    assert_near(
+        new.params["logits"]["kernel"], kernel - 0.5 * gradient, rtol=1e-5, atol=1e-6, why="cudnn"
     )
-    np.testing.assert_allclose(
-        sums.loss, -np.log(probability_BC[np.arange(n), label_B]).sum(), rtol=1e-5
+    assert_near(
+        sums.loss, -np.log(probability_BC[np.arange(n), label_B]).sum(), rtol=1e-5, why="cudnn"
     )
     assert sums.count == n
     np.testing.assert_array_equal(sums.confusion_CC, confusion_CC)
@@ -129,6 +130,7 @@ def test_learning_rate_in_the_state_is_honoured():
     assert_close(moved_less, jax.tree.map(lambda m: m / 4, moved))
 
 
+@pytest.mark.device
 @pytest.mark.parametrize(("name", "masked"), [("cnn", False), ("lstm", True), ("cnn_lstm", True)])
 def test_rows_that_fill_up_change_neither_loss_nor_gradients_nor_statistics(name, masked):
     model = make_small(name, masked)
@@ -149,6 +151,7 @@ def test_rows_that_fill_up_change_neither_loss_nor_gradients_nor_statistics(name
     assert_close(sums, expected_sums)
 
 
+@pytest.mark.device
 @pytest.mark.parametrize(("name", "masked"), [("cnn", False), ("cnn_lstm", True)])
 def test_a_batch_in_ragged_shards_gives_the_step_of_the_whole(name, masked):
     whole = make_small(name, masked)
@@ -219,6 +222,7 @@ def test_a_batch_in_parts_gives_the_same_step_on_shards():
         assert_close(found, (learned(expected[0]), expected[1]))
 
 
+@pytest.mark.device
 def test_evaluation_adds_up_real_rows_over_shards():
     model = make_small("cnn")
     state = init(model)
@@ -234,11 +238,12 @@ def test_evaluation_adds_up_real_rows_over_shards():
     evaluate = functools.partial(eval_step, model=model, axis_name="data")
     mapped = jax.vmap(evaluate, in_axes=(None, 0), axis_name="data")
     sums = jax.jit(mapped)(state.variables, batches)
-    np.testing.assert_allclose(sums.loss, [expected_loss] * 2, rtol=1e-5)
+    assert_near(sums.loss, [expected_loss] * 2, rtol=1e-5, why="cudnn")
     np.testing.assert_array_equal(sums.count, [3, 3])
     np.testing.assert_array_equal(sums.confusion_CC, [confusion_CC] * 2)
 
 
+@pytest.mark.device
 def test_dropout_follows_from_state_and_step_number_alone():
     model = make_small("cnn")
     step = make_step(model)
@@ -257,6 +262,7 @@ def test_dropout_follows_from_state_and_step_number_alone():
         assert np.any(np.asarray(kernels[0] != kernels[1])), what
 
 
+@pytest.mark.device
 def test_runs_stacked_along_an_axis_train_as_they_would_alone():
     model = make_small("cnn")
     batch = make_batch(0, 1, 2, PADDING)

@@ -23,6 +23,7 @@ from ser_jax.parallel import Layout
 from ser_jax.programs import make_programs
 from ser_jax.state import init_state, list_numbers, make_optimizer
 from ser_jax.step import train_step
+from tests.tolerance import assert_near
 
 N_CLASSES, T, F, N_CLIPS = 3, 12, 6, 24
 SGD = make_optimizer(TrainConfig(optimizer="sgd", learning_rate=0.5))
@@ -103,8 +104,7 @@ run_alone: Any = jax.jit(run_epoch)
 
 
 def assert_close(found: Any, expected: Any, atol: float = 1e-6) -> None:
-    check = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=atol)
-    jax.tree.map(check, found, expected)
+    assert_near(found, expected, rtol=1e-5, atol=atol, why="cudnn")
 
 
 def find_gap(a: Any, b: Any) -> float:
@@ -113,6 +113,7 @@ def find_gap(a: Any, b: Any) -> float:
     return max(float(np.max(np.abs(x - y) / np.maximum(np.abs(y), 1))) for x, y in pairs)
 
 
+@pytest.mark.device
 def test_runs_of_other_values_share_a_program_and_equal_each_alone():
     states = [init(changes, seed) for seed, changes in enumerate(BOTH)]
     found = jax.jit(jax.vmap(run_epoch))(jax.tree.map(lambda *x: jnp.stack(x), *states))
@@ -136,7 +137,7 @@ def test_loss_of_a_step_is_that_of_smoothed_labels():
     logits_BC = TINY.apply(state.variables, batch.x_BTF, batch.mask_BT, train=False)
     target_BC = 0.7 * jax.nn.one_hot(batch.label_B, N_CLASSES) + 0.1
     expected = compute_soft_losses(logits_BC, target_BC)[:5].sum()
-    np.testing.assert_allclose(sums.loss, expected, rtol=1e-5)
+    assert_near(sums.loss, expected, rtol=1e-5, why="cudnn")
     assert sums.count == 5
 
 
@@ -191,6 +192,7 @@ def test_rows_are_mixed_within_their_part_alone():
     assert_close((found.params, found_sums), (expected.params, expected_sums))
 
 
+@pytest.mark.cpu_only("simulates four devices")
 def test_a_mesh_of_four_devices_gives_the_step_of_one():
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(

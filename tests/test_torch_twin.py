@@ -24,6 +24,7 @@ from benchmarks.pytorch.models import (
 )
 from ser_jax.config import ModelConfig, override
 from ser_jax.models import make_model
+from tests.tolerance import assert_near
 
 N_CLASSES, N_FEATURES = 8, 20
 LENGTHS = (53, 16, 64, 37)  # frames: odd ones, the fewest that four poolings leave, the most
@@ -34,15 +35,6 @@ NETWORKS: list[tuple[Any, Any]] = [
     ("lstm", "flatten"),
     ("cnn_lstm", "flatten"),
 ]
-
-
-@pytest.fixture
-def _compile_quickly():
-    """For gradients, which take long to compile; logits are compared as users compile them."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()  # tests elsewhere compile anew, with optimisations
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -184,7 +176,8 @@ def read_biased_statistics(network, variables):
     return statistics
 
 
-@pytest.mark.usefixtures("_compile_quickly")
+@pytest.mark.device
+@pytest.mark.usefixtures("compile_this_quickly")
 @pytest.mark.parametrize("masked", [False, True], ids=["padded", "masked"])
 @pytest.mark.parametrize(("name", "pool"), NETWORKS)
 def test_training_logits_gradients_and_statistics_equal_the_twins(name, pool, masked):
@@ -196,7 +189,7 @@ def test_training_logits_gradients_and_statistics_equal_the_twins(name, pool, ma
     logits_BC, gradients, statistics = run_flax(model, variables)
     logits_twin_BC, gradients_twin, statistics_twin = run_torch(network, config, variables)
 
-    np.testing.assert_allclose(logits_BC, logits_twin_BC, rtol=0, atol=1e-4)
+    assert_near(logits_BC, logits_twin_BC, rtol=0, atol=1e-4, why="cudnn")
     assert gradients.keys() == gradients_twin.keys()
     greatest = max(np.linalg.norm(g) for g in gradients_twin.values())
     for path, twin in gradients_twin.items():
@@ -204,7 +197,7 @@ def test_training_logits_gradients_and_statistics_equal_the_twins(name, pool, ma
         assert error <= 1e-3 * np.linalg.norm(twin) + 1e-6 * greatest, path
     assert statistics.keys() == statistics_twin.keys()
     for path, twin in statistics_twin.items():
-        np.testing.assert_allclose(statistics[path], twin, rtol=1e-5, atol=1e-6)
+        assert_near(statistics[path], twin, rtol=1e-5, atol=1e-6, why="cudnn")
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["padded", "masked"])
@@ -217,7 +210,7 @@ def test_evaluation_logits_of_the_studys_sizes_equal_the_twins(name, pool, maske
     with torch.no_grad():
         logits_twin_BC, _ = predict_torch(network.eval(), config)
     assert np.abs(logits_BC).mean() > 0.1
-    np.testing.assert_allclose(logits_BC, logits_twin_BC.numpy(), rtol=0, atol=1e-4)
+    assert_near(logits_BC, logits_twin_BC.numpy(), rtol=0, atol=1e-4, why="cudnn")
 
 
 @pytest.mark.parametrize(("n_frames", "n_features"), [(165, 40), (165, 20), (97, 128)])

@@ -16,6 +16,7 @@ from ser_jax.inference.loading import load_run
 from ser_jax.report import load_events
 from ser_jax.run import train
 from tests.tiny import drop_seconds, make_config, make_keys, make_template, read_state
+from tests.tolerance import assert_near
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -44,7 +45,7 @@ def test_a_cell_of_a_swept_grid_equals_the_run_alone(tmp_path):
         assert a == {k: pytest.approx(v) if isinstance(v, float) else v for k, v in b.items()}
     for a, b in zip(read_state(alone, 1), read_state(cell, 1), strict=True):
         a, b = (np.nan_to_num(np.frombuffer(x, np.float32)) for x in (a, b))
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+        assert_near(a, b, rtol=1e-4, atol=1e-6)
 
     # What a run is used for are its averages.
     run = load_run(alone)

@@ -31,6 +31,8 @@ from tests.tiny import (
     run_command,
 )
 
+pytestmark = pytest.mark.cpu_only("what fails is the disk")
+
 REASONS = {
     errno.ENOSPC: "No space left on device",
     errno.EROFS: "Read-only file system",

@@ -1,5 +1,7 @@
 """Tolerances: what a test states on CPU, wider by its reason on a device, and no wider."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -32,7 +34,7 @@ def test_a_reason_without_a_factor_is_an_error_on_cpu_too():
 
 @pytest.mark.parametrize("limit", ["rtol", "atol"])
 def test_trees_are_compared_leaf_by_leaf_within_the_limit(limit, monkeypatch):
-    limits = {"rtol": 0.0, "atol": 0.0} | {limit: 1e-3}
+    limits: Any = {"rtol": 0.0, "atol": 0.0} | {limit: 1e-3}
     expected = {"a": np.ones(2), "b": (np.ones(3), np.ones(()))}
     near = {"a": np.ones(2), "b": (np.ones(3) + 0.9e-3, np.ones(()))}
     far = {"a": np.ones(2), "b": (np.ones(3), np.ones(()) + 1.1e-3)}

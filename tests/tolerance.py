@@ -43,5 +43,5 @@ def assert_near(
     found: Any, expected: Any, *, rtol: float = 1e-7, atol: float = 0.0, why: str = "order"
 ) -> None:
     """`np.testing.assert_allclose` for trees, with `tolerance` of both on a device."""
-    limits = {"rtol": tolerance(rtol, why), "atol": tolerance(atol, why)}
+    limits: Any = {"rtol": tolerance(rtol, why), "atol": tolerance(atol, why)}
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **limits), found, expected)

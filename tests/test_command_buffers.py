@@ -10,6 +10,7 @@ from ser_jax.command_buffers import OPTIONS, choose_options, try_options
 KNOWN_ON_CPU = (("xla_cpu_enable_fast_math", "False"),)
 
 
+@pytest.mark.cpu_only("states what a CPU takes")
 def test_on_cpu_programs_are_compiled_as_ever():
     assert choose_options("auto") == ()
 
@@ -31,6 +32,7 @@ def test_options_that_this_xla_does_not_know_are_not_asked_for(on_cuda, monkeypa
     assert choose_options("auto") == ()
 
 
+@pytest.mark.cpu_only("names an option of XLA for CPUs")
 def test_options_are_asked_for_where_the_trial_comes_out_right():
     assert try_options(())
     assert try_options(KNOWN_ON_CPU)

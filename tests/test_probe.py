@@ -81,6 +81,7 @@ def test_a_step_of_the_race_is_a_training_step(monkeypatch):
     assert not raced
 
 
+@pytest.mark.cpu_only("states what a CPU takes too")
 def test_an_lstm_of_few_turns_is_unrolled_on_a_gpu_alone(monkeypatch):
     short, long = ModelConfig(name="cnn_lstm"), ModelConfig(name="lstm")
     assert choose_plain_forms(short, 83) == Forms()

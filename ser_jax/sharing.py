@@ -45,10 +45,11 @@ def _combine(tree: Any) -> Any:
         # As bytes: JAX would round float64.
         raw_1N = np.frombuffer(x.tobytes(), np.uint8)[None]
         zeros_1N = np.zeros_like(raw_1N)
-        shape = (len(mesh.devices), raw_1N.size)
-        return jax.make_array_from_callback(
-            shape, by_device, lambda i: raw_1N if (i[0].start or 0) == own_row else zeros_1N
-        )
+
+        def read(index: Any) -> np.ndarray:
+            return raw_1N if (index[0].start or 0) == own_row else zeros_1N
+
+        return jax.make_array_from_callback((mesh.size, raw_1N.size), by_device, read)
 
     whole = NamedSharding(mesh, PartitionSpec())
     summed = jax.jit(_add_devices, out_shardings=whole)(jax.tree.map(put, tree))

@@ -80,6 +80,7 @@ def test_other_allocators_are_left_alone(monkeypatch):
     assert not runtime._tune()
 
 
+@pytest.mark.cpu_only("touches the CPU's allocator")
 @pytest.mark.parametrize(
     ("platforms", "plugins", "expected"),
     [
@@ -123,6 +124,7 @@ def train_from(caller: str, run_dir: Path) -> int:
     return 0
 
 
+@pytest.mark.cpu_only("touches the CPU's allocator")
 @linux
 def test_the_allocator_is_tuned_for_the_command_line_and_not_for_a_program_that_calls_train(
     tmp_path,
@@ -142,6 +144,7 @@ def share_out_and_tune() -> None:
     print(json.dumps({"tuned": tune_for_cpu(), "devices": len(jax.devices())}))
 
 
+@pytest.mark.cpu_only("touches the CPU's allocator")
 @linux
 def test_tuning_leaves_the_cores_their_devices():
     found = run_here("share_out_and_tune")

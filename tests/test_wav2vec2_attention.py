@@ -59,6 +59,7 @@ def pull_back(attend, *arguments):
     return out, *pull(qkv[3])
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("accelerator", [False, True])
 @pytest.mark.parametrize("rate", [0.0, 0.4])
 @pytest.mark.parametrize("mask", [None, MASK_BT, MASK_BT & jnp.array([[True], [False]])])
@@ -177,6 +178,7 @@ def skip_by_selection(keep):
     return jnp.ones_like(keep), keep
 
 
+@pytest.mark.device
 def test_layer_drop_by_selection_is_layer_drop_by_branch(monkeypatch):
     compute, params = make_case(layerdrop=0.5)
     keys = jax.random.split(jax.random.key(3), 4)

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ser_jax.accelerator import has_cuda
+
 _KINDS = (
     "FUSION", "CUBLAS", "CUBLASLT", "CUSTOM_CALL", "CUDNN", "DYNAMIC_SLICE_FUSION", "CONDITIONAL",
     "WHILE", "CONVOLUTION",
@@ -28,12 +30,6 @@ def choose_options(wish: Literal["auto", "off"]) -> tuple[tuple[str, str], ...]:
     if wish == "off" or not has_cuda():
         return ()
     return OPTIONS if try_options(OPTIONS) else ()
-
-
-def has_cuda() -> bool:
-    """Whether JAX computes on an NVIDIA GPU."""
-    device = jax.devices()[0]
-    return device.platform == "gpu" and "cuda" in device.client.platform_version.lower()
 
 
 @functools.cache

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from ser_jax.accelerator import has_fused_attention
 from ser_jax.batching import cut_batches
 from ser_jax.config import BackboneConfig, Config, ModelConfig
 from ser_jax.errors import UserError, check
@@ -121,12 +122,12 @@ def apply_rates(architecture: Architecture, settings: BackboneConfig) -> Archite
 
 def check_attention(architecture: Architecture, settings: BackboneConfig, dtype: str) -> None:
     """Raise a UserError where `backbone.attention` asks training for a kernel that cannot run."""
-    from ser_jax.models.wav2vec2.attention import find_obstacle, has_cudnn
+    from ser_jax.models.wav2vec2.attention import find_obstacle
 
     if settings.attention != "fused":
         return
     obstacle = find_obstacle(
-        cudnn=has_cudnn(),
+        cudnn=has_fused_attention(),
         dtype=dtype,
         width=architecture.head_width,
         dropout=0.0 if settings.freeze == "all" else architecture.attention_dropout,

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ser_jax.accelerator import has_cuda
 from ser_jax.batching import Batch
-from ser_jax.command_buffers import has_cuda
 from ser_jax.config import ModelConfig, TrainConfig
 from ser_jax.models import RECURRENT, Forms, make_model
 from ser_jax.state import init_state, make_optimizer

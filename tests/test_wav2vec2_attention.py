@@ -151,7 +151,7 @@ def lower_for_cuda(monkeypatch, **settings):
 
     # JAX asks for the version of a cuDNN that a machine without a GPU does not have.
     monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91300)
-    monkeypatch.setattr(blocks, "has_cudnn", lambda: True)
+    monkeypatch.setattr(blocks, "has_fused_attention", lambda: True)
     monkeypatch.setattr(blocks, "on_accelerator", lambda: True)
     compute, params = make_case(**settings)
     gradient = jax.jit(jax.grad(functools.partial(compute, dtype=jnp.bfloat16)))

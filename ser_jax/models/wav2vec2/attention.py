@@ -6,18 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend import backend
 
+from ser_jax.accelerator import on_accelerator
 from ser_jax.models import layers
 from ser_jax.models.layers import zero_padding
-
-
-def has_cudnn() -> bool:
-    """Whether this process computes on NVIDIA GPUs that have cuDNN's fused attention: Ampere on."""
-    client = backend.get_backend()
-    if "cuda" not in client.platform_version:
-        return False
-    return all(float(device.compute_capability) >= 8 for device in client.local_devices())
 
 
 def find_obstacle(*, cudnn: bool, dtype: Any, width: int, dropout: float) -> str:
@@ -29,7 +21,7 @@ def find_obstacle(*, cudnn: bool, dtype: Any, width: int, dropout: float) -> str
     once, the same ones at every step.
 
     Args:
-      cudnn: see `has_cudnn`.
+      cudnn: see `accelerator.has_fused_attention`.
       dtype: of the computation.
       width: of a head.
       dropout: share of attention weights that are dropped here and now; 0 in evaluation.
@@ -55,11 +47,6 @@ def recompute(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     it is the other way round, and `function` stays as it is.
     """
     return jax.checkpoint(function) if on_accelerator() else function
-
-
-def on_accelerator() -> bool:
-    """Whether this process computes on GPU or TPU."""
-    return jax.default_backend() != "cpu"
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))

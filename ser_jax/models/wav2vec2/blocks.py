@@ -11,14 +11,13 @@ import jax
 import jax.numpy as jnp
 from transformers.models.wav2vec2 import modeling_flax_wav2vec2 as hf
 
+from ser_jax.accelerator import has_fused_attention, on_accelerator
 from ser_jax.models.wav2vec2.architecture import Architecture
 from ser_jax.models.wav2vec2.attention import (
     attend_fused,
     attend_plain,
     drop,
     find_obstacle,
-    has_cudnn,
-    on_accelerator,
     pad_frames,
     recompute,
 )
@@ -197,7 +196,7 @@ class Layers(nn.Module):
 
     def _is_fused(self, train: bool) -> bool:
         return self.attention != "plain" and not find_obstacle(
-            cudnn=has_cudnn(),
+            cudnn=has_fused_attention(),
             dtype=self.dtype,
             width=self.config.head_width,
             dropout=self.config.attention_dropout if train else 0.0,

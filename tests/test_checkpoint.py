@@ -59,6 +59,7 @@ def list_epochs(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.device
 def test_what_is_saved_is_not_touched_by_the_steps_that_take_its_buffers(disk, tmp_path):
     @jax.jit
     def advance(state):

@@ -22,6 +22,8 @@ from ser_jax.runtime import count_work
 from ser_jax.state import describe_state, init_state, list_numbers, make_optimizer
 from tests.tiny import make_config
 
+pytestmark = pytest.mark.cpu_only("counts what a CPU compiles")
+
 AUGMENTED = {"augment.enabled": True, "augment.backend": "device"}
 RUNS: dict[str, dict[str, Any]] = {
     "lstm": {},

@@ -344,7 +344,7 @@ def test_one_process_needs_nothing():
 
 
 def test_shared_arrays_keep_every_bit():
-    tree = {"float64": np.float64([1e-300, -0.0]), "bool": np.array([True, False])}
+    tree = {"float64": np.array([1e-300, -0.0]), "bool": np.array([True, False])}
     found = broadcast(tree) | {"gathered": gather_arrays(tree["float64"])[0]}
     for name, expected in (tree | {"gathered": tree["float64"]}).items():
         assert found[name].dtype == expected.dtype

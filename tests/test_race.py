@@ -14,6 +14,8 @@ from benchmarks.race import start_worker
 from benchmarks.step import list_our_ways, list_ratio_keys, list_torch_ways
 from benchmarks.worker import Contestant, Failed, Worker
 
+pytestmark = pytest.mark.cpu_only("contestants that compute nothing")
+
 PEAKS = {"float32": 1e9, "tf32": 1e9, "bfloat16": 2e9, "memory": 1e9}
 
 

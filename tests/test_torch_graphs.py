@@ -18,6 +18,8 @@ from benchmarks.pytorch.run import Clips, Run
 from benchmarks.pytorch.training import Trainer, make_adam, make_context
 from ser_jax.config import AugmentConfig, Config, FeaturesConfig, ModelConfig, override
 
+pytestmark = pytest.mark.cpu_only("CUDA graphs are faked")
+
 CPU = torch.device("cpu")
 SMALL = {"name": "cnn_lstm", "channels": (4, 6), "hidden": 8, "dense": (5,), "dropout": 0.0}
 

@@ -11,6 +11,8 @@ from ser_jax.ablation import writing
 from ser_jax.ablation.writing import write_cells
 from ser_jax.errors import UserError
 
+pytestmark = pytest.mark.cpu_only("files, written by threads")
+
 PLANS: Any = [SimpleNamespace(cell=number) for number in range(20)]
 NOTHING: Any = [None] * len(PLANS)
 PREPARED: Any = None

@@ -30,7 +30,7 @@ def list_contestants(keys: dict[str, Any], options: argparse.Namespace, clips: i
     contestants = []
     for precision in precisions:
         shared: dict[str, Any] = {
-            "precision": precision, "clips": clips,
+            "precision": precision, "clips": clips, "tuned": on_cpu,
         }  # fmt: skip
         for backend in ("device", "host"):
             arguments = {"keys": keys | {"augment.backend": backend}, "precision": precision}
@@ -48,7 +48,7 @@ def list_contestants(keys: dict[str, Any], options: argparse.Namespace, clips: i
                 }  # fmt: skip
                 contestants.append(Contestant(
                     "pytorch", f"{words}, augmented on {where}",
-                    "benchmarks.pytorch.run:make_run", arguments, tuned=on_cpu, ratio_keys=ratios,
+                    "benchmarks.pytorch.run:make_run", arguments, ratio_keys=ratios,
                     **shared,
                 ))  # fmt: skip
     if options.quick:  # the host's augmentation is ser_jax's own slower way

@@ -50,7 +50,8 @@ def list_contestants(
             "precision": precision,
         }  # fmt: skip
         contestants.append(Contestant(
-            "ser_jax", f"batching {batching}", "benchmarks.ours:make_grid", arguments, **shared
+            "ser_jax", f"batching {batching}", "benchmarks.ours:make_grid", arguments,
+            tuned=on_cpu, **shared,
         ))  # fmt: skip
     for processes, way, flags in list_torch_ways(options):
         words = f"{processes} processes" if processes > 1 else "one run after another"

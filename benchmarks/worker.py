@@ -49,8 +49,8 @@ class Contestant:
       builder: 'module:function' that makes a `Job` from `arguments`.
       precision: float32, tf32 or bfloat16.
       environment: set before the process starts.
-      tuned: whether ser_jax's settings of the memory allocator hold, which it makes for itself on
-        CPU, and which serve PyTorch as well.
+      tuned: whether ser_jax's settings of the memory allocator hold, which its command line
+        makes on CPU, and which serve PyTorch as well.
       alone: prepared with nothing beside it, so that its compile time is a lone one's.
       threads: cores it may use; None: all that the race has.
       steps: steps (or batches, clips, runs) of one turn.

@@ -179,6 +179,14 @@ def compile_for_h100(case: Case, options: dict[str, str]) -> Any:
     return jax.jit(function, donate_argnums=0, compiler_options=options).lower(*shapes).compile()
 
 
+def pretend_cuda() -> None:
+    """Let the package choose what it would on an H100; this process computes on CPU."""
+    from ser_jax import accelerator
+
+    for name in ("on_accelerator", "has_cuda", "has_fused_attention"):
+        setattr(accelerator, name, lambda: True)  # before anything else imports them
+
+
 def main(arguments: list[str] | None = None) -> None:
     """The command line: a line per program."""
     parser = argparse.ArgumentParser(
@@ -192,8 +200,9 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"{', '.join(unknown)}: known are {', '.join(CASES)}")
     os.environ["JAX_PLATFORMS"] = "cpu"  # the plugin would look for a GPU
     with tempfile.TemporaryDirectory() as folder:
-        flags = "--xla_gpu_autotune_level=0 --xla_dump_hlo_as_text"
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
+        own = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{own} --xla_gpu_autotune_level=0"
+        pretend_cuda()
         from ser_jax.command_buffers import OPTIONS
 
         chosen = dict(OPTIONS) if options.command_buffers == "auto" else {}
@@ -201,7 +210,8 @@ def main(arguments: list[str] | None = None) -> None:
         for name in options.cases:
             dump = Path(folder) / name
             case = CASES[name](options.dtype)
-            program = compile_for_h100(case, chosen | {"xla_dump_to": str(dump)})
+            seen = {"xla_dump_to": str(dump), "xla_dump_hlo_as_text": "True"}
+            program = compile_for_h100(case, chosen | seen)
             found = count_kernels(program.as_text(), dump)
             temporary = program.memory_analysis().temp_size_in_bytes / 1e9
             print(

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ser_jax.accelerator import on_accelerator
 from ser_jax.augment.keys import make_threefry
 from ser_jax.augment.vocoder import choose_n_fft, warp
 from ser_jax.batching import Batch, Dataset, TakeTrain, make_batch
@@ -115,7 +116,7 @@ def make_augmenter(
       batch by `jax.vmap`, or by `jax.lax.map`, where what is not drawn costs nothing.
     """
     n_fft, max_ratio = choose_n_fft(rate_hz), max(1.0, 2 ** (augment.pitch_max / 12))
-    sequential = _is_cpu() if sequential is None else sequential
+    sequential = not on_accelerator() if sequential is None else sequential
 
     def augment_clip(key, wave_N, length, p):
         if not augment.before_padding:
@@ -168,7 +169,7 @@ def make_take_augmented(
       (dataset, index_B, key, draw, p) -> Batch. The dataset must have `wave_BN` and `length_B`. A
       clip's features depend on its samples, its number, key, draw and p, and not on its batch.
     """
-    sequential = _is_cpu() if sequential is None else sequential
+    sequential = not on_accelerator() if sequential is None else sequential
     augment_clip = make_augmenter(augment, rate_hz, sequential=sequential)
 
     def take_augmented(
@@ -189,10 +190,6 @@ def make_take_augmented(
         return make_batch(dataset, index_B, front_end(wave_BN))
 
     return take_augmented
-
-
-def _is_cpu() -> bool:
-    return jax.default_backend() == "cpu"
 
 
 def _same(x_N: jax.Array) -> jax.Array:

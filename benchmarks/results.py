@@ -111,8 +111,8 @@ def list_cells(row: dict[str, Any]) -> list[str]:
     if row["status"] == "differs":
         who += f" (differs: {row['reason']})"
     place = [row["case"], row["shape"], who, row["precision"], str(row["threads"])]
-    if row["status"] == "failed":
-        return [*place, f"failed: {row['reason']}"] + [""] * (len(_COLUMNS) - 1)
+    if row["status"] in ("failed", "skipped"):
+        return [*place, f"{row['status']}: {row['reason']}"] + [""] * (len(_COLUMNS) - 1)
     figures = [
         form.format(row[key] * scale) if row.get(key) is not None else ""
         for _, key, form, scale in _COLUMNS
@@ -148,7 +148,29 @@ def make_markdown(document: dict[str, Any]) -> str:
                 if row["best"]:
                     cells[2], cells[5] = f"**{cells[2]}**", f"**{cells[5]}**"
                 lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines + list_evidence(document)) + "\n"
+
+
+def list_evidence(document: dict[str, Any]) -> list[str]:
+    """What `gpu.py` found besides times, as Markdown: sections, checks, notes."""
+    lines: list[str] = []
+    if sections := document.get("sections"):
+        lines += ["", "### sections", "", "| | | s | |", "|---|---|---|---|"]
+        lines += [f"| {s['case']} | {s['status']} | {s['seconds']:.0f} | {s['reason'] or ''} |"
+                  for s in sections]  # fmt: skip
+    if checks := document.get("checks"):
+        lines += ["", "### right", "", "| check | | error | bound | |", "|---|---|---|---|---|"]
+        lines += [format_check(row) for row in checks]
+    for row in document.get("notes", []):
+        lines += ["", f"{row['benchmark']}, {row['case']}: `{json.dumps(row['note'])}`"]
+    return lines
+
+
+def format_check(row: dict[str, Any]) -> str:
+    """A line of the table of checks."""
+    figures = [f"{row[key]:.2g}" if row.get(key) is not None else "" for key in ("error", "bound")]
+    words = str(row.get("reason") or "").replace("|", "/")
+    return f"| {row['case']} | {row['status']} | {' | '.join(figures)} | {words} |"
 
 
 def draw(document: dict[str, Any], path: Path) -> None:

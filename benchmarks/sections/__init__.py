@@ -1,0 +1,1 @@
+"""The sections of `gpu.py`: each a module with `measure(context)`, run in a process group of its own."""

@@ -1,0 +1,109 @@
+"""The races of `gpu.py`: the benchmarks' own, with rows kept at once and limits that fit a section."""
+
+import argparse
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import harness
+from benchmarks.sections.context import Context, Row, load_rows
+from benchmarks.worker import Contestant, Worker
+from ser_jax.cores import count_cores
+
+NEEDS_GPU = "needs a GPU"
+CLIP_S = 5.272  # RAVDESS' longest
+
+
+def make_options(context: Context, **more: Any) -> argparse.Namespace:
+    """A section's command line, as the benchmarks take theirs.
+
+    What `facts` found of the device is read from its row; a section alone describes it itself.
+    """
+    options = argparse.Namespace(
+        quick=True, turns=None, threads=count_cores(), out=Path(context.out) / "unused.json",
+        data_root=context.data_root, store_dir=context.store_dir or f"{context.work}/store",
+        ours_path=context.ours_path, end_s=context.deadline_s, parallel=None, **more,
+    )  # fmt: skip
+    if "device" in more:
+        return options
+    found = [row for row in load_rows(context.out) if row["benchmark"] == "device"]
+    if found:
+        options.device, options.versions = found[-1]["device"], found[-1]["versions"]
+    else:
+        harness.describe_device(options)
+    return options
+
+
+def start_worker(side: str, options: argparse.Namespace) -> Worker:
+    """A process of one side that answers calls."""
+    return harness.start_worker(Contestant(side, "helper", ""), options)
+
+
+def choose_corpus(context: Context) -> dict[str, Any]:
+    """Keys of the corpus: RAVDESS where it was named, else synthetic clips of its shapes."""
+    keys: dict[str, Any] = {"data.store_dir": context.store_dir or f"{context.work}/store"}
+    if context.data_root is not None:
+        return keys | {"data.corpus": "ravdess", "data.root": context.data_root}
+    keys |= {"data.corpus": "synthetic", "data.clip_s": CLIP_S}
+    if context.dry:
+        keys |= {"data.synthetic_actors": 4, "data.synthetic_clips": 16, "data.clip_s": 1.0}
+    return keys
+
+
+def adapt(context: Context, contestants: Iterable[Contestant]) -> tuple[list[Contestant], list]:
+    """Those that run here, and those that do not, each with the reason.
+
+    On a GPU all run. In a dry run the first of each side does, on the CPU.
+    """
+    if not context.dry:
+        return list(contestants), []
+    taken: dict[str, Contestant] = {}
+    left: list[tuple[Contestant, str]] = []
+    for contestant in contestants:
+        own = contestant.arguments
+        if own.get("graph") or (own.get("forms") or {}).get("lstm") == "cudnn":
+            left.append((contestant, NEEDS_GPU))
+        elif contestant.side in taken:
+            left.append((contestant, "one of a side is enough in a dry run"))
+        else:
+            changes = {key: "cpu" for key in ("kind",) if key in own}
+            taken[contestant.side] = dataclasses.replace(contestant, arguments=own | changes)
+    return list(taken.values()), left
+
+
+def race(
+    context: Context,
+    options: argparse.Namespace,
+    place: Row,
+    contestants: Sequence[Contestant],
+    *,
+    cold: bool = False,
+    share: float = 1.0,
+    **settings: Any,
+) -> list[Row]:
+    """`harness.race` or `race_cold`, which leaves its rows in the results.
+
+    Args:
+      context, options: of the section.
+      place, contestants: see `harness.race`.
+      cold: new processes, whose work is done cold, then warm.
+      share: of the time that is left.
+      **settings: see `harness.race` and `race_cold`.
+    """
+    running, left = adapt(context, contestants)
+    for contestant, reason in left:
+        context.put(place | {
+            "side": contestant.side, "configuration": contestant.configuration,
+            "precision": contestant.precision, "threads": options.threads, "ratio_keys": [],
+            "status": "skipped", "reason": reason,
+        })  # fmt: skip
+    seconds = context.left_s() * share
+    if cold:
+        settings = {"turns": 1, "turn_s": seconds} | settings
+        return harness.race_cold(place, running, options, on_rows=context.put_rows, **settings)
+    settings = {"turns": 2 if context.dry else 10, "warm": 0 if context.dry else 2} | settings
+    return harness.race(
+        place, running, options, on_rows=context.put_rows, prepare_s=seconds * 0.7,
+        measure_s=seconds * 0.25, **settings,
+    )  # fmt: skip

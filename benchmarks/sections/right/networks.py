@@ -1,0 +1,111 @@
+"""Loss and gradients of the three networks, in every form and precision, against plain ones on CPU."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks.sections.right.checks import Check, Places, run_on
+from ser_jax.config import ModelConfig, override
+from ser_jax.models import Forms, make_model
+
+N_CLASSES = 8
+SMALL = {"channels": (4, 6, 8, 8), "hidden": 16, "dense": (8,)}  # of a dry run
+
+
+class Way(NamedTuple):
+    """How a network is computed on the device; a further form is a further line in `WAYS`."""
+
+    words: str
+    forms: Forms = Forms()
+    dtype: str = "float32"
+    precision: str = "highest"
+    bound: float = 1e-4
+    needs_gpu: bool = False
+
+
+COMMON = (
+    Way("float32"),
+    # Eleven bits of the factors are kept, and eight; errors add up over layers and frames, and a
+    # maximum may fall on another cell.
+    Way("tf32", precision="default", bound=2e-2, needs_gpu=True),
+    Way("bfloat16", dtype="bfloat16", precision="default", bound=1e-1),
+)
+WAYS: dict[str, tuple[Way, ...]] = {
+    "cnn": (*COMMON, Way("plain convolution", Forms(conv="plain")),
+            Way("im2col", Forms(conv="im2col"))),
+    "lstm": (*COMMON, Way("plain LSTM", Forms(lstm="plain")),
+             Way("cuDNN LSTM", Forms(lstm="cudnn"), needs_gpu=True)),
+    "cnn_lstm": (*COMMON, Way("cuDNN LSTM", Forms(lstm="cudnn"), needs_gpu=True)),
+}  # fmt: skip
+
+
+def make_config(name: str, dry: bool) -> ModelConfig:
+    """The network, small in a dry run."""
+    return override(ModelConfig(), {"name": name} | (SMALL if dry else {}))
+
+
+@functools.cache
+def _draw(places: Places) -> tuple[np.ndarray, np.ndarray]:
+    B, T, F = (4, 32, 16) if places.dry else (32, 165, 40)
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((B, T, F), np.float32), rng.integers(0, N_CLASSES, B)
+
+
+def _init(places: Places, name: str) -> Any:
+    x_BTF, _ = _draw(places)
+    model = make_model(make_config(name, places.dry), N_CLASSES, forms=Forms("plain", "plain"))
+
+    def init() -> Any:
+        mask_BT = jnp.ones((1, x_BTF.shape[1]), bool)
+        return model.init(jax.random.key(0), jnp.zeros((1, *x_BTF.shape[1:])), mask_BT, train=False)
+
+    return run_on(places.cpu, init)
+
+
+def compute_gradients(
+    places: Places, device: Any, name: str, way: Way, variables: Any
+) -> tuple[Any, Any]:
+    """Loss of a batch, dropout off, and its gradients, computed on `device`."""
+    config = make_config(name, places.dry)
+    model = make_model(config, N_CLASSES, dtype=way.dtype, forms=way.forms)
+
+    def compute(params: Any, rest: Any, x_BTF: Any, label_B: Any) -> Any:
+        logits_BC, _ = model.apply(
+            {"params": params, **rest}, x_BTF, jnp.ones(x_BTF.shape[:2], bool), train=True,
+            dropout=jnp.zeros(()), rngs={"dropout": jax.random.key(1)}, mutable=["batch_stats"],
+        )  # fmt: skip
+        logits_BC = jnp.asarray(logits_BC, jnp.float32)
+        return optax.softmax_cross_entropy_with_integer_labels(logits_BC, label_B).mean()
+
+    rest = {key: value for key, value in variables.items() if key != "params"}
+    return run_on(
+        device, jax.value_and_grad(compute), variables["params"], rest, *_draw(places),
+        precision=way.precision,
+    )  # fmt: skip
+
+
+def list_checks(places: Places) -> list[list[Check]]:
+    """Every way of every network; those of one network share its reference."""
+    return [_list_network(places, name) for name in WAYS]
+
+
+def _list_network(places: Places, name: str) -> list[Check]:
+    init = functools.cache(functools.partial(_init, places, name))
+    plain = Way("", Forms("plain", "plain"))
+
+    @functools.cache
+    def expect() -> Any:
+        return compute_gradients(places, places.cpu, name, plain, init())
+
+    def compare(way: Way) -> tuple[Any, Any]:
+        return compute_gradients(places, places.device, name, way, init()), expect()
+
+    return [
+        Check(f"gradients: {name}, {way.words}", way.bound, functools.partial(compare, way),
+              runs=not places.dry or not way.needs_gpu)
+        for way in WAYS[name]
+    ]  # fmt: skip

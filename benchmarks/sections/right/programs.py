@@ -1,0 +1,87 @@
+"""Programs that must train alike: an epoch scanned or step by step, runs side by side or alone."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.ours import make_dataset
+from benchmarks.sections.right.checks import Check, Places
+from benchmarks.sections.right.networks import N_CLASSES, make_config
+from ser_jax import grid, parallel
+from ser_jax.config import TrainConfig
+from ser_jax.models import Forms, make_model
+from ser_jax.state import init_state, make_optimizer
+
+N_RUNS, N_STEPS = 4, 3
+NETWORK = "cnn_lstm"
+# Adam would make a large step of a small error.
+TX = make_optimizer(TrainConfig(optimizer="sgd", learning_rate=0.01))
+
+
+def _draw(places: Places) -> tuple[Any, np.ndarray]:
+    n, T, F, B = (12, 32, 16, 4) if places.dry else (96, 83, 20, 32)
+    rng = np.random.default_rng(0)
+    x_BTF, label_B = rng.standard_normal((n, T, F), np.float32), rng.integers(0, N_CLASSES, n)
+    index_RSB = np.stack([rng.permutation(n).reshape(N_STEPS, B) for _ in range(N_RUNS)])
+    return make_dataset(x_BTF, label_B), index_RSB.astype(np.int32)
+
+
+def _train_alone(places: Places, seed: int, *, scan: bool) -> tuple[Any, Any]:
+    """How far an epoch moves the parameters, and its sums."""
+    dataset, index_RSB = _draw(places)
+    model = make_model(make_config(NETWORK, places.dry), N_CLASSES)
+    T, F = dataset.x_BTF.shape[1:]
+    state = init_state(model, TX, seed=seed, n_frames=T, n_features=F, dropout=0.2)
+    before = jax.device_get(state.params)
+    programs = parallel.make_programs(
+        model, TX, n_classes=N_CLASSES, layout=parallel.Layout(scan=scan)
+    )
+    state, sums = programs.train_epoch(state, dataset, index_RSB[seed])
+    moved = jax.tree.map(np.subtract, jax.device_get(state.params), before)
+    return moved, jax.device_get(sums.loss)
+
+
+def _train_together(places: Places) -> tuple[Any, Any]:
+    """The same of runs side by side, in the form that a grid takes."""
+    dataset, index_RSB = _draw(places)
+    model = make_model(make_config(NETWORK, places.dry), N_CLASSES, forms=Forms(conv="im2col"))
+    T, F = dataset.x_BTF.shape[1:]
+    progress = grid.init_progress(
+        model, TX, seed_R=np.arange(N_RUNS), n_frames=T, n_features=F,
+        dropout_R=np.full(N_RUNS, 0.2), augment_p_R=np.zeros(N_RUNS),
+        learning_rate_R=np.full(N_RUNS, 0.01),
+    )  # fmt: skip
+    before = jax.device_get(progress.state.params)
+    programs = grid.make_grid_programs(
+        model, TX, n_classes=N_CLASSES, layout=grid.Layout("vmap", scan=not places.dry)
+    )
+    normaliser = jax.tree.map(lambda x: np.stack([x] * N_RUNS), dataset.normaliser)
+    progress, sums, _ = programs.run_epoch(
+        progress, normaliser, dataset, index_RSB, index_RSB[:, :1]
+    )
+    moved = jax.tree.map(np.subtract, jax.device_get(progress.state.params), before)
+    return moved, jax.device_get(sums.loss)
+
+
+def _compare_scanned(places: Places) -> tuple[Any, Any]:
+    with jax.default_device(places.device), jax.default_matmul_precision("highest"):
+        return _train_alone(places, 0, scan=True), _train_alone(places, 0, scan=False)
+
+
+def _compare_grid(places: Places) -> tuple[Any, Any]:
+    with jax.default_device(places.device), jax.default_matmul_precision("highest"):
+        alone = [_train_alone(places, seed, scan=not places.dry) for seed in range(N_RUNS)]
+        expected = jax.tree.map(lambda *x: np.stack(x), *alone)
+        return _train_together(places), expected
+
+
+def list_checks(places: Places) -> list[list[Check]]:
+    """Errors are relative to how far an epoch moves the parameters."""
+    return [
+        [Check("programs: a scanned epoch is a stepped one", 1e-3,
+               partial(_compare_scanned, places))],
+        [Check(f"programs: {N_RUNS} runs side by side are each alone", 1e-3,
+               partial(_compare_grid, places))],
+    ]  # fmt: skip

@@ -51,25 +51,41 @@ def choose_corpus(context: Context) -> dict[str, Any]:
     return keys
 
 
+def list_as_gpu(options: argparse.Namespace) -> argparse.Namespace:
+    """The same command line for what lists contestants: as on a GPU, in a dry run too."""
+    return argparse.Namespace(**vars(options) | {"device": options.device | {"kind": "gpu"}})
+
+
 def adapt(context: Context, contestants: Iterable[Contestant]) -> tuple[list[Contestant], list]:
     """Those that run here, and those that do not, each with the reason.
 
-    On a GPU all run. In a dry run the first of each side does, on the CPU.
+    On a GPU all run. In a dry run the first of each side that can does, on the CPU; of a side that
+    has CUDA graphs alone the first, without.
     """
+    contestants = list(contestants)
     if not context.dry:
-        return list(contestants), []
-    taken: dict[str, Contestant] = {}
-    left: list[tuple[Contestant, str]] = []
-    for contestant in contestants:
-        own = contestant.arguments
-        if own.get("graph") or (own.get("forms") or {}).get("lstm") == "cudnn":
-            left.append((contestant, NEEDS_GPU))
-        elif contestant.side in taken:
-            left.append((contestant, "one of a side is enough in a dry run"))
-        else:
-            changes = {key: "cpu" for key in ("kind",) if key in own}
-            taken[contestant.side] = dataclasses.replace(contestant, arguments=own | changes)
-    return list(taken.values()), left
+        return contestants, []
+    can_run = [c for c in contestants if not _needs_gpu(c)]
+    chosen = {c.side: c for c in reversed(contestants)} | {c.side: c for c in reversed(can_run)}
+    left = [(c, NEEDS_GPU if _needs_gpu(c) else "one of a side is enough in a dry run")
+            for c in contestants if c is not chosen[c.side] or _needs_gpu(c)]  # fmt: skip
+    sides = dict.fromkeys(contestant.side for contestant in contestants)
+    return [_put_on_cpu(chosen[side]) for side in sides], left
+
+
+def _needs_gpu(contestant: Contestant) -> bool:
+    own = contestant.arguments
+    return bool(own.get("graph")) or (own.get("forms") or {}).get("lstm") == "cudnn"
+
+
+def _put_on_cpu(contestant: Contestant) -> Contestant:
+    own = {key: value for key, value in contestant.arguments.items() if key != "graph"}
+    own |= {key: small for key, small in _SMALL.items() if key in own}
+    words = contestant.configuration.replace("CUDA graph", "eager")
+    return dataclasses.replace(contestant, arguments=own, configuration=words, alone=False)
+
+
+_SMALL = {"kind": "cpu", "processes": 1, "workers": 1}
 
 
 def race(

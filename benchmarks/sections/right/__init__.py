@@ -17,13 +17,9 @@ def measure(context: Context) -> None:
     """All checks, several at a time: most of each is compiling."""
     if not context.dry:
         os.environ["JAX_PLATFORMS"] = "cuda,cpu"
-    import jax
-
     from benchmarks.sections.right import augmentation, features, networks, programs, resume
     from benchmarks.sections.right.checks import find_places, run_checks
 
-    if context.dry:  # programs so small run as fast without
-        jax.config.update("jax_disable_most_optimizations", True)
     places = find_places(context.dry)
     groups = [
         group

@@ -17,7 +17,16 @@ SMALL = {"channels": (4, 6, 8, 8), "hidden": 16, "dense": (8,)}  # of a dry run
 
 
 class Way(NamedTuple):
-    """How a network is computed on the device; a further form is a further line in `WAYS`."""
+    """How a network is computed on the device; a further form is a further line in `WAYS`.
+
+    Attributes:
+      words: for the row.
+      forms, dtype: see `make_model`.
+      precision: see `run_on`.
+      bound: of the relative norms of loss and gradients.
+      needs_gpu: says nothing in a dry run, being CUDA's, the reference itself, or a type whose
+        bound is that of full shapes.
+    """
 
     words: str
     forms: Forms = Forms()
@@ -27,19 +36,22 @@ class Way(NamedTuple):
     needs_gpu: bool = False
 
 
-COMMON = (
-    Way("float32"),
-    # Eleven bits of the factors are kept, and eight; errors add up over layers and frames, and a
-    # maximum may fall on another cell.
-    Way("tf32", precision="default", bound=2e-2, needs_gpu=True),
-    Way("bfloat16", dtype="bfloat16", precision="default", bound=1e-1),
-)
+FLOAT32 = Way("float32")
+# Eleven bits of the factors are kept, and eight; errors add up over layers and frames, and a
+# maximum may fall on another cell.
+TF32 = Way("tf32", precision="default", bound=2e-2, needs_gpu=True)
+BFLOAT16 = Way("bfloat16", dtype="bfloat16", precision="default", bound=1e-1)
+CUDNN = Way("cuDNN LSTM", Forms(lstm="cudnn"), needs_gpu=True)
 WAYS: dict[str, tuple[Way, ...]] = {
-    "cnn": (*COMMON, Way("plain convolution", Forms(conv="plain")),
-            Way("im2col", Forms(conv="im2col"))),
-    "lstm": (*COMMON, Way("plain LSTM", Forms(lstm="plain")),
-             Way("cuDNN LSTM", Forms(lstm="cudnn"), needs_gpu=True)),
-    "cnn_lstm": (*COMMON, Way("cuDNN LSTM", Forms(lstm="cudnn"), needs_gpu=True)),
+    "cnn": (
+        FLOAT32, TF32, BFLOAT16._replace(needs_gpu=True),
+        Way("plain convolution", Forms(conv="plain"), needs_gpu=True),
+        Way("im2col", Forms(conv="im2col")),
+    ),
+    "lstm": (
+        FLOAT32, TF32, BFLOAT16, Way("plain LSTM", Forms(lstm="plain"), needs_gpu=True), CUDNN,
+    ),
+    "cnn_lstm": (FLOAT32, TF32, BFLOAT16._replace(needs_gpu=True), CUDNN),
 }  # fmt: skip
 
 

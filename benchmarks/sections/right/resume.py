@@ -32,7 +32,7 @@ KEYS: dict[str, Any] = {
     "train.batch_size": 16, "train.epochs": 30,
 }  # fmt: skip
 FULL: dict[str, Any] = {"model.name": "cnn_lstm", "augment.enabled": True}
-DRY: dict[str, Any] = {"model.name": "lstm", "model.hidden": 8}
+DRY: dict[str, Any] = {"model.name": "lstm", "model.hidden": 8, "train.epochs": 12}
 _KILL_EPOCH = 3
 
 

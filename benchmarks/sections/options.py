@@ -1,0 +1,43 @@
+"""Options: what the compiler's and the allocator's settings cost and gain, one step against another."""
+
+import dataclasses
+import os
+from typing import Any
+
+from benchmarks import step
+from benchmarks.sections.context import Context
+from benchmarks.sections.racing import list_as_gpu, make_options, race
+from benchmarks.worker import Contestant
+
+# Words, XLA's flags, what else differs; a further setting is a further line.
+SETTINGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("default", "", {}),
+    ("autotune level 0", "--xla_gpu_autotune_level=0", {}),
+    ("Triton GEMM off", "--xla_gpu_enable_triton_gemm=false", {}),
+    ("allocator tuned as on CPU", "", {"tuned": True}),
+)
+
+
+def vary(contestant: Contestant) -> list[Contestant]:
+    """The same work under each setting, each prepared alone so that compile times compare."""
+    found = []
+    for words, flags, changes in SETTINGS:
+        environment = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()}
+        found.append(dataclasses.replace(
+            contestant, configuration=f"{contestant.configuration}, {words}", ratio_keys=(),
+            environment=environment, alone=True, **changes,
+        ))  # fmt: skip
+    return found
+
+
+def measure(context: Context) -> None:
+    """One race of CNN-LSTM's default form."""
+    options = make_options(context)
+    n_frames, n_features, batch = shape = (16, 16, 4) if context.dry else step.STANDARD
+    contestants = step.list_contestants(
+        "cnn_lstm", shape, list_as_gpu(options), steps=1 if context.dry else 20
+    )
+    chosen = next(c for c in contestants if (c.side, c.precision) == ("ser_jax", "bfloat16"))
+    place = {"benchmark": "options", "case": "cnn_lstm",
+             "shape": f"{batch} x {n_frames} x {n_features}"}  # fmt: skip
+    race(context, options, place, vary(chosen))

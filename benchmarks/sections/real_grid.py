@@ -1,0 +1,60 @@
+"""Real grid: what bfloat16 costs in accuracy, on RAVDESS where its folder or store is named, paired."""
+
+import statistics
+from typing import Any
+
+from benchmarks import grid
+from benchmarks.sections.context import Context
+from benchmarks.sections.racing import choose_corpus, make_options, start_worker
+
+NAME = "real_grid"
+TYPES = ("float32", "bfloat16")
+NETWORKS = ("cnn", "lstm", "cnn_lstm")
+
+
+def measure(context: Context) -> None:
+    """One grid of networks in both types over five seeds; a row for each network."""
+    options = make_options(context)
+    networks, seeds, epochs = (NETWORKS, 5, 10) if not context.dry else (("lstm",), 2, 1)
+    keys = grid.KEYS | choose_corpus(context) | {"train.epochs": epochs}
+    if context.store_dir is not None and context.data_root is None:
+        # A store that was brought along holds RAVDESS decoded; the recordings need not be there.
+        keys |= {"data.corpus": "ravdess", "data.clip_s": None}
+    systems = {
+        f"{name}, {dtype}": grid.SYSTEMS[name] | {"train.dtype": dtype}
+        for name in networks for dtype in TYPES
+    }  # fmt: skip
+    arguments = {"keys": keys, "systems": systems, "seeds": tuple(range(seeds))}
+    worker = start_worker("ser_jax", options)
+    try:
+        worker.allow(context.left_s())
+        # Products of float32 at the highest precision, which leaves bfloat16 as it is.
+        facts = worker.call("benchmarks.sections.real_grid:run", arguments=arguments)
+    finally:
+        worker.close()
+    accuracies = [facts[i : i + seeds] for i in range(0, len(facts), seeds)]
+    for number, name in enumerate(networks):
+        full, half = accuracies[2 * number : 2 * number + 2]
+        note = compare_paired(full, half) | {"corpus": keys["data.corpus"], "epochs": epochs}
+        print(f"{name}: {note}")
+        context.put({"benchmark": NAME, "case": f"{name}, float32 against bfloat16", "note": note})
+
+
+def run(arguments: dict[str, Any]) -> list[float]:
+    """Test accuracies, system by system."""
+    from benchmarks.ours import make_grid
+
+    job = make_grid(**arguments)
+    job.turn()
+    return job.facts()["test_accuracies"]
+
+
+def compare_paired(full: list[float], half: list[float]) -> dict[str, Any]:
+    """Mean accuracies, and the mean of the seeds' differences with its standard error."""
+    differences = [b - a for a, b in zip(full, half, strict=True)]
+    error = statistics.stdev(differences) / len(differences) ** 0.5 if len(full) > 1 else None
+    return {
+        "float32": statistics.mean(full), "bfloat16": statistics.mean(half),
+        "difference": statistics.mean(differences), "standard_error": error,
+        "seeds": len(differences), "accuracies": [full, half],
+    }  # fmt: skip

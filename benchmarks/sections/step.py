@@ -1,0 +1,31 @@
+"""Step: a training step of LSTM and CNN-LSTM at the standard shape, both sides' best ways."""
+
+from benchmarks import step
+from benchmarks.sections.context import Context
+from benchmarks.sections.racing import list_as_gpu, make_options, race
+from benchmarks.worker import Contestant
+
+NETWORKS = ("lstm", "cnn_lstm")
+SHAPE, DRY_SHAPE = step.STANDARD, (16, 16, 4)  # frames, features, batch
+
+
+def is_raced(contestant: Contestant) -> bool:
+    """The plain forms are references, not ways to win."""
+    return "plain" not in contestant.configuration
+
+
+def measure(context: Context) -> None:
+    """A race for each network."""
+    options = make_options(context)
+    n_frames, n_features, batch = shape = DRY_SHAPE if context.dry else SHAPE
+    for number, name in enumerate(NETWORKS):
+        contestants = step.list_contestants(
+            name, shape, list_as_gpu(options), steps=1 if context.dry else 20
+        )
+        place = {"benchmark": step.NAME, "case": name,
+                 "shape": f"{batch} x {n_frames} x {n_features}"}  # fmt: skip
+        race(
+            context, options, place, list(filter(is_raced, contestants)),
+            equal={"parameters": 0.0, "loss": 1e-4}, turns=1 if context.dry else 20,
+            share=0.9 / (len(NETWORKS) - number),
+        )  # fmt: skip

@@ -1,6 +1,7 @@
 """Grid: a whole grid of 32 runs, cold and warm, then a training step of many runs by itself."""
 
 import argparse
+import dataclasses
 from typing import Any
 
 from benchmarks import grid
@@ -24,6 +25,8 @@ def measure(context: Context) -> None:
              "shape": f"{epochs} epochs, {keys['data.corpus']}"}  # fmt: skip
     listing = list_as_gpu(options)
     ours = _list_side(keys, systems, tuple(range(seeds)), listing, "ser_jax")
+    if context.dry:  # as on a GPU; on CPU each run would have a process of its own
+        ours[0].arguments["batching"] = "vmap"
     race(context, options, place, ours, cold=True, share=0.6)
     theirs = _list_side(keys, systems, (0,), listing, "pytorch")
     part = place | {"shape": f"{place['shape']}; {len(systems)} of the {n_runs} runs"}
@@ -41,14 +44,10 @@ def _list_side(
 ) -> list[Contestant]:
     contestants = grid.list_contestants(keys, systems, seeds, listing)
     chosen = [contestant for contestant in contestants if contestant.side == side]
-    return chosen if side == "ser_jax" else [drop_ratios(contestant) for contestant in chosen]
-
-
-def drop_ratios(contestant: Contestant) -> Contestant:
-    """What was measured of a part counts in no ratio; what follows from it for the whole does."""
-    import dataclasses
-
-    return dataclasses.replace(contestant, ratio_keys=())
+    if side == "ser_jax":
+        return chosen
+    # What was measured of a part counts in no ratio; what follows from it for the whole does.
+    return [dataclasses.replace(contestant, ratio_keys=()) for contestant in chosen]
 
 
 def extrapolate(row: Row, n_runs: int, processes: int) -> Row:

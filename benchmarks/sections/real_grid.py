@@ -25,6 +25,8 @@ def measure(context: Context) -> None:
         for name in networks for dtype in TYPES
     }  # fmt: skip
     arguments = {"keys": keys, "systems": systems, "seeds": tuple(range(seeds))}
+    if context.dry:
+        arguments["batching"] = "vmap"  # on CPU each run would have a process of its own
     worker = start_worker("ser_jax", options)
     try:
         worker.allow(context.left_s())

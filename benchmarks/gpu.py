@@ -23,13 +23,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parents[1]
 if not __package__:  # run as a script: modules are found from the root
-    sys.path[0] = str(ROOT)
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.sections.context import Context
 from benchmarks.sections.group import Group, Stopped
 from benchmarks.summary import has_failed, write_summary
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class Section(NamedTuple):

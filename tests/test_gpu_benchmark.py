@@ -1,6 +1,5 @@
 """The orchestrator of `benchmarks/gpu.py`, with sections that only sleep, print or fail."""
 
-import argparse
 import json
 import os
 import signal

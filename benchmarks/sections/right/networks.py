@@ -37,10 +37,11 @@ class Way(NamedTuple):
 
 
 FLOAT32 = Way("float32")
-# Eleven bits of the factors are kept, and eight; errors add up over layers and frames, and a
-# maximum may fall on another cell.
-TF32 = Way("tf32", precision="default", bound=2e-2, needs_gpu=True)
-BFLOAT16 = Way("bfloat16", dtype="bfloat16", precision="default", bound=1e-1)
+# Eleven bits of the factors are kept, and eight. Errors add up over layers and frames, and a maximum
+# may fall on another cell: at these shapes bfloat16 moves gradients by 0.05 (LSTM) and 0.13 (CNN)
+# from float32's on one and the same CPU, and TF32 has an eighth of its rounding.
+TF32 = Way("tf32", precision="default", bound=5e-2, needs_gpu=True)
+BFLOAT16 = Way("bfloat16", dtype="bfloat16", precision="default", bound=3e-1)
 CUDNN = Way("cuDNN LSTM", Forms(lstm="cudnn"), needs_gpu=True)
 WAYS: dict[str, tuple[Way, ...]] = {
     "cnn": (

@@ -54,9 +54,9 @@ class Section(NamedTuple):
 FIRST = (
     Section("facts", 40, 15),
     Section("right", 75, 35, ours=True),
-    Section("step", 120, 60),
-    Section("grid", 125, 60),
-    Section("run", 85, 40),
+    Section("step", 130, 60),
+    Section("grid", 120, 60),
+    Section("run", 80, 40),
     Section("wav2vec2", 60, 35),
     Section("rest", 120, 20),
 )

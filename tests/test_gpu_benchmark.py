@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,7 +88,7 @@ def start(folder: Path, *sections: str, budget: float = 60) -> subprocess.Popen:
     )  # fmt: skip
 
 
-def find(rows, case: str):
+def find(rows, case: str) -> Any:
     return next((row for row in rows if row["case"] == case), None)
 
 

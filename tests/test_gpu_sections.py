@@ -73,8 +73,8 @@ def test_contestants_left_out_have_rows_and_those_that_run_too(tmp_path):
 
 def test_a_grid_is_extrapolated_by_the_mean_time_of_its_runs():
     row = {
-        "configuration": "4 processes", "median_s": 5.0, "steps_per_turn": 4, "runs_s": [1, 2, 3, 2],
-        "temperature": "warm", "ratio_keys": [],
+        "configuration": "4 processes", "median_s": 5.0, "steps_per_turn": 4,
+        "runs_s": [1, 2, 3, 2], "temperature": "warm", "ratio_keys": [],
     }  # fmt: skip
     found = grid.extrapolate(row, n_runs=32, processes=4)
     assert found["median_s"] * 32 == pytest.approx(4 * 5 + 28 / 4 * 2)
@@ -101,8 +101,9 @@ def test_settings_differ_in_flags_and_keep_those_of_the_user(monkeypatch):
 
 def test_plain_forms_are_not_raced():
     names = ["scan", "scan, plain LSTM", "scan, cudnn LSTM"]
-    kept = [n for n in names if step_section.is_raced(make_contestant("ser_jax", n))]
-    assert kept == ["scan", "scan, cudnn LSTM"]
+    kept = step_section.choose(make_contestant("ser_jax", name) for name in names)
+    assert [c.configuration for c in kept] == ["scan", "scan, cudnn LSTM"]
+    assert not any(c.alone for c in kept)
 
 
 @pytest.mark.parametrize("case", ceilings.list_cases(dry=True), ids=lambda case: case["case"])

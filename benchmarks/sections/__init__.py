@@ -1,1 +1,1 @@
-"""The sections of `gpu.py`: each a module with `measure(context)`, run in a process group of its own."""
+"""The sections of `gpu.py`, a module with `measure(context)` each, run in processes of their own."""

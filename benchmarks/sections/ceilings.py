@@ -52,8 +52,10 @@ def measure_jax(case: Case) -> float:
     """Seconds of one call by JAX."""
     import jax
 
-    make = {"copy": _copy_jax, "product": _multiply_jax, "FFT": _transform_jax,
-            "convolution 3 x 3": _convolve_jax, "cuDNN LSTM": _run_lstm_jax}[case["case"]]  # fmt: skip
+    make = {
+        "copy": _copy_jax, "product": _multiply_jax, "FFT": _transform_jax,
+        "convolution 3 x 3": _convolve_jax, "cuDNN LSTM": _run_lstm_jax,
+    }[case["case"]]  # fmt: skip
     function, arguments = make(*case["sizes"], case["precision"])
     program = jax.jit(function)
     arguments = jax.block_until_ready(arguments)

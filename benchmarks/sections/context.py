@@ -1,4 +1,7 @@
-"""What a section knows: where its rows go, how long it may take. Imports the standard library alone."""
+"""What a section knows: where its rows go, how long it may take.
+
+Imports the standard library alone.
+"""
 
 import json
 import os

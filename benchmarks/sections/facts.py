@@ -1,4 +1,4 @@
-"""Facts: the card, versions, what of the environment matters; ceilings measured by both libraries."""
+"""Facts: the card, versions, the environment that matters; ceilings measured by both libraries."""
 
 import contextlib
 import os

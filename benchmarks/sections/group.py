@@ -1,4 +1,7 @@
-"""A process group under a limit, with everything that it prints. Imports the standard library alone."""
+"""A process group under a limit, with everything that it prints.
+
+Imports the standard library alone.
+"""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""The races of `gpu.py`: the benchmarks' own, with rows kept at once and limits that fit a section."""
+"""The races of `gpu.py`: the benchmarks' own, with rows kept at once and a section's limits."""
 
 import argparse
 import dataclasses
@@ -114,10 +114,15 @@ def race(
             "precision": contestant.precision, "threads": options.threads, "ratio_keys": [],
             "status": "skipped", "reason": reason,
         })  # fmt: skip
-    seconds = context.left_s() * share
     if cold:
-        settings = {"turns": 1, "turn_s": seconds} | settings
-        return harness.race_cold(place, running, options, on_rows=context.put_rows, **settings)
+        rows: list[Row] = []
+        for contestant in running:  # by itself, since each leaves another time to the next
+            rows += harness.race_cold(
+                place, [contestant], options, turns=1, on_rows=context.put_rows,
+                turn_s=context.left_s() * share, **settings,
+            )  # fmt: skip
+        return rows
+    seconds = context.left_s() * share
     settings = {"turns": 2 if context.dry else 10, "warm": 0 if context.dry else 2} | settings
     return harness.race(
         place, running, options, on_rows=context.put_rows, prepare_s=seconds * 0.7,

@@ -1,5 +1,8 @@
 """Step: a training step of LSTM and CNN-LSTM at the standard shape, both sides' best ways."""
 
+import dataclasses
+from collections.abc import Iterable
+
 from benchmarks import step
 from benchmarks.sections.context import Context
 from benchmarks.sections.racing import list_as_gpu, make_options, race
@@ -9,9 +12,11 @@ NETWORKS = ("lstm", "cnn_lstm")
 SHAPE, DRY_SHAPE = step.STANDARD, (16, 16, 4)  # frames, features, batch
 
 
-def is_raced(contestant: Contestant) -> bool:
-    """The plain forms are references, not ways to win."""
-    return "plain" not in contestant.configuration
+def choose(contestants: Iterable[Contestant]) -> list[Contestant]:
+    """All but the plain forms, which are references and no ways to win; none is prepared alone,
+    for which there is no time here."""
+    return [dataclasses.replace(contestant, alone=False) for contestant in contestants
+            if "plain" not in contestant.configuration]  # fmt: skip
 
 
 def measure(context: Context) -> None:
@@ -25,7 +30,7 @@ def measure(context: Context) -> None:
         place = {"benchmark": step.NAME, "case": name,
                  "shape": f"{batch} x {n_frames} x {n_features}"}  # fmt: skip
         race(
-            context, options, place, list(filter(is_raced, contestants)),
+            context, options, place, choose(contestants),
             equal={"parameters": 0.0, "loss": 1e-4}, turns=1 if context.dry else 20,
             share=0.9 / (len(NETWORKS) - number),
         )  # fmt: skip

@@ -1,10 +1,11 @@
-"""The four augmentations with equal keys: all clips at once on the device, one by one on the CPU."""
+"""The four augmentations, with equal keys: all clips at once on the device, one by one on CPU."""
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.sections.right.checks import Check, Places, run_on
@@ -21,7 +22,7 @@ def _make_clip(kind: str, sequential: bool) -> Clip:
     rates: dict[str, Any] = {"rate_hz": RATE_HZ, "sequential": sequential}
     if kind == "all four":
         augmenter = device.make_augmenter(AugmentConfig(), RATE_HZ, sequential=sequential)
-        return lambda key, x, length, amount: augmenter(key, x, length, 1.0)
+        return lambda key, x, length, amount: augmenter(key, x, length, jnp.float32(1))
     if kind == "noise":
         return lambda key, x, length, amount: device.add_noise(key, x, 0.01)
     if kind == "stretch":

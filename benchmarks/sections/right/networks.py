@@ -1,4 +1,4 @@
-"""Loss and gradients of the three networks, in every form and precision, against plain ones on CPU."""
+"""Loss and gradients of the networks, in every form and precision, against plain ones on CPU."""
 
 import functools
 from typing import Any, NamedTuple
@@ -37,9 +37,9 @@ class Way(NamedTuple):
 
 
 FLOAT32 = Way("float32")
-# Eleven bits of the factors are kept, and eight. Errors add up over layers and frames, and a maximum
-# may fall on another cell: at these shapes bfloat16 moves gradients by 0.05 (LSTM) and 0.13 (CNN)
-# from float32's on one and the same CPU, and TF32 has an eighth of its rounding.
+# Eleven bits of the factors are kept, and eight. Errors add up over layers and frames, and a
+# maximum may fall on another cell: at these shapes bfloat16 moves gradients by 0.05 (LSTM) and 0.13
+# (CNN) from float32's on one and the same CPU, and TF32 has an eighth of its rounding.
 TF32 = Way("tf32", precision="default", bound=5e-2, needs_gpu=True)
 BFLOAT16 = Way("bfloat16", dtype="bfloat16", precision="default", bound=3e-1)
 CUDNN = Way("cuDNN LSTM", Forms(lstm="cudnn"), needs_gpu=True)

@@ -115,7 +115,7 @@ class Trial:
             raise RuntimeError("the run was over before it could be killed")
 
     def compare(self) -> list[Row]:
-        """A row of the resumed run and, where nothing is kept, one of two that nobody interrupted."""
+        """A row of the resumed run; where nothing is kept, one of two that nobody interrupted."""
         names = ["whole"] if self.variant.kept or self.context.dry else ["whole", "again"]
         whole: dict[str, Any] = {}
         if not self.variant.kept:

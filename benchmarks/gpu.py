@@ -67,7 +67,7 @@ SECOND = (
     Section("trace", 30, 20, ours=True),
 )
 BUDGET_S, SECOND_BUDGET_S, DRY_BUDGET_S = 520, 220, 600
-NEEDS_CORPUS = ("grid", "run", "rest", "real_grid")
+NEEDS_CORPUS = {"grid", "run", "rest", "real_grid"}
 BESIDE_CORPUS = ("facts", "right")
 _LAST_S = 8  # kept for the summary
 _LOG_BYTES = 8 << 20
@@ -153,7 +153,10 @@ class Orchestrator:
     @contextlib.contextmanager
     def _preparing(self, work: str) -> Iterator[Group | None]:
         """The corpus being prepared, on the CPU, beside the sections that need none."""
-        if not any(section.name in NEEDS_CORPUS for section in self.sections):
+        needing = {section.name for section in self.sections} & NEEDS_CORPUS
+        if self.options.store_dir and not self.options.data_root:
+            needing -= {"real_grid"}  # has RAVDESS' own store
+        if not needing:
             yield None
             return
         section = Section("corpus", 600, 0, ours=True)

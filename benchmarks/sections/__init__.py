@@ -1,1 +1,1 @@
-"""The sections of `gpu.py`, a module with `measure(context)` each, run in processes of their own."""
+"""The sections of `gpu.py`, a module with `measure(context)` each, in processes of their own."""

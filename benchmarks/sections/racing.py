@@ -41,11 +41,12 @@ def start_worker(side: str, options: argparse.Namespace) -> Worker:
 
 
 def choose_corpus(context: Context) -> dict[str, Any]:
-    """Keys of the corpus: RAVDESS where it was named, else synthetic clips of its shapes."""
-    keys: dict[str, Any] = {"data.store_dir": context.store_dir or f"{context.work}/store"}
+    """Keys of the corpus: RAVDESS where its recordings were named, else clips of its shapes."""
+    own = f"{context.work}/store"
     if context.data_root is not None:
-        return keys | {"data.corpus": "ravdess", "data.root": context.data_root}
-    keys |= {"data.corpus": "synthetic", "data.clip_s": CLIP_S}
+        store = {"data.store_dir": context.store_dir or own}
+        return store | {"data.corpus": "ravdess", "data.root": context.data_root}
+    keys = {"data.store_dir": own, "data.corpus": "synthetic", "data.clip_s": CLIP_S}
     if context.dry:
         keys |= {"data.synthetic_actors": 4, "data.synthetic_clips": 16, "data.clip_s": 1.0}
     return keys

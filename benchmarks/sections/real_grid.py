@@ -1,11 +1,14 @@
 """Real grid: what bfloat16 costs in accuracy, seed by seed, on RAVDESS where it is at hand."""
 
 import statistics
+from pathlib import Path
 from typing import Any
 
 from benchmarks import grid
 from benchmarks.sections.context import Context
 from benchmarks.sections.racing import choose_corpus, make_options, start_worker
+from ser_jax.config import DataConfig
+from ser_jax.corpora.sources import find_source
 
 NAME = "real_grid"
 TYPES = ("float32", "bfloat16")
@@ -18,8 +21,8 @@ def measure(context: Context) -> None:
     networks, seeds, epochs = (NETWORKS, 5, 10) if not context.dry else (("lstm",), 2, 1)
     keys = grid.KEYS | choose_corpus(context) | {"train.epochs": epochs}
     if context.store_dir is not None and context.data_root is None:
-        # A store that was brought along holds RAVDESS decoded; the recordings need not be there.
-        keys |= {"data.corpus": "ravdess", "data.clip_s": None}
+        store = link_store(Path(context.store_dir), Path(context.work) / "ravdess")
+        keys |= {"data.corpus": "ravdess", "data.clip_s": None, "data.store_dir": str(store)}
     systems = {
         f"{name}, {dtype}": grid.SYSTEMS[name] | {"train.dtype": dtype}
         for name in networks for dtype in TYPES
@@ -40,6 +43,25 @@ def measure(context: Context) -> None:
         note = compare_paired(full, half) | {"corpus": keys["data.corpus"], "epochs": epochs}
         print(f"{name}: {note}")
         context.put({"benchmark": NAME, "case": f"{name}, float32 against bfloat16", "note": note})
+
+
+def link_store(store_dir: Path, folder: Path) -> Path:
+    """`folder`, in which ser_jax finds the store of RAVDESS that is in `store_dir`.
+
+    A store's name ends in a fingerprint of the recordings that it was made of. Here it is given
+    that of the download, which ser_jax looks for where no recordings are named.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
+    found = sorted(path for path in store_dir.expanduser().glob("ravdess-*") if path.is_dir())
+    if not found:
+        raise FileNotFoundError(f"--data.store_dir {store_dir}: holds no store of RAVDESS")
+    folder.mkdir()
+    fingerprint = find_source(DataConfig(corpus="ravdess")).fingerprint
+    name = f"{found[0].name.rpartition('-')[0]}-{fingerprint}"
+    (folder / name).symlink_to(found[0].resolve())
+    return folder
 
 
 def run(arguments: dict[str, Any]) -> list[float]:

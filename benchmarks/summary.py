@@ -51,7 +51,7 @@ def make_summary(rows: list[Row], seconds: float) -> str:
     for row in checks:
         counts[row["status"]] += 1
     lines += ["", "right: " + ", ".join(f"{n} {status}" for status, n in counts.items())]
-    if wrong := [row for row in checks if row["status"] != "ok"]:
+    if wrong := [row for row in checks if row["status"] in ("wrong", "failed")]:
         lines += ["", "| check | | error | bound | |", "|---|---|---|---|---|"]
         lines += [results.format_check(row) for row in wrong]
     lines += ["", "| ratio to the best of the other side | |", "|---|---|"]

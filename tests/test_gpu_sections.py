@@ -101,6 +101,14 @@ def test_settings_differ_in_flags_and_keep_those_of_the_user(monkeypatch):
     assert len({(c.environment["XLA_FLAGS"], c.tuned) for c in found}) == len(found)
 
 
+def test_command_buffers_are_raced_in_every_precision_of_the_default_form():
+    contestants = [make_contestant("ser_jax", "scan", x=1), make_contestant("pytorch", "scan")]
+    found = step_section.add_ways("lstm", contestants)
+    assert [c.configuration for c in found[2:]] == ["scan, command buffers"]
+    assert found[2].arguments == {"x": 1, "command_buffers": "auto"}
+    assert len(step_section.add_ways("cnn_lstm", contestants)) == 4
+
+
 def test_plain_forms_are_not_raced():
     names = ["scan", "scan, plain LSTM", "scan, cudnn LSTM"]
     kept = step_section.choose(make_contestant("ser_jax", name) for name in names)

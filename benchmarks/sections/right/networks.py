@@ -52,7 +52,10 @@ WAYS: dict[str, tuple[Way, ...]] = {
     "lstm": (
         FLOAT32, TF32, BFLOAT16, Way("plain LSTM", Forms(lstm="plain"), needs_gpu=True), CUDNN,
     ),
-    "cnn_lstm": (FLOAT32, TF32, BFLOAT16._replace(needs_gpu=True), CUDNN),
+    "cnn_lstm": (
+        FLOAT32, TF32, BFLOAT16._replace(needs_gpu=True), CUDNN,
+        Way("unrolled LSTM", Forms(lstm="unrolled")),
+    ),
 }  # fmt: skip
 
 

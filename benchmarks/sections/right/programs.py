@@ -9,9 +9,12 @@ import numpy as np
 from benchmarks.ours import make_dataset
 from benchmarks.sections.right.checks import Check, Places
 from benchmarks.sections.right.networks import N_CLASSES, make_config
-from ser_jax import grid, parallel
+from ser_jax import grid
+from ser_jax.command_buffers import OPTIONS, has_cuda
 from ser_jax.config import ModelConfig, TrainConfig
 from ser_jax.models import Forms, make_model
+from ser_jax.parallel import Layout
+from ser_jax.programs import make_programs
 from ser_jax.state import init_state, make_optimizer
 
 N_RUNS, N_STEPS = 4, 3
@@ -32,16 +35,14 @@ def _draw(places: Places) -> tuple[Any, np.ndarray]:
     return make_dataset(x_BTF, label_B), index_RSB.astype(np.int32)
 
 
-def _train_alone(places: Places, seed: int, *, scan: bool) -> tuple[Any, Any]:
+def _train_alone(places: Places, seed: int, layout: Layout) -> tuple[Any, Any]:
     """How far an epoch moves the parameters, and its sums."""
     dataset, index_RSB = _draw(places)
     model = make_model(_make_config(places), N_CLASSES)
     T, F = dataset.x_BTF.shape[1:]
     state = init_state(model, TX, seed=seed, n_frames=T, n_features=F, dropout=0.2)
     before = jax.device_get(state.params)
-    programs = parallel.make_programs(
-        model, TX, n_classes=N_CLASSES, layout=parallel.Layout(scan=scan)
-    )
+    programs = make_programs(model, TX, n_classes=N_CLASSES, layout=layout)
     state, sums = programs.train_epoch(state, dataset, index_RSB[seed])
     moved = jax.tree.map(np.subtract, jax.device_get(state.params), before)
     return moved, jax.device_get(sums.loss)
@@ -69,14 +70,15 @@ def _train_together(places: Places) -> tuple[Any, Any]:
     return moved, jax.device_get(sums.loss)
 
 
-def _compare_scanned(places: Places) -> tuple[Any, Any]:
+def _compare_scanned(places: Places, options: Any = ()) -> tuple[Any, Any]:
     with jax.default_device(places.device), jax.default_matmul_precision("highest"):
-        return _train_alone(places, 0, scan=True), _train_alone(places, 0, scan=False)
+        found = _train_alone(places, 0, Layout(scan=True, options=options))
+        return found, _train_alone(places, 0, Layout())
 
 
 def _compare_grid(places: Places) -> tuple[Any, Any]:
     with jax.default_device(places.device), jax.default_matmul_precision("highest"):
-        alone = [_train_alone(places, seed, scan=not places.dry) for seed in range(N_RUNS)]
+        alone = [_train_alone(places, seed, Layout(scan=not places.dry)) for seed in range(N_RUNS)]
         expected = jax.tree.map(lambda *x: np.stack(x), *alone)
         return _train_together(places), expected
 
@@ -86,6 +88,8 @@ def list_checks(places: Places) -> list[list[Check]]:
     return [
         [Check("programs: a scanned epoch is a stepped one", 1e-3,
                partial(_compare_scanned, places))],
+        [Check("programs: a scanned epoch in one command buffer is a stepped one", 1e-3,
+               partial(_compare_scanned, places, OPTIONS), runs=not places.dry and has_cuda())],
         [Check(f"programs: {N_RUNS} runs side by side are each alone", 1e-3,
                partial(_compare_grid, places))],
     ]  # fmt: skip

@@ -337,7 +337,7 @@ def make_runs_step(
     from ser_jax.programs import make_steps
 
     del variables
-    forms = Forms(conv="im2col") if how == "im2col" else Forms()
+    forms = Forms(conv=how) if how in ("im2col", "rows") else Forms()
     network, tx, _ = _init(model, *x_BTF.shape[1:], dtype=set_precision(precision), forms=forms)
     state = init_progress(
         network, tx, seed_R=np.arange(runs), n_frames=x_BTF.shape[1], n_features=x_BTF.shape[2],

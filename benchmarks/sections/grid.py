@@ -9,7 +9,7 @@ from benchmarks.sections.context import Context, Row
 from benchmarks.sections.racing import choose_corpus, list_as_gpu, make_options, race, start_worker
 from benchmarks.worker import Contestant, Failed
 
-HOWS, SIZES = ("im2col", "grouped", "map"), (1, 8, 32, 64)
+HOWS, SIZES = ("im2col", "rows", "grouped", "map"), (1, 8, 32, 64)
 N_SEEDS, N_EPOCHS = 8, 10
 
 

@@ -47,7 +47,7 @@ WAYS: dict[str, tuple[Way, ...]] = {
     "cnn": (
         FLOAT32, TF32, BFLOAT16._replace(needs_gpu=True),
         Way("plain convolution", Forms(conv="plain"), needs_gpu=True),
-        Way("im2col", Forms(conv="im2col")),
+        Way("im2col", Forms(conv="im2col")), Way("rows", Forms(conv="rows")),
     ),
     "lstm": (
         FLOAT32, TF32, BFLOAT16, Way("plain LSTM", Forms(lstm="plain"), needs_gpu=True), CUDNN,

@@ -324,8 +324,8 @@ def make_runs_step(
       index_SB: one batch, which every run sees.
       variables: plays no part; every run begins with its own seed's.
       runs: how many.
-      how: im2col (side by side, convolutions as products of patches, as a grid's runs are),
-        grouped (side by side, the default forms, whose convolutions vmap makes into grouped ones)
+      how: im2col or rows (side by side, convolutions as products of patches or of rows of
+        them), grouped (side by side, the default forms, whose convolutions vmap makes into grouped ones)
         or map (one after another).
     """
     import jax

@@ -325,8 +325,8 @@ def make_runs_step(
       variables: plays no part; every run begins with its own seed's.
       runs: how many.
       how: im2col or rows (side by side, convolutions as products of patches or of rows of
-        them), grouped (side by side, the default forms, whose convolutions vmap makes into grouped ones)
-        or map (one after another).
+        them), grouped (side by side, the default forms, whose convolutions vmap makes into
+        grouped ones) or map (one after another).
     """
     import jax
     import jax.numpy as jnp

@@ -10,7 +10,8 @@ from benchmarks.ours import make_dataset
 from benchmarks.sections.right.checks import Check, Places
 from benchmarks.sections.right.networks import N_CLASSES, make_config
 from ser_jax import grid
-from ser_jax.command_buffers import OPTIONS, has_cuda
+from ser_jax.accelerator import has_cuda
+from ser_jax.command_buffers import OPTIONS
 from ser_jax.config import ModelConfig, TrainConfig
 from ser_jax.models import Forms, make_model
 from ser_jax.parallel import Layout

@@ -11,7 +11,9 @@ _BYTES = {
 }  # fmt: skip
 _SHAPE = re.compile(r"\b(" + "|".join(_BYTES) + r")\[([\d,]*)\]")
 _COMPUTATION = re.compile(r"\n(?=(?:ENTRY )?%[\w.\-]+ \()")
-_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%([\w.\-]+) = (\(.*?\)|\S+) ([a-z][a-z0-9\-]*)\((.*)$")
+_INSTRUCTION = re.compile(r"\s+(ROOT )?%([\w.\-]+) = (\(.*?\)|\S+) ([a-z][a-z0-9\-]*)\((.*)$")
+_CALLED = re.compile(r"(?:calls|to_apply)=%([\w.\-]+)")
+_BRANCHES = re.compile(r"(?:branch_computations=\{|(?:true|false)_computation=)([^},]*)")
 _FREE = {
     "parameter", "get-tuple-element", "tuple", "bitcast", "constant", "while", "fusion-done",
     "copy-done", "async-done", "after-all",
@@ -26,8 +28,8 @@ class Count(NamedTuple):
     Attributes:
       kernels: kernels and copies that run, each turn of a loop counted.
       launches: times that the host gives the device something to do; a command buffer is one.
-      n_bytes: operands and results of all instructions: a bound, since a fusion may read a part of
-        an operand only.
+      n_bytes: read and written by all kernels, of an operand no more than what a kernel's slices
+        and gathers take of it; of the branches of a conditional the largest one's.
     """
 
     kernels: int
@@ -45,7 +47,7 @@ def count_kernels(text: str, dump: Path) -> Count:
     Raises:
       FileNotFoundError: XLA has dumped no sequence of thunks; this version names it otherwise.
     """
-    (path,) = dump.glob("*thunk_sequence_after_thunk_passes*") or [None]
+    path = next(dump.glob("*thunk_sequence_after_thunk_passes*"), None)
     if path is None:
         raise FileNotFoundError(f"{dump}: no thunk_sequence_after_thunk_passes in it")
     loops, n_bytes = _walk(text)
@@ -53,35 +55,97 @@ def count_kernels(text: str, dump: Path) -> Count:
     return Count(kernels, launches, n_bytes)
 
 
+class _Instruction(NamedTuple):
+    """A line of a computation: `kind` is the type of its result, `line` all of it."""
+
+    is_root: bool
+    name: str
+    kind: str
+    operation: str
+    operands: list[str]
+    line: str
+
+
+def _parse(text: str) -> tuple[str, dict[str, list[_Instruction]]]:
+    """The name of the entry, and all computations."""
+    entry, computations = "", {}
+    for part in _COMPUTATION.split(text):
+        if not (head := re.match(r"(ENTRY )?%([\w.\-]+) \(", part)):
+            continue
+        entry = head[2] if head[1] else entry
+        rows = computations[head[2]] = []
+        for line in part.split("\n")[1:]:
+            if found := _INSTRUCTION.match(line):
+                root, name, kind, operation, rest = found.groups()
+                operands = re.findall(r"%([\w.\-]+)", rest.split("), ")[0])
+                rows.append(_Instruction(bool(root), name, kind, operation, operands, line))
+    return entry, computations
+
+
 def _walk(text: str) -> tuple[list[int], int]:
     """Turns of all loops in the order of the program (1 where unknown), and bytes moved."""
-    parts: dict[str, str] = {}
-    entry = ""
-    for part in _COMPUTATION.split(text):
-        if found := re.match(r"(ENTRY )?%([\w.\-]+) \(", part):
-            parts[found[2]] = part
-            entry = found[2] if found[1] else entry
+    entry, computations = _parse(text)
     loops: list[int] = []
 
     def count(name: str) -> int:
-        total, types = 0, {}
-        for line in parts[name].split("\n")[1:]:
-            if not (found := _INSTRUCTION.match(line)):
-                continue
-            result, kind, operation, rest = found.groups()
-            types[result] = kind
-            if operation == "while":
-                turns = re.search(r'known_trip_count":\{"n":"(\d+)"', line)
+        total = 0
+        sizes: dict[str, int] = {}
+        for row in computations[name]:
+            sizes[row.name] = _count_bytes(row.kind)
+            if row.operation == "while":
+                turns = re.search(r'known_trip_count":\{"n":"(\d+)"', row.line)
                 n = int(turns[1]) if turns else 1
                 loops.append(n)
-                body = re.search(r"body=%([\w.\-]+)", line)
+                body = re.search(r"body=%([\w.\-]+)", row.line)
                 total += n * count(body[1]) if body else 0
-            elif operation not in _FREE:
-                operands = (types.get(name, "") for name in re.findall(r"%([\w.\-]+)", rest))
-                total += _count_bytes(kind) + sum(map(_count_bytes, operands))
+            elif row.operation == "conditional":
+                branches = re.findall(r"%([\w.\-]+)", " ".join(_BRANCHES.findall(row.line)))
+                total += max((count(branch) for branch in branches), default=0)
+            elif row.operation not in _FREE:
+                called = _CALLED.search(row.line)
+                inner = computations.get(called[1], []) if called else []
+                read, written = _find_traffic(inner)
+                total += min(sizes[row.name], written) if inner else sizes[row.name]
+                for number, operand in enumerate(row.operands):
+                    size = sizes.get(operand, 0)
+                    total += min(size, read.get(number, size))
         return total
 
     return loops, count(entry)
+
+
+def _find_traffic(fused: list[_Instruction]) -> tuple[dict[int, int], int]:
+    """Bytes that a fusion reads of each operand, by number, and that it writes.
+
+    From its results backwards each instruction is asked for what its users need: a slice or a
+    gather needs of its operand what it gives, and an update in place writes the part alone.
+    """
+    sizes = {row.name: _count_bytes(row.kind) for row in fused}
+    updated = {
+        row.name: sizes.get(row.operands[1], 0)
+        for row in fused if row.operation == "dynamic-update-slice"
+    }  # fmt: skip
+    needed: dict[str, float] = dict.fromkeys(sizes, 0.0)
+    read, written = {}, 0
+    for row in reversed(fused):
+        size = sizes[row.name]
+        if row.is_root:
+            needed[row.name] = size
+            parts = row.operands if row.operation == "tuple" else [row.name]
+            written = sum(updated.get(part, sizes.get(part, 0)) for part in parts)
+        wanted = min(needed[row.name], size)
+        if row.operation == "parameter":
+            number = re.search(r"parameter\((\d+)\)", row.line)
+            read[int(number[1]) if number else 0] = round(wanted)
+        elif size:
+            for place, operand in enumerate(row.operands):
+                if operand not in sizes:
+                    continue
+                if place == 0 and row.operation == "dynamic-update-slice":
+                    continue  # stays where it is
+                sliced = place == 0 and row.operation in ("slice", "dynamic-slice", "gather")
+                needed[operand] += wanted if sliced else sizes[operand] * wanted / size
+    return read, written
 
 
 def _count_bytes(kind: str) -> int:

@@ -1,10 +1,7 @@
 """From settings to network, optimiser and compiled programs."""
 
-import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import flax.linen as nn
@@ -97,22 +94,6 @@ def build_for(
         shared_out=layout.mode != "jit",
     )  # fmt: skip
     return build(config.model, config.train, n_classes, layout, take_train, forms, spec, n_steps)
-
-
-@contextlib.contextmanager
-def compiling(tasks: Sequence[Callable[[], None]]) -> Iterator[None]:
-    """Do `tasks` side by side in threads while the block runs, and be done with them at its end.
-
-    XLA compiles without holding Python's lock, and mostly on one core for each program. A task that
-    fails is passed over: who needs its program will compile it again, and be told.
-    """
-    pool = ThreadPoolExecutor(max(1, len(tasks)))
-    futures = [pool.submit(task) for task in tasks]
-    try:
-        yield
-        wait(futures)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def choose_take(augment: AugmentConfig, features: FeaturesConfig, rate_hz: int) -> TakeTrain:

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,18 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from ser_jax import classical
-from ser_jax.batching import Dataset, count_steps, cut_batches
-from ser_jax.building import Built, build_for, compiling
+from ser_jax.ahead import compiling, cut_to_predict, describe_corpus, list_compilations
+from ser_jax.batching import Dataset, count_steps
+from ser_jax.building import build_for
 from ser_jax.checkpoint import Checkpoints
 from ser_jax.config import CLASSICAL, Config, ParallelConfig
 from ser_jax.corpora import Corpus, check_protocols
 from ser_jax.distributed import is_writer
 from ser_jax.errors import check
-from ser_jax.features import count_feature_frames, count_features
 from ser_jax.files import write_atomic
 from ser_jax.finetuning import Prepared, prepare, save_kept
 from ser_jax.inputs import (
     Inputs,
-    describe_dataset,
     fit_to_training,
     load_clips,
     load_inputs,
@@ -58,7 +57,7 @@ from ser_jax.run_dir import (
 from ser_jax.runtime import settle
 from ser_jax.sharing import SharedCheckpoints, share
 from ser_jax.splits import Split, list_strata, make_split
-from ser_jax.state import describe_state, init_state, list_numbers
+from ser_jax.state import init_state, list_numbers
 from ser_jax.streaming import StreamedCorpus, choose_placement
 
 Memo = dict[int, dict[int, np.ndarray]]
@@ -104,7 +103,7 @@ def train(
     # What a backbone makes of the clips is known once it is there.
     prepared = prepare_inputs() if config.model.name == "wav2vec2" else None
     on_device = config.augment.enabled and config.augment.backend == "device"
-    shapes = _describe(config, corpus, prepared, with_waves=on_device)
+    shapes = describe_corpus(config, corpus, prepared, with_waves=on_device)
     streamed = _is_streamed(config, layout, shapes)
     hand_over = functools.partial(_hand_over, layout=layout, streamed=streamed)
     _, T, F = shapes.x_BTF.shape
@@ -113,7 +112,7 @@ def train(
     n_steps = rates.epochs * count_steps(len(split.train), rates.batch_size, rates.buckets)
     built = build_for(config, len(corpus.labels), layout, T, F, spec, n_steps)
     ahead = clips is None and rates.buckets == 1 and not streamed
-    tasks = _list_compilations(config, built, shapes, split, prepared) if ahead else []
+    tasks = list_compilations(config, built, shapes, split, prepared) if ahead else []
     with compiling(tasks):
         prepared = prepared or prepare_inputs()
         inputs = prepared.inputs
@@ -242,35 +241,6 @@ def _prepare_inputs(config: Config, clips: NamedSharding | None) -> Prepared:
     return prepare(config, load_inputs(config.data, config.features, clips))
 
 
-def _describe(
-    config: Config, corpus: Corpus, prepared: Prepared | None, *, with_waves: bool
-) -> Dataset:
-    """Shapes of the corpus as programs will see it, before its features are there."""
-    n_clips, n_samples = corpus.wave_BN.shape
-    if prepared is not None:
-        x = jax.ShapeDtypeStruct(prepared.inputs.x_BTF.shape, prepared.inputs.x_BTF.dtype)
-    else:
-        n_frames = count_feature_frames(config.features, n_samples)
-        x = jax.ShapeDtypeStruct((n_clips, n_frames, count_features(config.features)), np.float32)
-    return describe_dataset(x, n_samples if with_waves else None)
-
-
-def _list_compilations(
-    config: Config, built: Built, shapes: Dataset, split: Split, prepared: Prepared | None
-) -> list[Callable[[], None]]:
-    """What must be compiled for a run on a corpus on the device."""
-    model, tx, programs = built
-    _, T, F = shapes.x_BTF.shape
-    state = describe_state(
-        model, tx, n_frames=T, n_features=F, numbers=list_numbers(config.train, config.augment),
-        variables=prepared.variables if prepared else None,
-        frozen=prepared.frozen if prepared else None,
-    )  # fmt: skip
-    size = config.train.batch_size
-    batches = [cut_batches(part, size, programs.multiple) for part in (split.train, split.val)]
-    return programs.list_compilations(state, shapes, *batches, _cut_test(programs, split.test))
-
-
 def _is_streamed(config: Config, layout: Layout, shapes: Dataset) -> bool:
     """Whether the corpus stays on the host."""
     parallel = config.parallel
@@ -313,12 +283,8 @@ def classify(
     programs: Programs, variables: Any, dataset: Dataset | Stream, index: np.ndarray
 ) -> np.ndarray:
     """Class of each of the clips numbered `index`, [B]."""
-    logits_BC = programs.predict(variables, dataset, _cut_test(programs, index))[: len(index)]
+    logits_BC = programs.predict(variables, dataset, cut_to_predict(programs, index))[: len(index)]
     return logits_BC.argmax(axis=-1)
-
-
-def _cut_test(programs: Programs, index: np.ndarray) -> np.ndarray:
-    return cut_batches(index, 32 + -32 % programs.layout.n_shards)
 
 
 def split_corpus(config: Config, corpus: Corpus) -> Split:

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 
+from ser_jax.ahead import compiling
 from ser_jax.batching import cut_batches
-from ser_jax.building import compiling
 from ser_jax.config import Config, ModelConfig, TrainConfig
 from ser_jax.features import count_features
 from ser_jax.inputs import describe_dataset, fit_to_training, load_inputs, make_dataset

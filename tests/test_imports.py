@@ -28,7 +28,7 @@ ROWS = [
     ["programs"],
     ["checkpoint", "pretrained", "report", "grid", "building", "classical"],
     ["loop", "finetuning"],
-    ["monitor", "run_dir", "results"],
+    ["monitor", "run_dir", "results", "ahead"],
     ["run"],
     ["ablation", "inference"],
     ["export"],

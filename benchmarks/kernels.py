@@ -14,6 +14,8 @@ _COMPUTATION = re.compile(r"\n(?=(?:ENTRY )?%[\w.\-]+ \()")
 _INSTRUCTION = re.compile(r"\s+(ROOT )?%([\w.\-]+) = (\(.*?\)|\S+) ([a-z][a-z0-9\-]*)\((.*)$")
 _CALLED = re.compile(r"(?:calls|to_apply)=%([\w.\-]+)")
 _BRANCHES = re.compile(r"(?:branch_computations=\{|(?:true|false)_computation=)([^},]*)")
+_WORKSPACE = re.compile(r"\bs8\[\d+\]")
+"""Scratch memory of a library's product or convolution, of which little is touched."""
 _FREE = {
     "parameter", "get-tuple-element", "tuple", "bitcast", "constant", "while", "fusion-done",
     "copy-done", "async-done", "after-all",
@@ -91,7 +93,8 @@ def _walk(text: str) -> tuple[list[int], int]:
         total = 0
         sizes: dict[str, int] = {}
         for row in computations[name]:
-            sizes[row.name] = _count_bytes(row.kind)
+            kind = row.kind if row.operation != "custom-call" else _WORKSPACE.sub("", row.kind)
+            sizes[row.name] = _count_bytes(kind)
             if row.operation == "while":
                 turns = re.search(r'known_trip_count":\{"n":"(\d+)"', row.line)
                 n = int(turns[1]) if turns else 1

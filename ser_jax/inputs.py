@@ -55,7 +55,11 @@ def make_fast_front_end(features: FeaturesConfig, rate_hz: int) -> FrontEnd:
     Samples may be int16, half of what float32 would have to carry to the device.
     """
     front_end = make_front_end(features, rate_hz)
-    return jax.jit(lambda wave_BN: front_end(scale_samples(wave_BN)))
+
+    def extract(wave_BN: jax.Array) -> jax.Array:
+        return front_end(scale_samples(wave_BN))
+
+    return jax.jit(extract)
 
 
 def load_inputs(

@@ -19,6 +19,7 @@ from ser_jax.batching import Dataset, count_steps
 from ser_jax.building import build_for
 from ser_jax.checkpoint import Checkpoints
 from ser_jax.config import CLASSICAL, Config, ParallelConfig
+from ser_jax.cores import count_cores
 from ser_jax.corpora import Corpus, check_protocols
 from ser_jax.distributed import is_writer
 from ser_jax.errors import check
@@ -111,7 +112,8 @@ def train(
     rates, spec = config.train, prepared.spec if prepared else None
     n_steps = rates.epochs * count_steps(len(split.train), rates.batch_size, rates.buckets)
     built = build_for(config, len(corpus.labels), layout, T, F, spec, n_steps)
-    ahead = clips is None and rates.buckets == 1 and not streamed
+    # On one core programs compiled at the same time would only be in each other's way.
+    ahead = count_cores() > 1 and clips is None and rates.buckets == 1 and not streamed
     tasks = list_compilations(config, built, shapes, split, prepared) if ahead else []
     with compiling(tasks):
         prepared = prepared or prepare_inputs()

@@ -169,7 +169,18 @@ def compile_for_h100(case: Case, options: dict[str, str]) -> Any:
     import jax
     from jax.experimental import topologies
 
-    topology = topologies.get_topology_desc(platform="cuda", target_config=_H100, topology="1x1x1")
+    try:
+        topology = topologies.get_topology_desc(
+            platform="cuda", target_config=_H100, topology="1x1x1"
+        )
+    except NotImplementedError:
+        version = jax.__version__
+        print(
+            f"compiled.py: jax {version}: has no CUDA plugin here; pip install "
+            f"jax-cuda13-plugin=={version} jax-cuda13-pjrt=={version} nvidia-cuda-nvcc nvidia-nvvm",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     mesh = topologies.make_mesh(topology, (1,), ("device",))
     place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     function, arguments = case

@@ -188,7 +188,11 @@ def test_every_turn_of_a_grid_reads_the_corpus_once(monkeypatch):
     job = grid.make_grid(runs=[{"seed": 3}, {"seed": 4}], kind="cpu", processes=1, graph=True)
     for _ in range(2):
         job.turn()
-        assert job.facts() == {"test_accuracies": [0.5, 0.5]}
+        facts = job.facts()
+        assert facts.keys() == {"test_accuracies", "runs_s"}
+        assert facts["test_accuracies"] == [0.5, 0.5]
+        assert len(facts["runs_s"]) == 2
+        assert min(facts["runs_s"]) > 0
     assert [(seed, clips) for seed, clips, _ in ran] == [(3, 1), (4, 1), (3, 2), (4, 2)]
     assert ran[0][2] == {"precision": "float32", "workers": 0, "graph": True}
 

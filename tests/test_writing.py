@@ -66,10 +66,18 @@ def begin(monkeypatch):
 
 
 def test_several_cells_are_written_at_a_time_and_given_in_order(begin):
-    writer = Writer(held_from=0)  # no cell ends before as many have begun as may
+    writer = Writer(held_from=1)  # no later one ends before as many have begun as may
     assert list(begin(writer)) == list(range(20))
     assert sorted(writer.ended) == list(range(20))
     assert writer.most == writing._WRITERS > 1
+
+
+def test_the_first_cell_is_written_alone(begin):
+    writer = Writer(held_from=1)
+    cells = begin(writer)
+    assert next(cells) == 0
+    assert writer.begun == [0]
+    assert len(list(cells)) == 19
 
 
 def test_cell_that_cannot_be_written_stops_the_others_and_those_before_it_are_given(begin):
@@ -83,9 +91,9 @@ def test_cell_that_cannot_be_written_stops_the_others_and_those_before_it_are_gi
 
 
 def test_caller_that_stops_waits_for_no_cell_but_those_that_are_begun(begin):
-    writer = Writer(held_from=1, full_at=100)
+    writer = Writer(held_from=2, full_at=100)
     cells = begin(writer)
-    assert next(cells) == 0
+    assert [next(cells), next(cells)] == [0, 1]
     cells.close()
     assert sorted(writer.begun) == sorted(writer.ended)
-    assert max(writer.begun) <= writing._WRITERS
+    assert max(writer.begun) <= 1 + writing._WRITERS

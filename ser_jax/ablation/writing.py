@@ -89,9 +89,12 @@ def write_cells(
         write_cell(plan, prepared, trained)
         return plan.cell
 
+    # The first one alone: it imports what is imported late, and of a package whose modules import
+    # each other threads that import it at the same time may find half.
+    yield from map(write, plans[:1], results[:1])
     pool = ThreadPoolExecutor(_WRITERS, "cell")
     try:
-        yield from pool.map(write, plans, results)
+        yield from pool.map(write, plans[1:], results[1:])
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -36,8 +36,8 @@ RUNS: dict[str, dict[str, Any]] = {
 _hearing: list[list[str]] = []
 
 
-def _hear(event: str, seconds: float, **facts: Any) -> None:
-    del seconds
+def _hear(event: str, duration_secs: float, **facts: Any) -> None:
+    del duration_secs
     if event == "/jax/core/compile/backend_compile_duration":
         for names in _hearing:
             names.append(facts["fun_name"].removeprefix("jit(").rstrip(")"))

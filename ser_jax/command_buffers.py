@@ -1,7 +1,8 @@
 """CUDA command buffers: many kernels of a program, launched from the host at once."""
 
 import functools
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +17,18 @@ _KINDS = (
 """What XLA may record. Loops and convolutions are not in its own list: it ends a command buffer at
 each of them, and so cuts a training step of CNN-LSTM into dozens of launches."""
 
-OPTIONS = (("xla_gpu_enable_command_buffer", ",".join(_KINDS)),)
-"""(name, value) pairs for `compiler_options` of `jax.jit`."""
+Options = tuple[tuple[str, str], ...]
+"""(name, value) pairs for the compiler, which can be compared and hashed."""
+
+OPTIONS: Options = (("xla_gpu_enable_command_buffer", ",".join(_KINDS)),)
 
 
-def choose_options(wish: Literal["auto", "off"]) -> tuple[tuple[str, str], ...]:
+def jit(function: Callable[..., Any], options: Options, **settings: Any) -> Any:
+    """`jax.jit` with options for the compiler."""
+    return jax.jit(function, compiler_options=dict(options) or None, **settings)
+
+
+def choose_options(wish: Literal["auto", "off"]) -> Options:
     """What to compile programs with on JAX's default device.
 
     Args:
@@ -33,7 +41,7 @@ def choose_options(wish: Literal["auto", "off"]) -> tuple[tuple[str, str], ...]:
 
 
 @functools.cache
-def try_options(options: tuple[tuple[str, str], ...]) -> bool:
+def try_options(options: Options) -> bool:
     """Whether a loop of convolutions, compiled with `options`, runs here and is right.
 
     XLA renames options from version to version, and what a driver can record differs as well.
@@ -45,7 +53,7 @@ def try_options(options: tuple[tuple[str, str], ...]) -> bool:
 
         return jax.lax.scan(turn, x, jnp.full((3, 8, 8, 3, 3), 1 / 64))[0]
 
-    program = jax.jit(run, compiler_options=dict(options) or None)
+    program = jit(run, options)
     try:
         # The first run records, a later one plays back what was recorded.
         found = [np.asarray(program(np.ones((1, 8, 8, 8), np.float32))) for _ in range(3)]

@@ -14,6 +14,7 @@ from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ser_jax.batching import Dataset, TakeTrain, take_plain
+from ser_jax.command_buffers import jit
 from ser_jax.features import Normaliser
 from ser_jax.metrics import Sums, compute_accuracy, compute_loss
 from ser_jax.programs import Steps, make_steps
@@ -224,9 +225,7 @@ class _Program:
             many = jax.shard_map(
                 many, mesh=layout.mesh, in_specs=(one, one, whole), out_specs=one, check_vma=False
             )
-        self._program = jax.jit(
-            many, donate_argnums=0, compiler_options=dict(layout.options) or None
-        )
+        self._program = jit(many, layout.options, donate_argnums=0)
         self._compiled: dict[Any, Any] = {}
 
     def __call__(self, *arguments: Any) -> Any:

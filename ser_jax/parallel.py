@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ser_jax.batching import Dataset
-from ser_jax.command_buffers import choose_options
+from ser_jax.command_buffers import choose_options, jit
 from ser_jax.config import ParallelConfig
 from ser_jax.errors import check
 from ser_jax.sharing import spread
@@ -130,12 +130,7 @@ def compile_step(step: Callable[..., Any], layout: Layout) -> Callable[..., Any]
     if layout.mode == "mesh":
         whole = replicated(layout)
         function = _share_out_index(function, whole)
-    return Program(jit(function, layout, donate_argnums=0, out_shardings=whole), whole)
-
-
-def jit(function: Callable[..., Any], layout: Layout, **settings: Any) -> Any:
-    """`jax.jit` with the layout's options for the compiler."""
-    return jax.jit(function, compiler_options=dict(layout.options) or None, **settings)
+    return Program(jit(function, layout.options, donate_argnums=0, out_shardings=whole), whole)
 
 
 def share_out_clips(layout: Layout) -> NamedSharding | None:

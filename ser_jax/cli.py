@@ -157,7 +157,7 @@ def _predict(command: Command) -> None:
 def _ablate(command: Command) -> None:
     from ser_jax.ablation import ablate, launch
     from ser_jax.printing import print_comparison
-    from ser_jax.runtime import tune_for_cpu
+    from ser_jax.runtime import tune_for_cpu, use_all_cores
 
     options = command.options
     if cluster := options["launch"]:
@@ -165,6 +165,8 @@ def _ablate(command: Command) -> None:
         print(f"{cluster}: jobs {', '.join(job.job_id for job in jobs)}; their logs are in "
               f"{command.config.out}/jobs")  # fmt: skip
         return
+    if command.config.workers == 1:  # its cells run here, and each as `train` would run it
+        use_all_cores(command.config.parallel, command.config.train.batch_size)
     tune_for_cpu()
     results = ablate(command.config, command=command.line)
     print_comparison(results["cells"])

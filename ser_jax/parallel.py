@@ -12,6 +12,7 @@ from ser_jax.batching import Dataset
 from ser_jax.command_buffers import choose_options, jit
 from ser_jax.config import ParallelConfig
 from ser_jax.errors import check
+from ser_jax.runtime import choose_devices
 from ser_jax.sharing import spread
 
 AXIS = "data"
@@ -44,18 +45,21 @@ class Layout(NamedTuple):
         return 1 if self.mode == "jit" else len(self.devices)
 
 
-def choose_layout(parallel: ParallelConfig, *, convolves: bool, by_step: bool = False) -> Layout:
+def choose_layout(
+    parallel: ParallelConfig, *, batch_size: int, convolves: bool, by_step: bool = False
+) -> Layout:
     """The layout that the configuration asks for on the devices of this machine.
 
     Args:
       parallel: what is asked for.
+      batch_size: clips per step.
       convolves: whether the network has convolutions.
       by_step: a program per step whatever is asked, to tell the steps apart.
 
     Raises:
       UserError: one device only is asked for where several processes train together.
     """
-    devices = tuple(jax.devices())
+    devices = choose_devices(batch_size)
     mode = parallel.mode
     if mode == "auto":
         mode = "jit" if len(devices) == 1 else "mesh"

@@ -94,8 +94,8 @@ def train(
     if config.model.name in CLASSICAL:
         return _train_classical(config, run_dir, observe)
     layout = choose_layout(
-        config.parallel, convolves=config.model.name not in ("lstm", "blstm"),
-        by_step=config.train.profile > 0,
+        config.parallel, batch_size=config.train.batch_size,
+        convolves=config.model.name not in ("lstm", "blstm"), by_step=config.train.profile > 0,
     )  # fmt: skip
     clips = share_out_clips(layout)
     corpus = load_clips(config.data, clips)

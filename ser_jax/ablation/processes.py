@@ -12,12 +12,12 @@ from typing import Any
 
 from ser_jax.ablation.cells import Cell, write_diverged
 from ser_jax.augment import exit_with_parent, sigint_held_back
-from ser_jax.config import AblationConfig
+from ser_jax.config import AblationConfig, ParallelConfig
 from ser_jax.cores import count_cores
 from ser_jax.errors import UserError
 from ser_jax.loop import Diverged
 from ser_jax.run import Memo, train
-from ser_jax.runtime import tune_for_cpu
+from ser_jax.runtime import tune_for_cpu, use_all_cores
 
 Advance = Callable[[float], None]
 """Told of epochs as they are done."""
@@ -83,8 +83,11 @@ def _run_in_processes(groups: list[list[Cell]], workers: int, advance: Advance) 
     numbers = context.SimpleQueue()
     for number in range(workers):
         numbers.put([cores[number % len(cores)]] if cores else [])
+    batch_size = max(cell.config.train.batch_size for group in groups for cell in group)
+    # As many devices as the same run has alone, so that it ends with the same bits here.
+    devices = ParallelConfig(), batch_size, count_cores()
     pool = ProcessPoolExecutor(
-        workers, context, initializer=_start_worker, initargs=(channel, numbers)
+        workers, context, initializer=_start_worker, initargs=(channel, numbers, devices)
     )
     try:
         with sigint_held_back():
@@ -143,7 +146,7 @@ _channel: Any = None
 """In a worker: where it reports epochs (a float) and finished cells."""
 
 
-def _start_worker(channel: Any, numbers: Any) -> None:
+def _start_worker(channel: Any, numbers: Any, devices: tuple[ParallelConfig, int, int]) -> None:
     global _channel
     import logging
     import signal
@@ -156,6 +159,7 @@ def _start_worker(channel: Any, numbers: Any) -> None:
     warnings.simplefilter("ignore")
     if core := numbers.get():
         os.sched_setaffinity(0, core)
+    use_all_cores(*devices)
 
 
 def _run_group(group: list[Cell]) -> None:

@@ -54,7 +54,9 @@ def pretrain(config: PretrainConfig) -> dict[str, float]:
     settle(config.parallel)
     run_dir = Path(config.run_dir)
     _open_run_dir(run_dir, config)
-    layout = choose_layout(config.parallel, convolves=True, by_step=True)
+    layout = choose_layout(
+        config.parallel, batch_size=config.train.batch_size, convolves=True, by_step=True
+    )
     check(
         layout.mode != "pmap" and jax.process_count() == 1,
         f"parallel.mode={config.parallel.mode}: pre-training takes jit or mesh, in one process",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -70,7 +71,7 @@ def use_all_cores(parallel: ParallelConfig, batch_size: int, n_cores: int | None
     return count
 
 
-def choose_devices(batch_size: int) -> tuple[jax.Device, ...]:
+def choose_devices(batch_size: int) -> tuple[Any, ...]:
     """The devices that share out batches: all, but of those of `use_all_cores` no more than pay.
 
     So a run takes the same number alone as beside runs with larger batches.

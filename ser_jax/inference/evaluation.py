@@ -11,6 +11,7 @@ from ser_jax.corpora import Corpus, load_corpus, trim_corpus, with_clip_length
 from ser_jax.errors import UserError, check
 from ser_jax.inference.loading import LoadedRun, load_run, warn
 from ser_jax.inputs import compute_inputs, make_dataset
+from ser_jax.precision import in_32_bits
 from ser_jax.run import score, split_corpus
 from ser_jax.splits import name_fold
 
@@ -42,6 +43,7 @@ def evaluate(
     return measure(run_dir, data, split).report
 
 
+@in_32_bits
 def measure(
     run_dir: str | Path, data: DataConfig | None = None, split: str | None = None
 ) -> Measurement:

@@ -18,6 +18,7 @@ from ser_jax.errors import UserError, check
 from ser_jax.features import Normaliser, count_feature_frames
 from ser_jax.finetuning import init_trained, load_kept
 from ser_jax.models import BackboneSpec
+from ser_jax.precision import in_32_bits
 from ser_jax.programs import Programs
 from ser_jax.run_dir import CONFIG_FILE, METRICS_FILE, load_config, load_tree
 from ser_jax.runtime import settle
@@ -44,6 +45,7 @@ class LoadedRun:
     """The backbone of a wav2vec2."""
 
 
+@in_32_bits
 def load_run(run_dir: str | Path) -> LoadedRun:
     """The best epoch so far of the run in `run_dir`, which is only read.
 

@@ -15,6 +15,7 @@ from ser_jax.errors import check
 from ser_jax.features import count_feature_frames, count_least_samples
 from ser_jax.inference.loading import LoadedRun, load_run
 from ser_jax.inputs import make_fast_front_end
+from ser_jax.precision import in_32_bits
 from ser_jax.progress import progress
 
 _BATCH = 32  # windows at a time
@@ -42,6 +43,7 @@ class _Window(NamedTuple):
     wave_n: np.ndarray
 
 
+@in_32_bits
 def predict(run_dir: str | Path, files: Iterable[str | Path]) -> list[Prediction]:
     """Tell the emotion in sound files, in windows of the run's clip length.
 

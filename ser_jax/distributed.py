@@ -30,6 +30,13 @@ JAX_HEARTBEAT_S = 30
 """JAX' own heartbeat_timeout_seconds: it would abort after 15 to 31 s, the watch comes first."""
 
 
+_BY_HAND = "start one with each --parallel.process_id, and the same --parallel.coordinator"
+_BY_SRUN = (
+    "start ser-jax itself by srun, which starts one per task, or train in one process with "
+    "--parallel.num_processes 1"
+)
+
+
 class Processes(NamedTuple):
     """This process among those that train together: its number, of how many."""
 
@@ -49,6 +56,8 @@ class Place(NamedTuple):
     count: int
     process: int
     local_device_ids: list[int] | None
+    counted_by: str
+    """What says how many processes there are, for messages."""
 
 
 def initialize(parallel: ParallelConfig, *, start_s: float = START_S) -> Processes:
@@ -82,7 +91,11 @@ def initialize(parallel: ParallelConfig, *, start_s: float = START_S) -> Process
     if me.process == 0:
         with _listen(host, port) as listener:
             jax_port = _find_free_port(host)
-            links, peers = gather(listener, me, {"port": jax_port}, start_s=start_s)
+            remedy = _BY_SRUN if place.counted_by.startswith("SLURM") else _BY_HAND
+            links, peers = gather(
+                listener, me, {"port": jax_port},
+                start_s=start_s, counted_by=place.counted_by, remedy=remedy,
+            )  # fmt: skip
     else:
         link, welcome, peers = join(place.address, me, start_s=start_s)
         links, host, jax_port = {0: link}, "127.0.0.1", start_relay((host, welcome["port"]))
@@ -128,7 +141,9 @@ def find_place(parallel: ParallelConfig) -> Place | None:
     )
     host, _, port = coordinator.rpartition(":")
     ids = None if local_device_ids is None else list(local_device_ids)
-    return Place((host.strip("[]"), int(port)), count, process, ids)
+    by_slurm = by_hand[1] is None and _on_slurm()
+    counted_by = f"{'SLURM_NTASKS' if by_slurm else 'parallel.num_processes'}={count}"
+    return Place((host.strip("[]"), int(port)), count, process, ids, counted_by)
 
 
 def _on_slurm() -> bool:

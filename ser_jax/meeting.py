@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -11,11 +12,26 @@ from typing import Any
 from ser_jax.errors import UserError, check
 from ser_jax.watch import Link, Peer
 
+NOTICE_S = 5.0
+"""After this long process 0 says for whom it waits."""
+
 
 def gather(
-    listener: socket.socket, me: Peer, welcome: dict[str, Any], *, start_s: float
+    listener: socket.socket,
+    me: Peer,
+    welcome: dict[str, Any],
+    *,
+    start_s: float,
+    counted_by: str,
+    remedy: str,
 ) -> tuple[dict[int, Link], dict[int, Peer]]:
     """On process 0: wait until all others have presented themselves, and welcome them.
+
+    Args:
+      listener, me, welcome: where they come, who this is, and what they are told.
+      start_s: how long to wait.
+      counted_by: what says how many there are, and its value, for messages.
+      remedy: what to do where they do not come.
 
     Raises:
       UserError: one did not come within `start_s`, or two do not agree on who they are.
@@ -23,7 +39,7 @@ def gather(
     links: dict[int, Link] = {}
     peers = {0: me}
     try:
-        _gather(listener, links, peers, start_s)
+        _gather(listener, links, peers, start_s, counted_by, remedy)
     except UserError as error:
         for link in links.values():
             link.send({"refused": str(error)})
@@ -34,20 +50,30 @@ def gather(
 
 
 def _gather(
-    listener: socket.socket, links: dict[int, Link], peers: dict[int, Peer], start_s: float
+    listener: socket.socket,
+    links: dict[int, Link],
+    peers: dict[int, Peer],
+    start_s: float,
+    counted_by: str,
+    remedy: str,
 ) -> None:
     count = peers[0].count
-    until_s = time.monotonic() + start_s
+    now_s = time.monotonic()
+    notice_s, until_s = now_s + NOTICE_S, now_s + start_s
     while len(peers) < count:
-        listener.settimeout(max(0.01, until_s - time.monotonic()))
+        listener.settimeout(max(0.01, min(notice_s, until_s) - time.monotonic()))
         try:
             link = Link(listener.accept()[0])
         except TimeoutError as error:
             missing = " ".join(str(process) for process in range(count) if process not in peers)
-            raise UserError(
-                f"parallel.num_processes={count}: no process {missing} within {start_s:g} s; "
-                "start one with each --parallel.process_id, and the same --parallel.coordinator"
-            ) from error
+            if time.monotonic() >= until_s:
+                raise UserError(
+                    f"{counted_by}: no process {missing} within {start_s:g} s; {remedy}"
+                ) from error
+            waiting = f"{counted_by}: waiting up to {start_s:g} s for process {missing}"
+            print(f"{waiting}; if none is to come, {remedy}", file=sys.stderr, flush=True)
+            notice_s = until_s
+            continue
         try:
             peer = Peer(**(link.read(10.0) or {}))
         except (TimeoutError, TypeError, ValueError):

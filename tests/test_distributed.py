@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 
+import ser_jax.meeting
 import ser_jax.watch
 from ser_jax.arguments import parse
 from ser_jax.checkpoint import Checkpoints
@@ -193,7 +194,7 @@ def keep_watch(port: int, process: int, then: str) -> int:
     me = Peer(process, 3, f"host{process}", os.getpid())
     if process == 0:
         with socket.create_server(("127.0.0.1", port)) as listener:
-            links, peers = gather(listener, me, {}, start_s=30)
+            links, peers = gather(listener, me, {}, start_s=30, counted_by="three", remedy="")
     else:
         link, _, peers = join(("127.0.0.1", port), me, start_s=30)
         links = {0: link}
@@ -274,6 +275,27 @@ def test_worker_that_does_not_come_is_named():
     assert output.startswith("parallel.num_processes=3: no process 1 2 within 1 s; start one")
 
 
+def run_once_of_four(notice_s: float) -> int:
+    """What srun says to the first of four tasks, of which no other starts."""
+    host = socket.gethostname()
+    os.environ |= {
+        "SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": host, "SLURM_NTASKS": "4",
+        "SLURM_PROCID": "0", "SLURM_LOCALID": "0",
+    }  # fmt: skip
+    ser_jax.meeting.NOTICE_S = notice_s
+    return run_initialize({}, 1.0)
+
+
+def test_slurm_is_named_where_its_other_tasks_do_not_come():
+    status, output = Child(run_once_of_four, 0.2).wait()
+    assert status == 2
+    notice, error = output.splitlines()
+    assert notice.startswith("SLURM_NTASKS=4: waiting up to 1 s for process 1 2 3; if none is to")
+    assert error.startswith("SLURM_NTASKS=4: no process 1 2 3 within 1 s; start ser-jax itself by")
+    assert "--parallel.num_processes 1" in notice
+    assert "--parallel.num_processes 1" in error
+
+
 @pytest.mark.parametrize(
     ("other", "words"),
     [
@@ -324,10 +346,10 @@ def test_slurm_says_who_takes_part(monkeypatch):
     place = find_place(ParallelConfig())
     assert place is not None
     assert place.address[0] == "node003"
-    assert place[1:] == (4, 3, [1])
+    assert place[1:] == (4, 3, [1], "SLURM_NTASKS=4")
     assert find_place(ParallelConfig(num_processes=1)) is None
     by_hand = find_place(ParallelConfig(coordinator="[::1]:80", num_processes=9, process_id=8))
-    assert by_hand == (("::1", 80), 9, 8, [1])
+    assert by_hand == (("::1", 80), 9, 8, [1], "parallel.num_processes=9")
     monkeypatch.setenv("SLURM_NTASKS", "1")
     assert find_place(ParallelConfig()) is None
 

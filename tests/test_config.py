@@ -88,12 +88,26 @@ def test_defaults_are_the_studys_protocol():
         (TrainConfig, "focal_gamma", float("inf")),
         (TrainConfig, "average_decay", 1.0),
         (Config, "seed", -1),
+        (Config, "seed", 20240101123456),
+        (DataConfig, "split_seed", 2**32),
+        (AblationConfig, "seeds", (0, -1)),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(kind, key, value):
     with pytest.raises(UserError, match=key) as caught:
         kind(**{key: value})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+@pytest.mark.parametrize("section", ["data", "features", "augment", "model", "train", "classical"])
+def test_no_number_may_be_infinite_or_nan(section, value):
+    flat = flatten(to_dict(getattr(Config(), section)))
+    keys = [key for key, default in flat.items() if isinstance(default, float)]
+    assert keys
+    for key in keys:
+        with pytest.raises(UserError, match=rf"{section}\."):
+            override(Config(), {f"{section}.{key}": value})
 
 
 def test_mel_bands_above_half_the_rate_are_refused():

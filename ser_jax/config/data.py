@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Literal, get_args
 
-from ser_jax.config.checks import check_min, check_range, default_store_dir
+from ser_jax.config.checks import check_min, check_range, check_seed, default_store_dir
 from ser_jax.errors import check
 
 Protocol = Literal["auto", "study", "emobox6", "luna5", "loso", "speakers", "speakers5"]
@@ -90,6 +90,7 @@ class DataConfig:
             f"data.rate_hz={self.rate_hz}: must lie between 4000 and 192000",
         )
         check_min("data", self, 1, "fold")
+        check_seed("data.split_seed", self.split_seed)
         self._check_corpus()
         self._check_roots()
         for name, most in (("synthetic_actors", 24), ("synthetic_clips", 60)):

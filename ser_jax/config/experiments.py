@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ser_jax.config.backbone import BackboneConfig
+from ser_jax.config.checks import check_finite, check_seed
 from ser_jax.config.classical import CLASSICAL, ClassicalConfig
 from ser_jax.config.data import (
     AugmentConfig,
@@ -30,6 +31,7 @@ class Experiment:
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:
+        check_finite(self)
         check(
             (self.model.name == "wav2vec2") == (self.features.kind == "wave"),
             f"model.name={self.model.name}: takes features.kind="
@@ -96,7 +98,7 @@ class Config(Experiment):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self.seed >= 0, f"seed={self.seed}: must be at least 0")
+        check_seed("seed", self.seed)
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,8 @@ class AblationConfig(Experiment):
             check(len(getattr(self, name)) > 0, f"{name}=[]: name at least one")
         chosen = tuple(choose_protocol(protocol, self.data.corpus) for protocol in self.protocols)
         object.__setattr__(self, "protocols", chosen)
-        check(min(self.seeds) >= 0, f"seeds={list(self.seeds)}: none may be below 0")
+        for seed in self.seeds:
+            check_seed("seeds", seed)
         if self.workers is not None:
             check(self.workers >= 1, f"workers={self.workers}: must be at least 1")
         if self.runs_at_a_time is not None:

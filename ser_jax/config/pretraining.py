@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ser_jax.config.checks import check_min
+from ser_jax.config.checks import check_finite, check_min, check_seed
 from ser_jax.config.data import Protocol, choose_protocol
 from ser_jax.config.training import ParallelConfig
 from ser_jax.errors import check
@@ -156,7 +156,9 @@ class PretrainConfig:
     is gone on with."""
 
     def __post_init__(self) -> None:
-        check(self.seed >= 0, f"seed={self.seed}: must be at least 0")
+        check_finite(self)
+        check_seed("seed", self.seed)
+        check_seed("data.split_seed", self.data.split_seed)
         check(
             self.data.root is not None,
             "data.root: missing; name a folder of recordings",

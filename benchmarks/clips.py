@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.worker import Job
-from ser_jax.augment import exit_with_parent
 from ser_jax.config import AugmentConfig, Config, FeaturesConfig, override
+from ser_jax.workers import exit_with_parent
 
 
 def load_clips(keys: dict[str, Any], n_clips: int) -> dict[str, Any]:

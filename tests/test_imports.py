@@ -14,7 +14,7 @@ ROOT = Path(ser_jax.__file__).parent
 
 # A pattern may name a package: its own modules import each other freely.
 ROWS = [
-    ["errors", "cores", "weights", "accelerator", "precision"],
+    ["errors", "cores", "weights", "accelerator", "precision", "workers"],
     ["files", "progress", "config", "watch", "jax_private"],
     ["meeting"],
     ["audio", "features", "losses", "metrics", "parser", "distributed", "speakers"],

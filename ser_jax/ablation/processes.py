@@ -11,13 +11,13 @@ from multiprocessing import resource_tracker
 from typing import Any
 
 from ser_jax.ablation.cells import Cell, write_diverged
-from ser_jax.augment import exit_with_parent, sigint_held_back
 from ser_jax.config import AblationConfig, ParallelConfig
 from ser_jax.cores import count_cores
 from ser_jax.errors import UserError
 from ser_jax.loop import Diverged
 from ser_jax.run import Memo, train
 from ser_jax.runtime import tune_for_cpu, use_all_cores
+from ser_jax.workers import exit_with_parent, starting_workers
 
 Advance = Callable[[float], None]
 """Told of epochs as they are done."""
@@ -90,7 +90,7 @@ def _run_in_processes(groups: list[list[Cell]], workers: int, advance: Advance) 
         workers, context, initializer=_start_worker, initargs=(channel, numbers, devices)
     )
     try:
-        with sigint_held_back():
+        with starting_workers():
             waiting = {pool.submit(_run_group, group) for group in groups}
         while waiting:
             done, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)

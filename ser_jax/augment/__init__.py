@@ -4,11 +4,6 @@ Worker processes import this package anew, so it may not import jax: ask `ser_ja
 itself for what runs on the device.
 """
 
-from ser_jax.augment.host import (
-    HostAugmenter,
-    Pending,
-    exit_with_parent,
-    sigint_held_back,
-)
+from ser_jax.augment.host import HostAugmenter, Pending
 
-__all__ = ["HostAugmenter", "Pending", "exit_with_parent", "sigint_held_back"]
+__all__ = ["HostAugmenter", "Pending"]

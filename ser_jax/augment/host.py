@@ -21,6 +21,7 @@ import numpy as np
 from ser_jax.config import AugmentConfig
 from ser_jax.cores import count_cores
 from ser_jax.errors import UserError, check
+from ser_jax.workers import exit_with_parent, starting_workers
 
 _CHUNK_CLIPS = 8
 """Clips per task: some 0.1 s of work, so that sending is cheap and stopping is quick."""
@@ -82,28 +83,6 @@ def _start_worker() -> None:
     import audiomentations  # noqa: F401  (takes a second: pay it before the first clip)
 
 
-def exit_with_parent() -> None:
-    """In a worker: wait until the parent is gone, then end this process."""
-    # A killed parent cleans nothing up, and a worker waiting on a shared queue would wait for ever.
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-@contextlib.contextmanager
-def sigint_held_back() -> Iterator[None]:
-    """Hold Ctrl-C back in this thread: a process started inside inherits that from birth."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 @dataclasses.dataclass
 class Pending:
     """Clips on their way: what `HostAugmenter.submit` gives and `result` takes, once."""
@@ -117,8 +96,7 @@ class HostAugmenter:
 
     A clip's result depends on (seed, epoch, clip id), the settings and its samples, not on the
     number of workers nor on which clips are asked for together. Use it as a context manager, or
-    call `close`. Like all that starts processes, it belongs under `if __name__ == "__main__":`
-    in a script.
+    call `close`.
     """
 
     def __init__(self, augment: AugmentConfig, rate_hz: int, seed: int):
@@ -208,7 +186,7 @@ class HostAugmenter:
         self.close()
 
     def _submit(self, function: Callable, *arguments: Any) -> Future:
-        with self._naming_dead_workers(), sigint_held_back():
+        with self._naming_dead_workers(), starting_workers():
             return self._pool.submit(function, *arguments)
 
     @contextlib.contextmanager

@@ -1,0 +1,53 @@
+"""Worker processes: started from any script or notebook, deaf to Ctrl-C, gone with their parent."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import types
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def starting_workers() -> Iterator[None]:
+    """Start processes inside: they inherit that Ctrl-C is held back, and leave `__main__` alone.
+
+    A process that is spawned runs its parent's script once more, to find the functions that are
+    defined there. Without the guard `if __name__ == "__main__":` that would train again in every
+    worker, and none would ever work. These workers need functions of this package alone.
+    """
+    with _sigint_held_back(), _main_hidden():
+        yield
+
+
+@contextlib.contextmanager
+def _main_hidden() -> Iterator[None]:
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+@contextlib.contextmanager
+def _sigint_held_back() -> Iterator[None]:
+    """Hold Ctrl-C back in this thread: a process started inside inherits that from birth."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def exit_with_parent() -> None:
+    """In a worker: wait until the parent is gone, then end this process."""
+    # A killed parent cleans nothing up, and a worker waiting on a shared queue would wait for ever.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -138,7 +138,7 @@ def write_folder(path: Path) -> None:
         (write_truncated_flac, "(truncated|cannot be decoded)"),
         (write_absurd_rate, "3 Hz"),
         (write_nothing, "no such file"),
-        (write_folder, "directory"),
+        (write_folder, "is a folder; name the files in it"),
     ],
 )
 def test_a_bad_file_is_named_in_one_line_with_a_remedy(tmp_path, write, said):

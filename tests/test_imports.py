@@ -15,7 +15,7 @@ ROOT = Path(ser_jax.__file__).parent
 # A pattern may name a package: its own modules import each other freely.
 ROWS = [
     ["errors", "cores", "weights", "accelerator", "precision", "workers"],
-    ["files", "progress", "config", "watch", "jax_private"],
+    ["files", "progress", "config", "watch", "jax_private", "contents"],
     ["meeting"],
     ["audio", "features", "losses", "metrics", "parser", "distributed", "speakers"],
     ["splits"],
@@ -47,8 +47,8 @@ PURE = [
 # What only these modules may import (patterns).
 RESERVED = {
     "transformers": ["models.wav2vec2.*"],
-    "soundfile": ["audio"],
-    "audioread": ["audio"],
+    "soundfile": ["audio.*"],
+    "audioread": ["audio.*"],
     "jsonargparse": ["parser", "arguments"],
     "grain": ["streaming"],
     "rich": ["progress", "printing", "report.*"],

@@ -1,0 +1,205 @@
+"""Sound files as blocks of samples, by libsndfile where it reads them, else by ffmpeg."""
+
+import contextlib
+import functools
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from ser_jax.audio.ffmpeg import Pipe, find_ffmpeg
+from ser_jax.audio.kinds import is_container, is_mp3, name_foreign, states_length
+from ser_jax.audio.wav import Corrected, find_corrections
+from ser_jax.contents import explain_stand_in
+from ser_jax.errors import UserError, check
+
+BLOCK = 2**18  # frames decoded at a time
+_RATES_HZ = (1000, 768000)  # a damaged header must not ask for gigabytes when resampled
+_UNKNOWN = 2**62  # libsndfile says more than this where a header does not say
+_PROMISING = ("FLAC", "WAV", "WAVEX", "RF64")
+_SPARE_S = 1.0  # by which an mp3 may fall short of its count, as encoders' padding does
+
+
+class _RefusedError(UserError):
+    """libsndfile does not read it; ffmpeg may."""
+
+
+class Sound(NamedTuple):
+    """A sound file, open to be read once.
+
+    Attributes:
+      rate_hz: of the file.
+      n_frames: how many samples each channel has; None where the header does not say.
+      read: from the number of the first frame to blocks, float32 [n, channels].
+    """
+
+    rate_hz: int
+    n_frames: int | None
+    read: Callable[[int], Iterator[np.ndarray]]
+
+
+@contextlib.contextmanager
+def open_sound(path: Path) -> Iterator[Sound]:
+    """Open a sound file.
+
+    Raises:
+      UserError: the file is missing, unreadable, no sound or truncated; so does reading it.
+    """
+    with _open_file(path) as file, contextlib.ExitStack() as stack:
+        sound = _enter(stack, path, file)
+        low, high = _RATES_HZ
+        check(
+            low <= sound.rate_hz <= high,
+            f"{path}: its header says {sound.rate_hz} Hz; needs a file between {low} and {high} Hz",
+        )
+        yield sound
+
+
+def _enter(stack: contextlib.ExitStack, path: Path, file: BinaryIO) -> Sound:
+    """The sound by libsndfile or ffmpeg, which `stack` closes."""
+    foreign = name_foreign(file)
+    if foreign is None:
+        corrections = find_corrections(file, path)
+        try:
+            return stack.enter_context(_open_native(path, file, corrections))
+        except _RefusedError:
+            if not is_container(file) or find_ffmpeg() is None:
+                raise
+    elif find_ffmpeg() is None:
+        raise UserError(
+            f"{path}: is {foreign}, which needs ffmpeg; install it, or convert the file elsewhere: "
+            f"ffmpeg -i {path.name} {path.stem}.wav"
+        )
+    return stack.enter_context(_open_foreign(path))
+
+
+def _open_file(path: Path) -> BinaryIO:
+    """Open a regular file that is not empty and no stand-in for another."""
+    try:
+        mode, size = (found := path.stat()).st_mode, found.st_size
+        check(not stat.S_ISDIR(mode), f"{path}: is a folder; name the files in it, as {path}/*")
+        check(stat.S_ISREG(mode), f"{path}: is no file but a pipe or device; save it to a file")
+        file = path.open("rb", buffering=0)  # soundfile would hide the system's own reason
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise UserError(f"{path}: {reason}; check the path and the permissions") from error
+    try:
+        check(size > 0, f"{path}: the file is empty (0 bytes); copy or download it again")
+        said = explain_stand_in(file.read(512))
+        check(said is None, f"{path}: is {said}")
+    except BaseException:
+        file.close()
+        raise
+    return file  # pyright: ignore[reportReturnType]
+
+
+@functools.cache
+def _make_reader() -> Any:
+    import soundfile
+
+    class Reader(soundfile.SoundFile):
+        """Reads on to the end of the sound, whatever the header says of the length."""
+
+        def seekable(self) -> bool:
+            return False
+
+        def can_seek(self) -> bool:
+            return super().seekable()
+
+    return Reader
+
+
+@contextlib.contextmanager
+def _open_native(path: Path, file: BinaryIO, corrections: dict[int, bytes]) -> Iterator[Sound]:
+    import soundfile
+
+    with contextlib.ExitStack() as stack:
+        uncounted = is_mp3(file) and not states_length(file)
+        file.seek(0)
+        if corrections:
+            source: Any = Corrected(file, corrections)
+        elif uncounted:
+            source = stack.enter_context(_pipe(file))
+        else:  # not the name, by whose end libsndfile would guess what the file is
+            source = file.fileno()
+        try:
+            sound = stack.enter_context(_make_reader()(source, closefd=False))
+        except (soundfile.LibsndfileError, RuntimeError) as error:
+            raise _RefusedError(*_make_error(path, error).args) from error
+        n_frames = None if uncounted or sound.frames > _UNKNOWN else sound.frames
+        yield Sound(sound.samplerate, n_frames, lambda start: _read(path, sound, n_frames, start))
+
+
+def _read(path: Path, sound: Any, n_frames: int | None, start: int) -> Iterator[np.ndarray]:
+    import soundfile
+
+    done = 0
+    try:
+        if start and n_frames is not None and sound.can_seek():
+            done = sound.seek(min(start, n_frames))
+        while len(block_NC := sound.read(BLOCK, dtype="float32", always_2d=True)):
+            skipped = min(max(start - done, 0), len(block_NC))
+            done += len(block_NC)
+            if skipped < len(block_NC):
+                yield block_NC[skipped:]
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise _make_error(path, error) from error
+    # That of ogg, and of mp3 in a wav, is an estimate.
+    promises = sound.format in _PROMISING and "MPEG" not in sound.subtype
+    spare = round(_SPARE_S * sound.samplerate) if sound.format == "MP3" else 0
+    if n_frames is not None and (promises or spare):
+        check(
+            done + spare >= n_frames,
+            f"{path}: truncated: holds {done} of {n_frames} samples; copy or download it again",
+        )
+
+
+@contextlib.contextmanager
+def _open_foreign(path: Path) -> Iterator[Sound]:
+    with contextlib.closing(Pipe(path)) as pipe:
+
+        def read(start: int) -> Iterator[np.ndarray]:
+            done = 0
+            for block_NC in pipe.iterate(BLOCK):
+                skipped = min(max(start - done, 0), len(block_NC))
+                done += len(block_NC)
+                if skipped < len(block_NC):
+                    yield block_NC[skipped:]
+
+        yield Sound(pipe.rate_hz, None, read)
+
+
+@contextlib.contextmanager
+def _pipe(file: BinaryIO) -> Iterator[int]:
+    """The file through a pipe: libsndfile then reads to its end, as it cannot guess where that is.
+
+    Of an mp3 without a count it would else stop where the first frame's bit rate makes it end.
+    """
+    read_end, write_end = os.pipe()
+
+    def feed() -> None:
+        with contextlib.suppress(BrokenPipeError), open(write_end, "wb", buffering=0) as out:
+            while block := file.read(2**16):
+                rest = memoryview(block)
+                while rest:
+                    rest = rest[out.write(rest) :]
+
+    thread = threading.Thread(target=feed, daemon=True)
+    thread.start()
+    try:
+        yield read_end
+    finally:
+        os.close(read_end)
+        thread.join()
+
+
+def _make_error(path: Path, error: Exception) -> UserError:
+    reason = getattr(error, "error_string", str(error)).strip().rstrip(".")
+    return UserError(
+        f"{path}: cannot be decoded: {reason}; give a whole wav, flac, ogg or mp3 file"
+        + ("" if find_ffmpeg() else ", or install ffmpeg, which reads more")
+    )

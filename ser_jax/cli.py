@@ -31,16 +31,16 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command line.
 
     Returns:
-      The exit status: 0; 2 for bad input, said in one line; 130 after Ctrl-C; 141 when whatever
-      read the output has closed it.
+      The exit status: 0; 2 for bad input, said in one line, or in one for each bad
+      file; 130 after Ctrl-C; 141 when whatever read the output has closed it.
     """
     command = None
     try:
         command = parse(sys.argv[1:] if argv is None else argv)
         _quieten()
-        _RUN[command.name](command)
+        status = _RUN[command.name](command)
         sys.stdout.flush()
-        return 0
+        return status or 0
     except UserError as error:
         return _fail(error)
     except KeyboardInterrupt:
@@ -138,7 +138,8 @@ def _override_data(run_dir: str, changes: dict[str, Any]) -> Any:
     return override(own, changes)
 
 
-def _predict(command: Command) -> None:
+def _predict(command: Command) -> int:
+    """Print what is told of the good files, then name the bad ones."""
     from ser_jax.inference import predict
     from ser_jax.printing import print_predictions
     from ser_jax.run_dir import load_config
@@ -147,11 +148,16 @@ def _predict(command: Command) -> None:
 
     tune_for_cpu()
     options = command.options
-    predictions = predict(options["run_dir"], options["files"])
+    errors: list[UserError] = []
+    predictions = predict(options["run_dir"], options["files"], on_error=errors.append)
     config = load_config(options["run_dir"])
     split = name_fold(config.data.protocol, config.data.fold)
     by = f"{config.model.name} trained on the {split} of {config.data.title}"
     print_predictions(predictions, options["format"], by)
+    sys.stdout.flush()
+    for error in errors:
+        _fail(error)
+    return 2 if errors else 0
 
 
 def _ablate(command: Command) -> None:
@@ -199,7 +205,7 @@ def _report(command: Command) -> None:
         print(path)
 
 
-_RUN: dict[str, Callable[[Command], None]] = {
+_RUN: dict[str, Callable[[Command], int | None]] = {
     "prepare": _prepare,
     "labels": _labels,
     "train": _train,

@@ -1,7 +1,9 @@
 """What the commands print on standard output: tables for people, JSON and CSV for machines."""
 
 import csv
+import io
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -65,6 +67,9 @@ def print_comparison(cells: Sequence[Mapping[str, Any]]) -> None:
 def print_predictions(predictions: Sequence[Any], form: str, by: str | None = None) -> None:
     """Print `inference.Prediction`s as a table, as a JSON list or as CSV with a head.
 
+    A file name's bytes that are no text stand in CSV as they are; JSON has them as Python's lone
+    surrogates, which `os.fsencode` turns back; the table shows them as \\xe9.
+
     Args:
       predictions: in order.
       form: table, json or csv.
@@ -78,14 +83,36 @@ def print_predictions(predictions: Sequence[Any], form: str, by: str | None = No
         tails = ({"probabilities": p.probabilities} for p in predictions)
         whole = [row | tail for row, tail in zip(rows, tails, strict=True)]
         print(json.dumps(whole, indent=1, allow_nan=False))
-        return
-    names = list(predictions[0].probabilities) if predictions else []
-    if form == "csv":
-        writer = csv.DictWriter(sys.stdout, [*(rows[0] if rows else []), *names])
+    elif form == "csv":
+        text = io.StringIO(newline="")
+        names = list(predictions[0].probabilities) if predictions else []
+        writer = csv.DictWriter(text, ["file", "start_s", "end_s", "label", *names])
         writer.writeheader()
         writer.writerows(r | p.probabilities for r, p in zip(rows, predictions, strict=True))
-        return
-    _print_table(_make_prediction_table(predictions, by))
+        _write(text.getvalue())
+    elif predictions:
+        _print_table(_make_prediction_table(predictions, by))
+
+
+def _write(text: str) -> None:
+    """Write text with file names in it, byte for byte where they are not text."""
+    try:
+        sys.stdout.write(text)
+    except UnicodeEncodeError:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(os.fsencode(text))
+
+
+def show_name(name: str) -> str:
+    """A file name on one line: what is not to be printed is escaped, as \\n or \\xe9."""
+
+    def show(letter: str) -> str:
+        if letter.isprintable():
+            return letter
+        byte = ord(letter) - 0xDC00  # how Python keeps a byte that is no text
+        return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else ascii(letter)[1:-1]
+
+    return "".join(map(show, name))
 
 
 def _make_prediction_table(predictions: Sequence[Any], title: str | None) -> Any:
@@ -101,7 +128,7 @@ def _make_prediction_table(predictions: Sequence[Any], title: str | None) -> Any
         first, *rest = sorted(p.probabilities.items(), key=lambda item: -item[1])
         others = ", ".join(f"{name} {probability:.2f}" for name, probability in rest[:2])
         cells = (f"{p.start_s:.2f}-{p.end_s:.2f}", p.label, f"{first[1]:.2f}", others)
-        table.add_row(Text(str(p.file)), *cells)
+        table.add_row(Text(show_name(str(p.file))), *cells)
     return table
 
 

@@ -1,5 +1,6 @@
 """A trained run in use: loaded whole or not at all, measured as it was, heard file by file."""
 
+import csv
 import dataclasses
 import functools
 import json
@@ -27,7 +28,7 @@ from ser_jax.errors import UserError
 from ser_jax.features import make_front_end, normalise
 from ser_jax.inference import evaluate, evaluation, load_run, measure, predict
 from ser_jax.inference.loading import LoadedRun
-from ser_jax.inference.prediction import list_windows
+from ser_jax.inference.prediction import cut_windows, list_windows
 from ser_jax.models import make_model
 from ser_jax.run import train
 from ser_jax.state import TrainState, init_state
@@ -440,6 +441,21 @@ def test_windows_end_where_the_file_does(length, expected):
     assert list_windows(length, 100, least=10) == expected
 
 
+@given(
+    cuts=st.lists(st.integers(1, 60), min_size=1, max_size=8),
+    window=st.integers(1, 50),
+    least=st.integers(1, 60),
+)
+def test_windows_of_blocks_are_those_of_the_whole(cuts, window, least):
+    wave_N = np.arange(sum(cuts), dtype=np.int16)
+    blocks = np.split(wave_N, np.cumsum(cuts)[:-1])
+    found = list(cut_windows(blocks, window, least=least))
+    bounds = list_windows(len(wave_N), window, least=least)
+    assert [(start, start + len(wave_n)) for start, wave_n in found] == bounds
+    for start, wave_n in found:
+        np.testing.assert_array_equal(wave_n, wave_N[start : start + len(wave_n)])
+
+
 def spoil(kind: str, folder: Path) -> Path:
     """A file that cannot be heard."""
     path = folder / f"{kind}.wav"
@@ -476,15 +492,44 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_one_bad_file_is_one_line_and_nothing_is_printed(
+def test_a_bad_file_is_one_line_and_the_others_are_heard(
     run_dir, corpus, write, tmp_path, capsys, kind
 ):
-    good, bad = write("good.wav", get_clip(corpus, 0)), spoil(kind, tmp_path)
-    assert main(["predict", str(run_dir), good, str(bad), good]) == 2
+    good, other = (write(f"{n}.wav", get_clip(corpus, n)) for n in (0, 1))
+    bad = str(spoil(kind, tmp_path))
+    assert main(["predict", str(run_dir), good, bad, other, "--format", "csv"]) == 2
     captured = capsys.readouterr()
-    assert captured.out == ""
+    rows = list(csv.DictReader(captured.out.splitlines()))
+    assert [row["file"] for row in rows] == [good, other]
     assert captured.err.startswith(f"ser-jax: error: {bad}: {BAD[kind]}")
     assert captured.err.count("\n") == 1
+    with pytest.raises(UserError, match=kind):
+        predict(run_dir, [good, bad])
+
+
+def test_every_bad_file_is_named_in_order_and_json_stays_valid(run_dir, tmp_path, capsys):
+    bad = [str(spoil(kind, tmp_path)) for kind in ("truncated", "missing", "text")]
+    assert main(["predict", str(run_dir), *bad, "--format", "json"]) == 2
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == []
+    lines = captured.err.splitlines()
+    assert [line.split(": ")[2] for line in lines] == bad
+
+
+def test_no_row_is_kept_of_a_long_file_that_ends_badly(run_dir, run, tmp_path, corpus, write):
+    wave_N = np.random.default_rng(0).uniform(-0.5, 0.5, 50 * run.n_samples)
+    soundfile.write(tmp_path / "cut.flac", wave_N, RATE_HZ)
+    os.truncate(tmp_path / "cut.flac", (tmp_path / "cut.flac").stat().st_size * 9 // 10)
+    good, errors = write("good.wav", get_clip(corpus, 0)), []
+    files = [good, tmp_path / "cut.flac", good]
+    assert [p.file for p in predict(run_dir, files, on_error=errors.append)] == [good, good]
+    assert str(errors[0]).startswith(f"{tmp_path / 'cut.flac'}: ")
+
+
+@pytest.mark.parametrize("kind", [str, Path, os.fsencode])
+def test_one_path_is_one_file(run_dir, corpus, write, kind):
+    path = write("a.wav", get_clip(corpus, 0))
+    assert predict(run_dir, kind(path)) == predict(run_dir, [path])
 
 
 def test_the_shortest_file_is_one_analysis_window(run_dir, write):

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ser_jax.audio.decoding import open_sound
+from ser_jax.audio.decoding import check_file, open_sound
 from ser_jax.audio.kinds import SUFFIXES
 from ser_jax.errors import check
 
 __all__ = [
-    "FULL_SCALE", "SUFFIXES", "decode_flac", "encode_flac", "find_sound", "import_decoders",
-    "load_audio", "load_int16", "measure_audio", "stream_audio", "stream_int16",
+    "FULL_SCALE", "SUFFIXES", "check_file", "decode_flac", "encode_flac", "find_sound",
+    "import_decoders", "load_audio", "load_int16", "measure_audio", "stream_audio", "stream_int16",
 ]  # fmt: skip
 
 FULL_SCALE = 32768  # int16 samples per unit of a float waveform
@@ -24,7 +24,12 @@ _LOUD = 4.0  # times full scale: beyond what lossy formats and limiters make of 
 _SHOWN_WARNINGS = 10
 
 
-def stream_audio(path: str | Path, rate_hz: int, start_s: float = 0.0) -> Iterator[np.ndarray]:
+def stream_audio(
+    path: str | Path,
+    rate_hz: int,
+    start_s: float = 0.0,
+    advance: Callable[[float], None] = lambda share: None,
+) -> Iterator[np.ndarray]:
     """A sound file as one mono waveform, block by block; full scale is 1.
 
     Channels are averaged, and another rate is resampled with soxr's HQ, as librosa's soxr_hq does.
@@ -35,6 +40,7 @@ def stream_audio(path: str | Path, rate_hz: int, start_s: float = 0.0) -> Iterat
         PATH, any that it reads; of any rate and any number of channels.
       rate_hz: rate of the result, in Hz.
       start_s: where to begin, in seconds.
+      advance: called with each block's share of the file, where the header says its length.
 
     Yields:
       float32 [n].
@@ -53,6 +59,8 @@ def stream_audio(path: str | Path, rate_hz: int, start_s: float = 0.0) -> Iterat
             )
             wave_N = resample(block_NC.mean(axis=1, dtype=np.float32), False)
             n_read, n_made = n_read + len(block_NC), n_made + len(wave_N)
+            if sound.n_frames:
+                advance(len(block_NC) / sound.n_frames)
             yield wave_N
         check(n_read > 0, f"{path}: holds no samples; remove it or record it again")
         if sound.rate_hz != rate_hz:
@@ -72,14 +80,16 @@ def _make_resampler(source_hz: int, rate_hz: int) -> Callable[[np.ndarray, bool]
     return lambda wave_N, last: stream.resample_chunk(wave_N, last=last)
 
 
-def stream_int16(path: str | Path, rate_hz: int) -> Iterator[np.ndarray]:
+def stream_int16(
+    path: str | Path, rate_hz: int, advance: Callable[[float], None] = lambda share: None
+) -> Iterator[np.ndarray]:
     """`stream_audio` rounded to int16 [n].
 
     What lies beyond full scale is clipped, with a warning if it is far beyond: integers written as
     floats, most likely.
     """
     warned = False
-    for wave_N in stream_audio(path, rate_hz):
+    for wave_N in stream_audio(path, rate_hz, advance=advance):
         peak = float(np.abs(wave_N).max(initial=0))
         if peak > _LOUD and not warned:
             warned = True

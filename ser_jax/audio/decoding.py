@@ -77,6 +77,11 @@ def _enter(stack: contextlib.ExitStack, path: Path, file: BinaryIO) -> Sound:
     return stack.enter_context(_open_foreign(path))
 
 
+def check_file(path: str | Path) -> None:
+    """Raise `UserError` where a file is missing, a folder, unreadable or empty."""
+    _open_file(Path(path)).close()
+
+
 def _open_file(path: Path) -> BinaryIO:
     """Open a regular file that is not empty and no stand-in for another."""
     try:

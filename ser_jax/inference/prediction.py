@@ -1,6 +1,8 @@
 """The emotion in sound files, as a run hears it."""
 
+import contextlib
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,16 +11,17 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from ser_jax.audio import find_sound, load_int16
+from ser_jax.audio import check_file, find_sound, stream_int16
 from ser_jax.batching import Dataset, compute_features
-from ser_jax.errors import check
+from ser_jax.errors import UserError, check
 from ser_jax.features import count_feature_frames, count_least_samples
-from ser_jax.inference.loading import LoadedRun, load_run
+from ser_jax.inference.loading import LoadedRun, load_run, warn
 from ser_jax.inputs import make_fast_front_end
 from ser_jax.precision import in_32_bits
 from ser_jax.progress import progress
 
 _BATCH = 32  # windows at a time
+_Path = str | bytes | Path
 
 
 @dataclass(frozen=True)
@@ -35,67 +38,156 @@ class Prediction:
 
 
 class _Window(NamedTuple):
-    """A part of a file: its name, first and last sample, and the samples, int16 [n]."""
+    """A part of a file: the file's number, first and last sample, and the samples, int16 [n]."""
 
-    file: str
+    file: int
     start: int
     end: int
     wave_n: np.ndarray
 
 
+class _Files:
+    """Files by number, and what is wrong with those that are bad."""
+
+    def __init__(self, names: Sequence[str], on_error: Callable[[UserError], None] | None):
+        self.names, self._on_error = names, on_error
+        self.errors: dict[int, UserError] = {}
+        for number, name in enumerate(
+            names
+        ):  # what is cheap to see, before the first second of work
+            with self.expecting_errors(number):
+                check_file(name)
+
+    @contextlib.contextmanager
+    def expecting_errors(self, number: int) -> Iterator[None]:
+        """Keep a `UserError` about a file; raise it where nobody listens."""
+        try:
+            yield
+        except UserError as error:
+            if self._on_error is None:
+                raise
+            self.errors[number] = error
+
+    def tell(self) -> None:
+        """Tell the listener of the bad files, in order."""
+        for _, error in sorted(self.errors.items()):
+            assert self._on_error is not None
+            self._on_error(error)
+
+
 @in_32_bits
-def predict(run_dir: str | Path, files: Iterable[str | Path]) -> list[Prediction]:
+def predict(
+    run_dir: str | Path,
+    files: _Path | Iterable[_Path],
+    on_error: Callable[[UserError], None] | None = None,
+) -> list[Prediction]:
     """Tell the emotion in sound files, in windows of the run's clip length.
 
     A file no longer than that is one window. Of a longer file, what is left after the last full
     window is one more if it is at least half a window; if it is shorter, one more window ends with
     the file and overlaps the one before; less than one analysis window (n_fft) is left out.
+    However long a file is, some megabytes of it are in memory.
 
-    Of a run with `data.trim_db` the windows begin and end where the file sounds.
+    Of a run with `data.trim_db` the windows begin and end where the file sounds; as that is known
+    at the end, the whole file is in memory, 115 MB for an hour at 16 kHz.
 
     Args:
       run_dir: a run directory.
-      files: wav, flac, ogg or mp3 files of any rate and any number of channels.
+      files: one file or several, of any rate and any number of channels: what libsndfile reads,
+        such as wav, flac, ogg and mp3, and what ffmpeg reads, where it is on PATH.
+      on_error: called for each bad file, in order, with what is wrong; such files are left out.
+        None: the first one's error is raised, and nothing is returned.
 
     Returns:
-      The windows of all files in order. Nothing is returned if one file is bad.
+      The windows of all good files in order.
 
     Raises:
-      UserError: as `load_run`; a file that is missing, a folder, unreadable, no sound, or shorter
-        than one analysis window.
+      UserError: as `load_run`; and, unless `on_error` is told, a file that is missing, a folder,
+        unreadable, no sound, truncated, or shorter than one analysis window.
     """
-    names = [str(file) for file in files]
-    for name in names:  # what is cheap to see is seen before the first second of work
-        check(not Path(name).is_dir(), f"{name}: is a folder; name the files in it, as {name}/*")
-        check(Path(name).exists(), f"{name}: no such file; check the path")
+    given = [files] if isinstance(files, str | bytes | os.PathLike) else files
+    found = _Files([os.fsdecode(file) for file in given], on_error)
     run = load_run(run_dir)
-    predictions = []
-    with progress("predicting", len(names), "files") as advance:
-        windows = _cut_files(run, names, advance)
+    predictions: list[tuple[int, Prediction]] = []
+    with progress("predicting", len(found.names), "files") as advance:
+        windows = _cut_files(run, found, advance)
         while batch := list(itertools.islice(windows, _BATCH)):
-            predictions += _predict_batch(run, batch)
-    return predictions
+            numbers = [window.file for window in batch]
+            predictions += zip(numbers, _predict_batch(run, batch, found.names), strict=True)
+    found.tell()
+    return [p for number, p in predictions if number not in found.errors]
 
 
 def _cut_files(
-    run: LoadedRun, names: Sequence[str], advance: Callable[[float], None]
+    run: LoadedRun, files: _Files, advance: Callable[[float], None]
 ) -> Iterator[_Window]:
-    """The windows of all files; one file is in memory at a time."""
+    """The windows of all files that can be read."""
+    for number in range(len(files.names)):
+        if number not in files.errors:
+            with files.expecting_errors(number):
+                yield from _cut_file(run, files.names[number], number, advance)
+
+
+def _cut_file(
+    run: LoadedRun, name: str, number: int, advance: Callable[[float], None]
+) -> Iterator[_Window]:
     data, least = run.config.data, count_least_samples(run.config.features)
-    rate_hz = data.rate_hz
-    for name in names:
-        wave_N = load_int16(name, rate_hz)
-        check(
-            len(wave_N) >= least,
-            f"{name}: {len(wave_N) / rate_hz:.3f} s long; the least is one analysis window, "
-            f"{least / rate_hz:.3f} s ({least} samples); give a longer recording",
-        )
-        sound = find_sound(wave_N, rate_hz, data.trim_db, data.trim_margin_s)
-        bounds = list_windows(sound.stop - sound.start, run.n_samples, least=least)
-        for start, end in bounds:
-            first, last = sound.start + start, sound.start + end
-            yield _Window(name, first, last, wave_N[first:last])
-            advance(1 / len(bounds))
+    blocks, lead = _read(name, data.rate_hz, least, advance), 0
+    if data.trim_db is not None:
+        wave_N = np.concatenate(list(blocks))
+        sound = find_sound(wave_N, data.rate_hz, data.trim_db, data.trim_margin_s)
+        blocks, lead = iter([wave_N[sound]]), sound.start
+    for start, wave_n in cut_windows(blocks, run.n_samples, least=least):
+        yield _Window(number, lead + start, lead + start + len(wave_n), wave_n)
+
+
+def _read(
+    name: str, rate_hz: int, least: int, advance: Callable[[float], None]
+) -> Iterator[np.ndarray]:
+    """The samples of a file block by block, int16 [n]; at its end, whether they will do."""
+    n_samples, sounds, shares = 0, False, [0.0]
+
+    def tell(share: float) -> None:
+        shares.append(share)
+        advance(share)
+
+    for wave_N in stream_int16(name, rate_hz, tell):
+        n_samples, sounds = n_samples + len(wave_N), sounds or bool(wave_N.any())
+        yield wave_N
+    check(
+        n_samples >= least,
+        f"{name}: {n_samples / rate_hz:.3f} s long; the least is one analysis window, "
+        f"{least / rate_hz:.3f} s ({least} samples); give a longer recording",
+    )
+    if not sounds:
+        warn(f"{name}: holds nothing but zeros, so its emotion means nothing")
+    advance(1 - sum(shares))
+
+
+def cut_windows(
+    blocks: Iterable[np.ndarray], window: int, *, least: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The windows of `list_windows` of a sound that comes in blocks, as soon as they are whole.
+
+    Args:
+      blocks: its samples, int16 [n], at least one in all.
+      window, least: as for `list_windows`.
+
+    Yields:
+      The number of a window's first sample, and its samples, int16 [n].
+    """
+    held_N = np.zeros(0, np.int16)  # one window that was handed on, and what came after it
+    first = end = 0  # of `held_N`; of the last window
+    for block_N in blocks:
+        held_N = np.concatenate([held_N, block_N])
+        while first + len(held_N) >= end + window:
+            yield end, held_N[end - first : end - first + window]
+            end += window
+        kept = max(end - window, first)
+        held_N, first = held_N[kept - first :].copy(), kept
+    for start, stop in list_windows(first + len(held_N), window, least=least):
+        if stop > end:
+            yield start, held_N[start - first : stop - first]
 
 
 def list_windows(length: int, window: int, *, least: int) -> list[tuple[int, int]]:
@@ -117,7 +209,9 @@ def list_windows(length: int, window: int, *, least: int) -> list[tuple[int, int
     return bounds
 
 
-def _predict_batch(run: LoadedRun, windows: Sequence[_Window]) -> Iterator[Prediction]:
+def _predict_batch(
+    run: LoadedRun, windows: Sequence[_Window], names: Sequence[str]
+) -> Iterator[Prediction]:
     config, rate_hz = run.config, run.config.data.rate_hz
     wave_BN = np.zeros((_BATCH, run.n_samples), np.int16)  # full, so that one shape is compiled
     for row_N, window in zip(wave_BN, windows, strict=False):
@@ -142,7 +236,7 @@ def _predict_batch(run: LoadedRun, windows: Sequence[_Window]) -> Iterator[Predi
     )
     for window, probability_C in zip(windows, _compute_softmax(logits_BC), strict=True):
         yield Prediction(
-            file=window.file,
+            file=names[window.file],
             start_s=round(window.start / rate_hz, 3),
             end_s=round(window.end / rate_hz, 3),
             label=run.labels[int(probability_C.argmax())],

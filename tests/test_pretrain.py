@@ -5,6 +5,7 @@
 # pyright: reportOperatorIssue=false, reportAssignmentType=false
 
 import json
+import os
 from types import SimpleNamespace
 
 import jax
@@ -22,6 +23,7 @@ from ser_jax.arguments import parse
 from ser_jax.cli import main
 from ser_jax.config import PretrainConfig, UnlabelledConfig, override
 from ser_jax.corpora.unlabelled import UnlabelledClips
+from ser_jax.errors import UserError
 from ser_jax.models.wav2vec2.masks import make_frame_mask
 from ser_jax.models.wav2vec2.pretraining import PretrainNetwork, compute_losses, draw_negatives
 from ser_jax.parallel import Layout, compile_step
@@ -264,7 +266,7 @@ def test_only_training_clips_of_the_split_are_heard(tmp_path):
     [
         ([], "data.root: missing; name a folder of recordings"),
         (["--data.root=/no/such"], "data.root=/no/such: no such folder"),
-        (["--data.root={empty}"], "holds no .wav, .flac, .ogg, .mp3 files"),
+        (["--data.root={empty}"], "holds no sound files"),
         (["--data.root={root}", "--data.part=train"], "no file of data.root="),
         (["--data.root={root}", "--init=/no/such"], "no such folder"),
         (["--data.root={root}", "--train.mask_prob=2"], "train.mask_prob=2.0: must lie in (0, 1]"),
@@ -280,13 +282,52 @@ def test_bad_input_is_one_line_and_status_2(options, message, recordings, tmp_pa
     assert message in line
 
 
-def test_files_that_cannot_be_read_are_left_out_with_a_warning(recordings, tmp_path, capsys):
+@pytest.mark.parametrize("memory_mb", [2000, 1], ids=["decoded at once", "read as they come"])
+def test_files_that_cannot_be_read_are_left_out_and_named(tmp_path, capsys, memory_mb):
     (tmp_path / "bad.wav").write_bytes(b"RIFF no more")
+    (tmp_path / "._good.wav").write_bytes(b"what macOS leaves beside a file")
     soundfile.write(tmp_path / "short.wav", np.zeros(100), 16000)
+    soundfile.write(tmp_path / "cut.wav", np.full(8000, 0.1), 16000)
+    os.truncate(tmp_path / "cut.wav", 9000)
+    for number in range(5):
+        soundfile.write(tmp_path / f"good{number}.aiff", np.full(160000, 0.1), 16000)
+    data = UnlabelledConfig(root=str(tmp_path), memory_mb=memory_mb)
+    clips = UnlabelledClips(data, 0, 400)
+    assert [path.name for path in clips.paths] == [f"good{number}.aiff" for number in range(5)]
+    said = capsys.readouterr().err.splitlines()
+    reasons = {"bad": "cannot be decoded", "cut": "truncated", "short": "has 0.006 s"}
+    for line, (name, reason) in zip(said, reasons.items(), strict=True):
+        assert line.startswith(f"warning: file left out: {tmp_path / name}.wav: {reason}")
+
+
+def test_many_bad_files_are_ten_lines_and_a_count(tmp_path, capsys):
+    for number in range(13):
+        (tmp_path / f"{number:02}.wav").write_text("no sound")
+    with pytest.raises(UserError, match=r"none of its files .*13 tried.*00\.wav: cannot be"):
+        UnlabelledClips(UnlabelledConfig(root=str(tmp_path)), 0, 400)
     soundfile.write(tmp_path / "good.wav", np.full(8000, 0.1), 16000)
-    clips = UnlabelledClips(UnlabelledConfig(root=str(tmp_path)), 0, 400)
-    assert [path.name for path in clips.paths] == ["good.wav"]
-    assert "2 files left out; first: " in capsys.readouterr().err
+    capsys.readouterr()
+    UnlabelledClips(UnlabelledConfig(root=str(tmp_path)), 0, 400)
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[2] for line in said[:10]] == [
+        f"{tmp_path / f'{number:02}.wav'}" for number in range(10)
+    ]
+    assert said[10:] == ["warning: 3 more files left out"]
+
+
+def test_a_file_that_ends_badly_is_silent_where_it_cannot_be_heard(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for name in ("a.flac", "b.flac"):
+        soundfile.write(tmp_path / name, rng.uniform(-0.5, 0.5, 480000), 16000)
+    os.truncate(tmp_path / "b.flac", 300000)
+    data = UnlabelledConfig(root=str(tmp_path), memory_mb=1, crop_s=1.0)
+    clips = UnlabelledClips(data, 0, 400)
+    rows = [next(clips.iterate(np.array([[0, 1]]), 0, epoch)) for epoch in range(1, 9)]
+    heard = np.array([length_B for _, length_B in rows])
+    assert (heard[:, 0] == 16000).all()
+    assert 0 in heard[:, 1]
+    assert set(heard[:, 1]) <= {0, 16000}
+    assert f"warning: file left out: {tmp_path / 'b.flac'}: " in capsys.readouterr().err
 
 
 def test_commands_example_is_a_configuration():

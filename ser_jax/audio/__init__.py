@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ser_jax.audio.decoding import check_file, open_sound
+from ser_jax.audio.decoding import BLOCK, check_file, open_sound
 from ser_jax.audio.kinds import SUFFIXES
 from ser_jax.errors import check
 
@@ -21,6 +21,7 @@ __all__ = [
 
 FULL_SCALE = 32768  # int16 samples per unit of a float waveform
 _LOUD = 4.0  # times full scale: beyond what lossy formats and limiters make of whole recordings
+_DELAY_S = 0.1  # by which the resampler is behind
 _SHOWN_WARNINGS = 10
 
 
@@ -28,6 +29,7 @@ def stream_audio(
     path: str | Path,
     rate_hz: int,
     start_s: float = 0.0,
+    block_s: float | None = None,
     advance: Callable[[float], None] = lambda share: None,
 ) -> Iterator[np.ndarray]:
     """A sound file as one mono waveform, block by block; full scale is 1.
@@ -40,6 +42,7 @@ def stream_audio(
         PATH, any that it reads; of any rate and any number of channels.
       rate_hz: rate of the result, in Hz.
       start_s: where to begin, in seconds.
+      block_s: decode about as many seconds at a time, if they are few.
       advance: called with each block's share of the file, where the header says its length.
 
     Yields:
@@ -52,7 +55,8 @@ def stream_audio(
     with open_sound(path) as sound:
         resample = _make_resampler(sound.rate_hz, rate_hz)
         n_read = n_made = 0
-        for block_NC in sound.read(round(start_s * sound.rate_hz)):
+        block = BLOCK if block_s is None else math.ceil((block_s + _DELAY_S) * sound.rate_hz)
+        for block_NC in sound.read(round(start_s * sound.rate_hz), min(block, BLOCK)):
             check(
                 bool(np.isfinite(block_NC).all()),
                 f"{path}: holds NaN or infinite samples; export it again or remove it",
@@ -81,7 +85,10 @@ def _make_resampler(source_hz: int, rate_hz: int) -> Callable[[np.ndarray, bool]
 
 
 def stream_int16(
-    path: str | Path, rate_hz: int, advance: Callable[[float], None] = lambda share: None
+    path: str | Path,
+    rate_hz: int,
+    block_s: float | None = None,
+    advance: Callable[[float], None] = lambda share: None,
 ) -> Iterator[np.ndarray]:
     """`stream_audio` rounded to int16 [n].
 
@@ -89,7 +96,7 @@ def stream_int16(
     floats, most likely.
     """
     warned = False
-    for wave_N in stream_audio(path, rate_hz, advance=advance):
+    for wave_N in stream_audio(path, rate_hz, 0.0, block_s, advance):
         peak = float(np.abs(wave_N).max(initial=0))
         if peak > _LOUD and not warned:
             warned = True
@@ -112,13 +119,13 @@ def load_audio(
       UserError: as `stream_audio`.
     """
     most = None if length_s is None else round(length_s * rate_hz)
-    return _collect(stream_audio(path, rate_hz, start_s), most)
+    return _collect(stream_audio(path, rate_hz, start_s, length_s), most)
 
 
 def load_int16(path: str | Path, rate_hz: int, length_s: float | None = None) -> np.ndarray:
     """`stream_int16` in one array, int16 [N]; `length_s` as for `load_audio`."""
     most = None if length_s is None else round(length_s * rate_hz)
-    return _collect(stream_int16(path, rate_hz), most)
+    return _collect(stream_int16(path, rate_hz, length_s), most)
 
 
 def _collect(blocks: Iterator[np.ndarray], most: int | None) -> np.ndarray:
@@ -212,5 +219,5 @@ def measure_audio(path: str | Path) -> float:
     with open_sound(Path(path)) as sound:
         n_frames = sound.n_frames
         if n_frames is None:
-            n_frames = sum(map(len, sound.read(0)))
+            n_frames = sum(map(len, sound.read(0, BLOCK)))
         return n_frames / sound.rate_hz

@@ -34,12 +34,13 @@ class Sound(NamedTuple):
     Attributes:
       rate_hz: of the file.
       n_frames: how many samples each channel has; None where the header does not say.
-      read: from the number of the first frame to blocks, float32 [n, channels].
+      read: from the number of the first frame, and how many to decode at a time, to blocks,
+        float32 [n, channels].
     """
 
     rate_hz: int
     n_frames: int | None
-    read: Callable[[int], Iterator[np.ndarray]]
+    read: Callable[[int, int], Iterator[np.ndarray]]
 
 
 @contextlib.contextmanager
@@ -136,21 +137,22 @@ def _open_native(path: Path, file: BinaryIO, corrections: dict[int, bytes]) -> I
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise _RefusedError(*_make_error(path, error).args) from error
         n_frames = None if uncounted or sound.frames > _UNKNOWN else sound.frames
-        yield Sound(sound.samplerate, n_frames, lambda start: _read(path, sound, n_frames, start))
+        yield Sound(sound.samplerate, n_frames, functools.partial(_read, path, sound, n_frames))
 
 
-def _read(path: Path, sound: Any, n_frames: int | None, start: int) -> Iterator[np.ndarray]:
+def _read(
+    path: Path, sound: Any, n_frames: int | None, start: int, block: int
+) -> Iterator[np.ndarray]:
     import soundfile
 
     done = 0
     try:
         if start and n_frames is not None and sound.can_seek():
             done = sound.seek(min(start, n_frames))
-        while len(block_NC := sound.read(BLOCK, dtype="float32", always_2d=True)):
-            skipped = min(max(start - done, 0), len(block_NC))
+        while len(block_NC := sound.read(block, dtype="float32", always_2d=True)):
+            if len(wanted_NC := block_NC[max(start - done, 0) :]):
+                yield wanted_NC
             done += len(block_NC)
-            if skipped < len(block_NC):
-                yield block_NC[skipped:]
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise _make_error(path, error) from error
     # That of ogg, and of mp3 in a wav, is an estimate.
@@ -167,13 +169,12 @@ def _read(path: Path, sound: Any, n_frames: int | None, start: int) -> Iterator[
 def _open_foreign(path: Path) -> Iterator[Sound]:
     with contextlib.closing(Pipe(path)) as pipe:
 
-        def read(start: int) -> Iterator[np.ndarray]:
+        def read(start: int, block: int) -> Iterator[np.ndarray]:
             done = 0
-            for block_NC in pipe.iterate(BLOCK):
-                skipped = min(max(start - done, 0), len(block_NC))
+            for block_NC in pipe.iterate(block):
+                if len(wanted_NC := block_NC[max(start - done, 0) :]):
+                    yield wanted_NC
                 done += len(block_NC)
-                if skipped < len(block_NC):
-                    yield block_NC[skipped:]
 
         yield Sound(pipe.rate_hz, None, read)
 

@@ -2,13 +2,22 @@
 
 import collections
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ser_jax.audio import FULL_SCALE, import_decoders, load_audio, load_int16, measure_audio
+from ser_jax.audio import (
+    FULL_SCALE,
+    SUFFIXES,
+    import_decoders,
+    load_audio,
+    load_int16,
+    measure_audio,
+)
 from ser_jax.config import UnlabelledConfig
 from ser_jax.cores import count_cores
 from ser_jax.corpora.names import EMOTIONS, GRAMMAR, parse_name
@@ -16,7 +25,7 @@ from ser_jax.errors import UserError, check
 from ser_jax.progress import progress
 from ser_jax.splits import make_split
 
-_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+_SHOWN_WARNINGS = 10
 _AHEAD = 3  # batches that are read while one is trained on
 
 
@@ -33,7 +42,8 @@ class UnlabelledClips:
         Args:
           data: settings.
           seed: of the split, where only its training clips are wanted.
-          least_samples: shorter files are left out, with a warning.
+          least_samples: shorter files are left out, with a warning, as are those that cannot be
+            read.
 
         Raises:
           UserError: no folder, no sound files in it, none that can be read and is long enough;
@@ -41,19 +51,24 @@ class UnlabelledClips:
         """
         root = Path(data.root or "").expanduser()
         check(root.is_dir(), f"data.root={data.root}: no such folder; name one of recordings")
-        paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
+        paths = _list_paths(root)
         check(
             len(paths) > 0,
-            f"data.root={data.root}: holds no {', '.join(_SUFFIXES)} files; name another folder",
+            f"data.root={data.root}: holds no sound files, such as wav, flac, ogg or mp3; name "
+            "another folder",
         )
         if data.part == "train":
             paths = _choose_training(paths, data, seed)
+        import_decoders()
         self._data = data
-        self.paths, self.seconds_B = _measure(paths, least_samples / data.rate_hz)
+        self._bad = _BadFiles(len(paths))
+        self.paths, seconds = self._measure(paths, least_samples / data.rate_hz)
+        self.seconds_B = np.array(seconds)
         n_bytes = 2 * data.rate_hz * float(self.seconds_B.sum())
         self._decoded: list[np.ndarray] | None = None
         if n_bytes <= data.memory_mb * 1e6:
             self._decoded = self._decode_all()
+        self._bad.count()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -91,46 +106,94 @@ class UnlabelledClips:
             wave_N = self._decoded[clip][start : start + len(crop_N)].astype(np.float32)
             wave_N /= FULL_SCALE
         else:
-            wave_N = load_audio(self.paths[clip], rate_hz, start / rate_hz, crop_s)[: len(crop_N)]
+            try:
+                wave_N = load_audio(self.paths[clip], rate_hz, start / rate_hz, crop_s)
+            except UserError as error:  # what a header does not say; nothing of it is heard
+                self._bad.add(str(error))
+                return crop_N, 0
         crop_N[: len(wave_N)] = wave_N
         return crop_N, len(wave_N)
 
+    def _measure(self, paths: Sequence[Path], least_s: float) -> tuple[list[Path], list[float]]:
+        """The files that can be opened and are long enough, and their lengths in seconds."""
+
+        def measure(path: Path) -> float:
+            length_s = measure_audio(path)
+            check(length_s >= least_s, f"{path}: has {length_s:.3f} s, less than {least_s:.3f} s")
+            return length_s
+
+        return self._keep_good(paths, measure, "measuring")
+
     def _decode_all(self) -> list[np.ndarray]:
-        import_decoders()
-        with (
-            progress("decoding", len(self.paths), "files") as advance,
-            ThreadPoolExecutor(count_cores()) as pool,
-        ):
-            decoded = []
-            for wave_N in pool.map(lambda p: load_int16(p, self._data.rate_hz), self.paths):
-                decoded.append(wave_N)
-                advance(1)
+        self.paths, decoded = self._keep_good(
+            self.paths, lambda path: load_int16(path, self._data.rate_hz), "decoding"
+        )
+        self.seconds_B = np.array([len(wave_N) for wave_N in decoded]) / self._data.rate_hz
         return decoded
 
+    def _keep_good(
+        self, paths: Sequence[Path], read: Callable[[Path], Any], doing: str
+    ) -> tuple[list[Path], Any]:
+        """The files that `read` reads, and what it gives; the others are left out and named."""
 
-def _measure(paths: Sequence[Path], least_s: float) -> tuple[list[Path], np.ndarray]:
-    kept: list[Path] = []
-    seconds: list[float] = []
-    left_out: list[str] = []
-    for path in paths:
-        try:
-            length_s = measure_audio(path)
-        except UserError:
-            left_out.append(f"{path} cannot be read")
-            continue
-        if length_s < least_s:
-            left_out.append(f"{path} has {length_s:.3f} s, less than {least_s:.3f}")
-            continue
-        kept.append(path)
-        seconds.append(length_s)
-    check(
-        len(kept) > 0,
-        f"data.root: none of its {len(paths)} files can be used ({left_out[:1]}); "
-        "give recordings of at least a second",
+        def attempt(path: Path) -> Any:
+            try:
+                return read(path)
+            except UserError as error:
+                return error
+
+        kept: list[Path] = []
+        found: list[Any] = []
+        with (
+            progress(doing, len(paths), "files") as advance,
+            ThreadPoolExecutor(max(1, count_cores())) as pool,
+        ):
+            for path, got in zip(paths, pool.map(attempt, paths), strict=True):
+                advance(1)
+                if isinstance(got, UserError):
+                    self._bad.add(str(got))
+                else:
+                    kept.append(path)
+                    found.append(got)
+        self._bad.check_some(kept)
+        return kept, found
+
+
+class _BadFiles:
+    """Names files that are left out: the first ten, then how many more."""
+
+    def __init__(self, n_files: int):
+        self._n_files, self._said = n_files, dict[str, None]()
+        self._lock = threading.Lock()
+
+    def add(self, reason: str) -> None:
+        """Name one, once."""
+        with self._lock:
+            if reason not in self._said and len(self._said) < _SHOWN_WARNINGS:
+                print(f"warning: file left out: {reason}", file=sys.stderr)
+            self._said[reason] = None
+
+    def count(self) -> None:
+        """Say how many were not named."""
+        if (more := len(self._said) - _SHOWN_WARNINGS) > 0:
+            print(f"warning: {more} more file{'s' * (more > 1)} left out", file=sys.stderr)
+
+    def check_some(self, kept: Sequence[Path]) -> None:
+        """Raise `UserError` where no file is left."""
+        check(
+            len(kept) > 0,
+            f"data.root: none of its files can be used ({self._n_files} tried); the first: "
+            f"{next(iter(self._said), '')}",
+        )
+
+
+def _list_paths(root: Path) -> list[Path]:
+    """Sound files at any depth, sorted, but for macOS' shadows of files."""
+    return sorted(
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("._")
     )
-    if left_out:
-        print(f"warning: {len(left_out)} files left out; first: {left_out[0]}", file=sys.stderr)
-    return kept, np.array(seconds)
 
 
 def _choose_training(paths: Sequence[Path], data: UnlabelledConfig, seed: int) -> list[Path]:

@@ -151,7 +151,7 @@ def _read(
         shares.append(share)
         advance(share)
 
-    for wave_N in stream_int16(name, rate_hz, tell):
+    for wave_N in stream_int16(name, rate_hz, advance=tell):
         n_samples, sounds = n_samples + len(wave_N), sounds or bool(wave_N.any())
         yield wave_N
     check(

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from ser_jax.contents import check_not_pointer
 from ser_jax.errors import UserError, check
 from ser_jax.models.wav2vec2.architecture import Architecture, read_architecture
 from ser_jax.weights import to_flax
@@ -138,6 +139,7 @@ def _read_msgpack(file: Path) -> dict[str, Any]:
 
 
 def _damaged(file: Path) -> UserError:
+    check_not_pointer(file)
     return UserError(f"{file}: damaged or cut short; download it again")
 
 
@@ -149,6 +151,7 @@ def _read_json(file: Path) -> dict[str, Any]:
             f"{file}: no such file; name a folder with config.json and weights"
         ) from error
     except (OSError, ValueError) as error:
+        check_not_pointer(file)
         raise UserError(f"{file}: cannot be read as JSON; download it again") from error
     check(isinstance(tree, dict), f"{file}: must hold an object; download it again")
     return tree

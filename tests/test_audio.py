@@ -1,6 +1,10 @@
 """Decoding: equal to librosa's, lossless through FLAC, strict about files that are not whole."""
 
+import os
+import shutil
 import struct
+import subprocess
+import zipfile
 from pathlib import Path
 
 import librosa
@@ -10,7 +14,15 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ser_jax.audio import decode_flac, encode_flac, find_sound, load_audio, load_int16
+from ser_jax.audio import (
+    decode_flac,
+    encode_flac,
+    find_sound,
+    load_audio,
+    load_int16,
+    measure_audio,
+    stream_audio,
+)
 from ser_jax.errors import UserError
 
 
@@ -116,6 +128,27 @@ def write_absurd_rate(path: Path) -> None:
     soundfile.write(path, make_tone(100, 16000), 3)
 
 
+def write_lfs_pointer(path: Path) -> None:
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:12ab\nsize 1024\n")
+
+
+def write_web_page(path: Path) -> None:
+    path.write_text("\n<!DOCTYPE html><html><title>404</title></html>")
+
+
+def write_server_error(path: Path) -> None:
+    path.write_text('{"error": "rate limit"}')
+
+
+def write_zip(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.wav", b"RIFF")
+
+
+def write_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
 def write_nothing(path: Path) -> None:
     pass
 
@@ -137,6 +170,11 @@ def write_folder(path: Path) -> None:
         (write_header_alone, "cannot be decoded"),
         (write_truncated_flac, "(truncated|cannot be decoded)"),
         (write_absurd_rate, "3 Hz"),
+        (write_lfs_pointer, "a Git LFS pointer, .*; run git lfs pull"),
+        (write_web_page, "a web page"),
+        (write_server_error, "a server sends"),
+        (write_zip, "a zip archive"),
+        (write_pipe, "a pipe or device"),
         (write_nothing, "no such file"),
         (write_folder, "is a folder; name the files in it"),
     ],
@@ -152,14 +190,238 @@ def test_a_bad_file_is_named_in_one_line_with_a_remedy(tmp_path, write, said):
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("n_bytes", [0xFFFFFFFF, 0xFFFFFFFF - 36])
-def test_a_wav_written_to_a_pipe_is_whole_though_its_header_promises_more(tmp_path, n_bytes):
-    path = tmp_path / "piped.wav"
-    soundfile.write(path, make_tone(8000, 16000), 16000)
+def write_wav(path: Path, n_bytes: int, *, riff: int | None = None, after: bytes = b"") -> bytes:
+    """A wav of 8000 samples whose header says `n_bytes` of them; `after` follows."""
+    soundfile.write(path, make_tone(8000, 16000), 16000, subtype="PCM_16")
     raw = bytearray(path.read_bytes())
+    assert (raw[36:40], len(raw)) == (b"data", 16044)
     raw[40:44] = struct.pack("<I", n_bytes)
-    path.write_bytes(raw)
+    if riff is not None:
+        raw[4:8] = struct.pack("<I", riff)
+    path.write_bytes(raw + after)
+    return bytes(raw)
+
+
+PLACEHOLDERS = {
+    "4 GiB": 0xFFFFFFFF,
+    "4 GiB but for the header": 0xFFFFFFFF - 36,
+    "2 GiB": 0x7FFFFFFF,
+    "sox and espeak": 0x7FFFF000,
+    "the header added": 0x80000000 + 36,
+    "a thousand million samples": 2_000_000_000,
+    "none": 0,
+    "the file's own size": 16044,
+    "half a sample too many": 16001,
+}
+
+
+@pytest.mark.parametrize("n_bytes", PLACEHOLDERS.values(), ids=PLACEHOLDERS)
+def test_a_wav_whose_header_cannot_mean_its_size_is_read_whole(tmp_path, n_bytes):
+    path = tmp_path / "piped.wav"
+    write_wav(path, 16000)
+    expected_N = load_audio(path, 16000)
+    for riff in (None, 0, 36, (n_bytes + 36) % 2**32):
+        write_wav(path, n_bytes, riff=riff)
+        np.testing.assert_array_equal(load_audio(path, 16000), expected_N)
+        assert measure_audio(path) == 0.5
+
+
+@pytest.mark.parametrize("n_bytes", [16100, 20000, 10**6, 123456789, 1_234_567_890, 3 * 2**30])
+def test_a_wav_that_promises_more_than_there_is_is_truncated(tmp_path, n_bytes):
+    write_wav(tmp_path / "cut.wav", n_bytes, riff=n_bytes + 36)
+    for read in (lambda path: load_audio(path, 16000), measure_audio):
+        with pytest.raises(UserError, match=f"truncated: holds 16000 of {n_bytes} bytes"):
+            read(tmp_path / "cut.wav")
+
+
+def test_a_stale_size_is_mended_where_most_of_the_samples_follow(tmp_path):
+    write_wav(tmp_path / "killed.wav", 4000)
+    assert len(load_audio(tmp_path / "killed.wav", 16000)) == 8000
+
+
+LIST = b"LIST" + struct.pack("<I", 4) + b"INFO"
+
+
+@pytest.mark.parametrize(
+    "after",
+    [LIST * 2000, b"TAG" + bytes(range(1, 126)) * 200, bytes(20000), bytes(range(99))],
+    ids=["chunks", "a tag", "zeros", "less than is promised"],
+)
+def test_what_follows_the_samples_is_not_heard(tmp_path, after):
+    write_wav(tmp_path / "a.wav", 16000, after=after)
+    assert len(load_audio(tmp_path / "a.wav", 16000)) == 8000
+
+
+def test_a_wav_of_no_samples_and_a_chunk_holds_no_samples(tmp_path):
+    path = tmp_path / "empty.wav"
+    soundfile.write(path, np.zeros(0, np.int16), 16000)
+    path.write_bytes(path.read_bytes() + LIST)
+    with pytest.raises(UserError, match="holds no samples"):
+        load_audio(path, 16000)
+
+
+@pytest.mark.parametrize("n_bytes", [0, 2**64 - 1, 16000])
+def test_an_rf64_written_to_a_pipe_is_whole(tmp_path, n_bytes):
+    path = tmp_path / "a.wav"
+    raw = write_wav(path, 16000)
+    sizes = struct.pack("<4sIQQQI", b"ds64", 28, 0, n_bytes, 0, 0)
+    head = b"RF64" + struct.pack("<I", 0xFFFFFFFF) + b"WAVE" + sizes
+    path.write_bytes(head + raw[12:40] + struct.pack("<I", 0xFFFFFFFF) + raw[44:])
     assert len(load_audio(path, 16000)) == 8000
+    os.truncate(path, 9000)
+    if n_bytes == 16000:
+        with pytest.raises(UserError, match="truncated"):
+            load_audio(path, 16000)
+
+
+def test_a_streamed_flac_that_counts_no_samples_is_whole(tmp_path):
+    path = tmp_path / "streamed.flac"
+    soundfile.write(path, make_tone(40000, 16000), 16000)
+    expected_N = load_audio(path, 16000)
+    raw = bytearray(path.read_bytes())
+    raw[21:26] = bytes([raw[21] & 0xF0, 0, 0, 0, 0])  # STREAMINFO's 36 bits of total samples
+    path.write_bytes(raw)
+    np.testing.assert_array_equal(load_audio(path, 16000), expected_N)
+    assert measure_audio(path) == 2.5
+    np.testing.assert_array_equal(load_audio(path, 16000, 1.0, 0.5), expected_N[16000:24000])
+
+
+def test_gsm_in_wav_which_cannot_seek_is_read(tmp_path):
+    path = tmp_path / "voicemail.wav"
+    soundfile.write(path, make_tone(8000, 8000), 8000, subtype="GSM610")
+    wave_N = load_audio(path, 8000)
+    assert len(wave_N) / 8000 == measure_audio(path) >= 1.0
+    assert np.corrcoef(wave_N[:8000], make_tone(8000, 8000)[:, 0])[0, 1] > 0.9
+    np.testing.assert_array_equal(load_audio(path, 8000, 0.5, 0.25), wave_N[4000:6000])
+
+
+def test_an_mp3_without_a_count_is_read_to_its_end(tmp_path):
+    """A loud beginning makes libsndfile guess a length that is far too short."""
+    path = tmp_path / "a.mp3"
+    wave_N = np.zeros(20 * 16000, np.float32)
+    wave_N[:16000] = np.random.default_rng(0).uniform(-0.5, 0.5, 16000)
+    soundfile.write(
+        path, wave_N, 16000, format="MP3", bitrate_mode="VARIABLE", compression_level=0.0
+    )
+    raw = path.read_bytes()
+    assert b"Xing" in raw[:200]
+    path.write_bytes(raw.replace(b"Xing", b"\0\0\0\0", 1))
+    assert measure_audio(path) == pytest.approx(20, abs=0.3)
+    assert len(load_int16(path, 16000)) == pytest.approx(20 * 16000, abs=4000)
+
+
+def test_an_mp3_that_is_cut_short_says_so(tmp_path):
+    soundfile.write(tmp_path / "a.mp3", make_tone(320000, 16000), 16000)
+    os.truncate(tmp_path / "a.mp3", (tmp_path / "a.mp3").stat().st_size // 2)
+    with pytest.raises(UserError, match="truncated: holds"):
+        load_audio(tmp_path / "a.mp3", 16000)
+
+
+@pytest.mark.parametrize("source_hz", [8000, 16000, 44100])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_beginning_equals_that_of_the_whole_and_blocks_equal_librosas_one(
+    tmp_path, monkeypatch, source_hz, channels
+):
+    rng = np.random.default_rng(0)
+    wave_NC = rng.uniform(-0.5, 0.5, (3 * source_hz + 17, channels)).astype(np.float32)
+    path = tmp_path / "a.wav"
+    soundfile.write(path, wave_NC, source_hz, subtype="FLOAT")
+    expected_N = librosa.resample(
+        wave_NC.mean(axis=1), orig_sr=source_hz, target_sr=16000, res_type="soxr_hq"
+    )
+    monkeypatch.setattr("ser_jax.audio.BLOCK", 1000)
+    np.testing.assert_array_equal(load_audio(path, 16000), expected_N)
+    assert len(list(stream_audio(path, 16000))) > 2
+    np.testing.assert_array_equal(load_audio(path, 16000, 0.0, 0.7), expected_N[:11200])
+    whole_N = load_int16(path, 16000)
+    np.testing.assert_array_equal(load_int16(path, 16000, 1.2345), whole_N[:19752])
+    np.testing.assert_array_equal(load_int16(path, 16000, 99.0), whole_N)
+
+
+def test_no_more_is_decoded_than_was_asked_for(tmp_path):
+    noise_N = np.random.default_rng(0).uniform(-0.5, 0.5, 320000)
+    soundfile.write(tmp_path / "a.flac", noise_N, 16000)
+    os.truncate(tmp_path / "a.flac", (tmp_path / "a.flac").stat().st_size // 2)
+    assert len(load_int16(tmp_path / "a.flac", 16000, 3.0)) == 48000
+    with pytest.raises(UserError, match=r"(truncated|cannot be decoded)"):
+        load_int16(tmp_path / "a.flac", 16000)
+
+
+def test_whole_numbers_written_as_floats_are_told_once(tmp_path, capsys):
+    path = tmp_path / "loud.wav"
+    soundfile.write(path, make_tone(8000, 16000) * 32768, 16000, subtype="FLOAT")
+    for _ in range(2):
+        load_int16(path, 16000)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {path}: samples reach 9830 times full scale")
+    soundfile.write(tmp_path / "hot.wav", make_tone(8000, 16000) * 5, 16000, subtype="FLOAT")
+    load_int16(tmp_path / "hot.wav", 16000)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
+def test_a_name_of_bytes_that_are_no_text_is_opened(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.wav")
+    soundfile.write(tmp_path / "a.wav", make_tone(8000, 16000), 16000)
+    (tmp_path / "a.wav").rename(path)
+    assert len(load_audio(path, 16000)) == 8000
+
+
+def make_by_ffmpeg(path: Path, *options: str) -> None:
+    program = shutil.which("ffmpeg")
+    if program is None:
+        pytest.skip("needs ffmpeg on PATH")
+    soundfile.write(path.with_name("plain.wav"), make_tone(32000, 16000), 16000)
+    line = [program, "-v", "error", "-i", path.with_name("plain.wav"), *options, path]
+    subprocess.run(line, check=True)
+
+
+FOREIGN = {
+    "m4a": [], "webm": [], "wma": [], "aac": [], "mp4": ["-c:a", "aac"],
+    "mp3": ["-c:a", "aac", "-f", "mp4"], "wav": ["-c:a", "aac", "-f", "mp4"],
+    "caf": ["-c:a", "pcm_s16be"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", FOREIGN)
+def test_what_libsndfile_does_not_read_is_read_by_ffmpeg(tmp_path, capfd, suffix):
+    path = tmp_path / f"it's [a] %d.{suffix}"
+    make_by_ffmpeg(path, *FOREIGN[suffix])
+    wave_N = load_audio(path, 16000)
+    assert measure_audio(path) == pytest.approx(2.0, abs=0.2)
+    delay = int(np.argmax(np.correlate(wave_N[:4000], make_tone(2000, 16000)[:, 0])))
+    assert np.corrcoef(wave_N[delay : delay + 8000], make_tone(8000, 16000)[:, 0])[0, 1] > 0.9
+    part_N = load_audio(path, 16000, 1.0, 0.5)
+    assert len(part_N) == 8000
+    inner = slice(200, -200)  # opus is at 48 kHz, and the resampler rings where it begins
+    np.testing.assert_allclose(part_N[inner], wave_N[16000:24000][inner], atol=1e-3)
+    assert capfd.readouterr().err == ""  # libmpg123 prints where it sees what is no mp3
+
+
+def test_without_ffmpeg_a_file_is_told_for_what_it_is(tmp_path, monkeypatch, capfd):
+    (tmp_path / "a.mp3").write_bytes(struct.pack(">I", 24) + b"ftypM4A " + bytes(5000))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match=r"an MP4, M4A or 3GP file, which needs ffmpeg; install"):
+        load_audio(tmp_path / "a.mp3", 16000)
+    assert capfd.readouterr().err == ""
+
+
+def test_ffmpegs_reason_is_one_line(tmp_path):
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("needs ffmpeg on PATH")
+    (tmp_path / "a.m4a").write_bytes(struct.pack(">I", 24) + b"ftypM4A " + bytes(5000))
+    with pytest.raises(UserError, match=r"a\.m4a: cannot be decoded by ffmpeg: ") as caught:
+        load_audio(tmp_path / "a.m4a", 16000)
+    assert "\n" not in str(caught.value)
+    assert " @ 0x" not in str(caught.value)
+
+
+def test_a_recording_cut_short_is_told_by_ffmpeg_too(tmp_path):
+    path = tmp_path / "a.m4a"
+    make_by_ffmpeg(path, "-movflags", "+faststart")
+    os.truncate(path, path.stat().st_size * 3 // 4)
+    with pytest.raises(UserError, match="truncated"):
+        load_audio(path, 16000)
 
 
 def test_chunks_after_the_samples_do_not_look_truncated(tmp_path):

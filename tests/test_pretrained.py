@@ -157,6 +157,18 @@ def test_checkpoint_that_cannot_be_used_says_why(folder, spoil):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.safetensors", "pytorch_model.bin", "flax_model.msgpack"]
+)
+def test_a_git_lfs_pointer_is_told_for_what_it_is(folder, name):
+    if name != "config.json":
+        (folder / "model.safetensors").unlink()
+    text = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 377607901\n"
+    (folder / name).write_text(text)
+    with pytest.raises(UserError, match=rf"{name}: is a Git LFS pointer, .*; run git lfs pull"):
+        load_backbone(folder)
+
+
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "flax_model.msgpack"])
 def test_other_formats_cut_short_say_so(folder, name):
     (folder / "model.safetensors").unlink()

@@ -304,10 +304,40 @@ def test_an_mp3_without_a_count_is_read_to_its_end(tmp_path):
         path, wave_N, 16000, format="MP3", bitrate_mode="VARIABLE", compression_level=0.0
     )
     raw = path.read_bytes()
-    assert b"Xing" in raw[:200]
-    path.write_bytes(raw.replace(b"Xing", b"\0\0\0\0", 1))
+    assert raw[:200].count(b"Xing\0\0\0") == 1
+    place = raw.index(b"Xing")
+    for name, tag in {"none": bytes(8), "of nothing": b"Xing" + bytes(4)}.items():
+        path.write_bytes(raw[:place] + tag + raw[place + 8 :])
+        assert measure_audio(path) == pytest.approx(20, abs=0.3), name
+        assert len(load_int16(path, 16000)) == pytest.approx(20 * 16000, abs=4000), name
+    path.write_bytes(raw[: place + 8] + bytes(4) + raw[place + 12 :])  # it counts no frames
     assert measure_audio(path) == pytest.approx(20, abs=0.3)
-    assert len(load_int16(path, 16000)) == pytest.approx(20 * 16000, abs=4000)
+
+
+def test_mp3s_that_were_joined_are_read_to_the_end_of_the_last(tmp_path):
+    soundfile.write(tmp_path / "a.mp3", make_tone(160000, 16000), 16000)
+    (tmp_path / "b.mp3").write_bytes((tmp_path / "a.mp3").read_bytes() * 3)
+    assert measure_audio(tmp_path / "b.mp3") == pytest.approx(30, abs=0.5)
+    (tmp_path / "c.mp3").write_bytes((tmp_path / "a.mp3").read_bytes() + b"TAG" + bytes(125))
+    assert measure_audio(tmp_path / "c.mp3") == 10
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_an_ogg_that_ends_within_a_page_is_truncated(tmp_path, subtype):
+    noise_N = np.random.default_rng(0).uniform(-0.5, 0.5, 160000)
+    soundfile.write(tmp_path / "a.ogg", noise_N, 16000, format="OGG", subtype=subtype)
+    assert measure_audio(tmp_path / "a.ogg") == pytest.approx(10, abs=0.1)
+    os.truncate(tmp_path / "a.ogg", 10000)
+    with pytest.raises(UserError, match="truncated: its last page holds"):
+        load_audio(tmp_path / "a.ogg", 16000)
+
+
+@pytest.mark.parametrize("says", [0xFFFFFFFF, 9_000_000_000 % 2**32], ids=["most", "the rest"])
+def test_a_wav_beyond_4_gib_is_refused_and_not_cut(tmp_path, says):
+    write_wav(tmp_path / "long.wav", says)
+    os.truncate(tmp_path / "long.wav", 44 + 9_000_000_000)  # takes no room on most file systems
+    with pytest.raises(UserError, match=r"more than the 4 GiB .*; save it as flac"):
+        measure_audio(tmp_path / "long.wav")
 
 
 def test_an_mp3_that_is_cut_short_says_so(tmp_path):

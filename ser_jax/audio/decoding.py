@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import io
 import os
 import stat
 import threading
@@ -11,8 +12,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from ser_jax.audio.compressed import check_ogg, find_count, is_counted
 from ser_jax.audio.ffmpeg import Pipe, find_ffmpeg
-from ser_jax.audio.kinds import is_container, is_mp3, name_foreign, states_length
+from ser_jax.audio.kinds import is_container, is_mp3, name_foreign
 from ser_jax.audio.wav import Corrected, find_corrections
 from ser_jax.contents import explain_stand_in
 from ser_jax.errors import UserError, check
@@ -65,6 +67,7 @@ def _enter(stack: contextlib.ExitStack, path: Path, file: BinaryIO) -> Sound:
     foreign = name_foreign(file)
     if foreign is None:
         corrections = find_corrections(file, path)
+        check_ogg(file, path)
         try:
             return stack.enter_context(_open_native(path, file, corrections))
         except _RefusedError:
@@ -124,12 +127,17 @@ def _open_native(path: Path, file: BinaryIO, corrections: dict[int, bytes]) -> I
     import soundfile
 
     with contextlib.ExitStack() as stack:
-        uncounted = is_mp3(file) and not states_length(file)
+        uncounted = False
+        if is_mp3(file):
+            count = find_count(file)
+            uncounted = count is None or not is_counted(file, count)
+            if uncounted and count is not None:
+                corrections = {count.place: bytes(4)}
         file.seek(0)
-        if corrections:
-            source: Any = Corrected(file, corrections)
-        elif uncounted:
-            source = stack.enter_context(_pipe(file))
+        if uncounted:
+            source: Any = stack.enter_context(_pipe(Corrected(file, corrections)))
+        elif corrections:
+            source = Corrected(file, corrections)
         else:  # not the name, by whose end libsndfile would guess what the file is
             source = file.fileno()
         try:
@@ -180,7 +188,7 @@ def _open_foreign(path: Path) -> Iterator[Sound]:
 
 
 @contextlib.contextmanager
-def _pipe(file: BinaryIO) -> Iterator[int]:
+def _pipe(file: io.RawIOBase) -> Iterator[int]:
     """The file through a pipe: libsndfile then reads to its end, as it cannot guess where that is.
 
     Of an mp3 without a count it would else stop where the first frame's bit rate makes it end.

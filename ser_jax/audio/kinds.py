@@ -34,7 +34,7 @@ def name_foreign(file: BinaryIO) -> str | None:
     for offset, magic, name in _FOREIGN:
         if head[offset:].startswith(magic):
             return name
-    first, second = _read_frame(file)[:2].ljust(2, b"\0")
+    first, second = _read(file, find_frame(file), 2).ljust(2, b"\0")
     return "an AAC file" if first == 0xFF and second & 0xF6 == 0xF0 else None
 
 
@@ -45,25 +45,19 @@ def is_container(file: BinaryIO) -> bool:
 
 def is_mp3(file: BinaryIO) -> bool:
     """Whether a frame of MPEG audio, layers I to III, comes first or after an ID3 tag."""
-    first, second = _read_frame(file)[:2].ljust(2, b"\0")
+    first, second = _read(file, find_frame(file), 2).ljust(2, b"\0")
     return first == 0xFF and second & 0xE0 == 0xE0 and second & 0x06 != 0
 
 
-def states_length(file: BinaryIO) -> bool:
-    """Whether an mp3's first frame has a count of all; without, the length is a guess."""
-    frame = _read_frame(file)
-    return any(name in frame for name in (b"Xing", b"Info", b"VBRI"))
-
-
-def _read_frame(file: BinaryIO) -> bytes:
-    """The first bytes after an ID3 tag, if there is one."""
+def find_frame(file: BinaryIO) -> int:
+    """Where the first frame of an mp3 stands: after its ID3 tags."""
     start = 0
     while (head := _read(file, start, 10))[:3] == b"ID3" and len(head) == 10:
         n_bytes = 0
         for byte in head[6:]:
             n_bytes = n_bytes << 7 | byte & 0x7F
         start += 10 + n_bytes + 10 * bool(head[5] & 0x10)  # a footer
-    return _read(file, start, 256)
+    return start
 
 
 def _read(file: BinaryIO, start: int, n_bytes: int) -> bytes:

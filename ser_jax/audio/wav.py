@@ -10,7 +10,7 @@ import struct
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from ser_jax.errors import UserError, check
+from ser_jax.errors import UserError
 
 _NEAR = 2**16  # a header's bytes, or what is rounded to pages, are taken off 2 and 4 GiB
 _GREATEST = 0xFFFFFFFF
@@ -46,6 +46,15 @@ def find_corrections(file: BinaryIO, path: Path) -> dict[int, bytes]:
     if data is None:
         return {}
     left = size - data.start
+    if (
+        not data.wide
+        and left > _GREATEST
+        and (data.promised + _NEAR > _GREATEST or (left - data.promised) % 2**32 < 2)
+    ):
+        raise UserError(
+            f"{path}: holds {left} bytes of samples, more than the 4 GiB that a wav can say; save "
+            "it as flac"
+        )
     if data.promised > left:
         if not _is_placeholder(data, size):
             raise UserError(
@@ -53,21 +62,13 @@ def find_corrections(file: BinaryIO, path: Path) -> dict[int, bytes]:
                 "again"
             )
         if not data.wide:  # libsndfile reads to the end
-            _check_size(left, path)
             return {}
     elif not _goes_on(file, data, size):
         return {}
     if data.wide:
         sizes = struct.pack("<QQQ", size - 8, left, left // data.align)
         return {data.field - 8: sizes}
-    _check_size(left, path)
     return {4: struct.pack("<I", size - 8), data.field: struct.pack("<I", left)}
-
-
-def _check_size(left: int, path: Path) -> None:
-    check(
-        left <= _GREATEST - 8, f"{path}: holds more than the 4 GiB that a wav can; save it as flac"
-    )
 
 
 def _find_data(file: BinaryIO) -> _Data | None:

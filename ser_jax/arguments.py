@@ -216,7 +216,7 @@ def _fill_evaluate(parser: Parser) -> None:
 
 def _fill_predict(parser: Parser) -> None:
     _add_run_dir(parser)
-    text = "Audio files: wav, flac, ogg, mp3; any rate, any number of channels."
+    text = "Audio files: wav, flac, ogg, mp3; m4a, webm and more with ffmpeg; any rate or channels."
     parser.add_argument("files", type=str, nargs="+", metavar="FILE", help=text)
     formats = Literal["table", "json", "csv"]
     parser.add_key(

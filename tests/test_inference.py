@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import functools
+import io
 import json
 import math
 import os
@@ -543,6 +544,40 @@ def test_predict_prints_json_for_machines(run_dir, corpus, write, capsys):
     (row,) = json.loads(capsys.readouterr().out)
     (prediction,) = predict(run_dir, [file])
     assert row == dataclasses.asdict(prediction)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (b"caf\xe9.wav", "caf\\xe9.wav"),  # Latin-1, which is no UTF-8
+        (b"a\nb.wav", "a\\nb.wav"),
+        (b"[red]a[", "[red]a["),
+        ("\N{GRINNING FACE} é.wav".encode(), "\N{GRINNING FACE} é.wav"),
+    ],
+)
+def test_any_file_name_is_printed(
+    run_dir, write, corpus, tmp_path, monkeypatch, capsysbinary, name, shown
+):
+    monkeypatch.chdir(tmp_path)
+    os.rename(write("a.wav", get_clip(corpus, 0)), name)
+    line = ["predict", str(run_dir), os.fsdecode(name), "--format"]
+    assert main([*line, "csv"]) == 0
+    text = os.fsdecode(capsysbinary.readouterr().out)
+    (row,) = csv.DictReader(io.StringIO(text, newline=""))
+    assert os.fsencode(row["file"]) == name
+    assert main([*line, "json"]) == 0
+    (row,) = json.loads(capsysbinary.readouterr().out)
+    assert os.fsencode(row["file"]) == name
+    assert main([*line, "table"]) == 0
+    assert f"  {shown}  " in capsysbinary.readouterr().out.decode()
+
+
+def test_a_file_of_nothing_but_zeros_is_named(run_dir, write, corpus, capsys):
+    files = [write("zeros.wav", np.zeros(RATE_HZ)), write("a.wav", get_clip(corpus, 0))]
+    assert len(predict(run_dir, files)) >= 2
+    assert capsys.readouterr().err == (
+        f"warning: {files[0]}: holds nothing but zeros, so its emotion means nothing\n"
+    )
 
 
 # Trimmed clips.

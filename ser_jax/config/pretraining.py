@@ -14,7 +14,7 @@ class UnlabelledConfig:
     """Recordings without labels."""
 
     root: str | None = None
-    """Folder of wav, flac, ogg or mp3 files, searched at any depth."""
+    """Folder of sound files, searched at any depth: wav, flac, ogg, mp3, with ffmpeg others too."""
     rate_hz: int = 16000
     """Sample rate in Hz to which every file is resampled."""
     crop_s: float = 5.0

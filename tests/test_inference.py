@@ -457,6 +457,20 @@ def test_windows_of_blocks_are_those_of_the_whole(cuts, window, least):
         np.testing.assert_array_equal(wave_n, wave_N[start : start + len(wave_n)])
 
 
+def test_windows_are_handed_on_before_the_sound_has_ended():
+    given = []
+
+    def give_blocks():
+        for number in range(1000):
+            given.append(number)
+            yield np.full(10, number, np.int16)
+
+    windows = cut_windows(give_blocks(), 25, least=5)
+    starts = [next(windows)[0] for _ in range(100)]
+    assert starts == list(range(0, 2500, 25))
+    assert len(given) <= 251
+
+
 def spoil(kind: str, folder: Path) -> Path:
     """A file that cannot be heard."""
     path = folder / f"{kind}.wav"

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import os
+import shlex
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -74,9 +75,10 @@ def _enter(stack: contextlib.ExitStack, path: Path, file: BinaryIO) -> Sound:
             if not is_container(file) or find_ffmpeg() is None:
                 raise
     elif find_ffmpeg() is None:
+        names = map(shlex.quote, (path.name, f"{path.stem}.converted.wav"))
         raise UserError(
             f"{path}: is {foreign}, which needs ffmpeg; install it, or convert the file elsewhere: "
-            f"ffmpeg -i {path.name} {path.stem}.wav"
+            f"ffmpeg -i {' '.join(names)}"
         )
     return stack.enter_context(_open_foreign(path))
 

@@ -4,7 +4,7 @@ import io
 from typing import BinaryIO
 
 # Read by libsndfile in common codecs, by ffmpeg in all.
-_NATIVE = (b"RIFF", b"RF64", b"BW64", b"riff", b"FORM", b"caff", b"OggS", b"fLaC", b".snd")
+_NATIVE = (b"RIFF", b"RF64", b"BW64", b"riff", b"FORM", b"caff", b"OggS", b"fLaC", b".snd", b"NIST")
 _FOREIGN = (
     (4, b"ftyp", "an MP4, M4A or 3GP file"),
     (0, b"\x1aE\xdf\xa3", "a WebM or Matroska file"),

@@ -332,6 +332,24 @@ def test_an_ogg_that_ends_within_a_page_is_truncated(tmp_path, subtype):
         load_audio(tmp_path / "a.ogg", 16000)
 
 
+SIZES = {"AIFF": (4, ">I", 0x7F000000), "AU": (8, ">I", 2**32 - 1), "W64": (16, "<Q", 2**63 - 1)}
+
+
+@pytest.mark.parametrize("form", SIZES)
+def test_aiff_au_and_w64_are_held_to_their_size_but_for_placeholders(tmp_path, form):
+    path = tmp_path / "a"
+    soundfile.write(path, make_tone(8000, 16000), 16000, format=form)
+    raw = bytearray(path.read_bytes())
+    assert len(load_audio(path, 16000)) == 8000
+    path.write_bytes(raw[:9000])
+    with pytest.raises(UserError, match="truncated: holds 9000 of"):
+        load_audio(path, 16000)
+    place, kind, greatest = SIZES[form]
+    struct.pack_into(kind, raw, place, greatest)
+    path.write_bytes(raw)
+    assert len(load_audio(path, 16000)) == 8000
+
+
 @pytest.mark.parametrize("says", [0xFFFFFFFF, 9_000_000_000 % 2**32], ids=["most", "the rest"])
 def test_a_wav_beyond_4_gib_is_refused_and_not_cut(tmp_path, says):
     write_wav(tmp_path / "long.wav", says)

@@ -16,7 +16,7 @@ import numpy as np
 from ser_jax.audio.compressed import check_ogg, find_count, is_counted
 from ser_jax.audio.ffmpeg import Pipe, find_ffmpeg
 from ser_jax.audio.kinds import is_container, is_mp3, name_foreign
-from ser_jax.audio.wav import Corrected, find_corrections
+from ser_jax.audio.wav import Corrected, check_total, find_corrections
 from ser_jax.contents import explain_stand_in
 from ser_jax.errors import UserError, check
 
@@ -69,6 +69,7 @@ def _enter(stack: contextlib.ExitStack, path: Path, file: BinaryIO) -> Sound:
     if foreign is None:
         corrections = find_corrections(file, path)
         check_ogg(file, path)
+        check_total(file, path)
         try:
             return stack.enter_context(_open_native(path, file, corrections))
         except _RefusedError:

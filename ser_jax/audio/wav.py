@@ -71,6 +71,29 @@ def find_corrections(file: BinaryIO, path: Path) -> dict[int, bytes]:
     return {4: struct.pack("<I", size - 8), data.field: struct.pack("<I", left)}
 
 
+def check_total(file: BinaryIO, path: Path) -> None:
+    """Raise `UserError` where an aiff, au or w64 states a size that is greater than the file's.
+
+    libsndfile returns what is there without a word.
+    """
+    file.seek(0)
+    head = file.read(24).ljust(24, b"\0")
+    size = file.seek(0, io.SEEK_END)
+    total = 0
+    if head[:4] == b"FORM":
+        total = 8 + struct.unpack(">4xI", head[:8])[0]
+    elif head[:4] == b".snd":
+        total = sum(struct.unpack(">4x2I", head[:12]))
+    elif head[:4] == b"riff":
+        total = struct.unpack("<16xQ", head)[0]
+    # A placeholder is the greatest number of its kind, less a header and, by sox, 16 MiB.
+    unknown = any(-(2**25) <= total - n < _NEAR for n in (2**31, 2**32, 2**63, 2**64))
+    if total > size + 1 and not unknown:  # some leave out the last padding byte
+        raise UserError(
+            f"{path}: truncated: holds {size} of {total} bytes; copy or download it again"
+        )
+
+
 def _find_data(file: BinaryIO) -> _Data | None:
     file.seek(0)
     riff, outer, wave = struct.unpack("<4sI4s", file.read(12).ljust(12, b"\0"))

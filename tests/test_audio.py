@@ -234,6 +234,15 @@ def test_a_wav_that_promises_more_than_there_is_is_truncated(tmp_path, n_bytes):
             read(tmp_path / "cut.wav")
 
 
+def test_a_thousand_million_samples_are_a_placeholder_beyond_32_bits_too(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, make_tone(8000, 16000, 2), 16000, subtype="PCM_24")
+    raw = path.read_bytes()
+    place = raw.index(b"data") + 4
+    path.write_bytes(raw[:place] + struct.pack("<I", 6 * 10**9 % 2**32) + raw[place + 4 :])
+    assert len(load_audio(path, 16000)) == 8000
+
+
 def test_a_stale_size_is_mended_where_most_of_the_samples_follow(tmp_path):
     write_wav(tmp_path / "killed.wav", 4000)
     assert len(load_audio(tmp_path / "killed.wav", 16000)) == 8000

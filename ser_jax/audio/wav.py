@@ -125,7 +125,8 @@ def _is_placeholder(data: _Data, size: int) -> bool:
     """
     n_bytes, left = data.promised, size - data.start
     near = n_bytes > 2**63 - _NEAR or any(-_NEAR <= n_bytes - n < _NEAR for n in (2**31, 2**32))
-    counts = n_bytes, n_bytes / data.align
+    # More than 4 GiB of it leave the lower 32 bits.
+    counts = n_bytes, n_bytes / data.align, (n_bytes + 2**32) / data.align
     rounded = any(count >= 10**9 and count % 10**9 == 0 for count in counts)
     whole = n_bytes in (size, size - 8) or n_bytes - left < data.align or data.outer == size
     return near or rounded or whole

@@ -199,6 +199,12 @@ def _fill_evaluate(parser: Parser) -> None:
         "(default: test of the run's own recordings, all of others)."
     )
     parser.add_key("split", splits, None, text)
+    text = (
+        "Folder for evaluation.json and predictions.csv "
+        "(default: evaluations/CORPUS-PART below RUN_DIR)."
+    )
+    parser.add_key("out", str | None, None, text)
+    _add_format(parser)
     text = "Corpus to measure on, as for train (default: the run's own)."
     parser.add_key("data.corpus", config.CorpusName | None, None, text)
     text = "Its folder, or the CSV file of a manifest (default: the run's own)."
@@ -218,10 +224,7 @@ def _fill_predict(parser: Parser) -> None:
     _add_run_dir(parser)
     text = "Audio files: wav, flac, ogg, mp3; m4a, webm and more with ffmpeg; any rate or channels."
     parser.add_argument("files", type=str, nargs="+", metavar="FILE", help=text)
-    formats = Literal["table", "json", "csv"]
-    parser.add_key(
-        "format", formats, "table", "How to print: a table, or json or csv for machines."
-    )
+    _add_format(parser)
 
 
 def _fill_export(parser: Parser) -> None:
@@ -235,6 +238,12 @@ def _fill_export(parser: Parser) -> None:
 def _fill_report(parser: Parser) -> None:
     text = "A run directory, or the folder of an ablation."
     parser.add_argument("dir", type=str, metavar="DIR", help=text)
+
+
+def _add_format(parser: Parser) -> None:
+    formats = Literal["table", "json", "csv"]
+    text = "How to print: a table, or json or csv for machines."
+    parser.add_key("format", formats, "table", text)
 
 
 def _add_run_dir(parser: Parser) -> None:

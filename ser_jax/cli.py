@@ -106,19 +106,21 @@ def _train(command: Command) -> None:
 
 
 def _evaluate(command: Command) -> None:
-    from ser_jax.inference import measure
-    from ser_jax.printing import print_classes, print_metrics
+    from ser_jax.inference import measure, write_evaluation
+    from ser_jax.inference.loading import warn
+    from ser_jax.printing import print_evaluation
     from ser_jax.runtime import tune_for_cpu
 
     tune_for_cpu()
     options = command.options
     data = _override_data(options["run_dir"], options["data"])
     found = measure(options["run_dir"], data, options["split"])
-    trained = f"{found.protocol} of {found.trained_on}"
-    clips = f"all clips; trained on the {trained}" if found.part == "all" else trained
-    part = "" if found.part == "all" else f"{found.part} clips of the "
-    print_metrics(found.report, f"{found.corpus}, {part}{clips}")
-    print_classes(found.report)
+    folder = write_evaluation(found, options["run_dir"], options["out"])
+    print_evaluation(found, options["format"])
+    if folder and options["format"] == "table":
+        print(f"{folder}: evaluation.json, predictions.csv")
+    for said in found.list_warnings():
+        warn(said)
 
 
 def _override_data(run_dir: str, changes: dict[str, Any]) -> Any:

@@ -106,14 +106,38 @@ def compute_confusion(n_classes: int, true_B: Any, pred_B: Any) -> np.ndarray:
     return confusion_CC
 
 
+def compute_class_figures(labels: Sequence[str], confusion_CC: Any) -> dict[str, dict[str, Any]]:
+    """Figures of each class that occurs in truth or prediction, from the whole matrix, in NumPy.
+
+    `accuracy` is the share of the class's clips that are recognised, hence its recall, None of a
+    class without clips; `precision` and `f1` equal scikit-learn's `precision_score` and `f1_score`
+    with average=None and zero_division=0; `n` and `predicted` count clips that are of the class,
+    and that were taken for it.
+    """
+    confusion_CC = np.asarray(confusion_CC, np.float64)
+    figures = zip(labels, np.diag(confusion_CC), confusion_CC.sum(1), confusion_CC.sum(0),
+                  strict=True)  # fmt: skip
+    return {
+        name: {
+            "accuracy": float(hit / n_true) if n_true else None,
+            "precision": float(hit / n_pred) if n_pred else 0.0,
+            "f1": float(2 * hit / (n_true + n_pred)),
+            "n": round(n_true),
+            "predicted": round(n_pred),
+        }
+        for name, hit, n_true, n_pred in figures
+        if n_true + n_pred
+    }
+
+
 def compute_report(
     labels: Sequence[str], true_B: Any, pred_B: Any, attributes: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
     """The object under "val" and "test" in metrics.json: figures over all clips and per group.
 
-    A group's figures are scikit-learn's on the group's clips alone. In particular its `macro_f1`
-    averages over the classes that occur there in truth or prediction, so for one emotion it is
-    low by construction; `accuracy` is then the recall of that emotion.
+    A group's figures are scikit-learn's on the group's clips alone. Those of an emotion, whose
+    clips alone would show no false positive, come from the confusion matrix over all clips; see
+    `compute_class_figures`.
 
     Args:
       labels: names of the classes, by index.
@@ -122,21 +146,20 @@ def compute_report(
         `corpus` are reported where given.
     """
     true_B, pred_B = np.asarray(true_B), np.asarray(pred_B)
-    groups = {"emotion": np.asarray(labels)[true_B]}
-    groups |= {name: np.asarray(attributes[name]) for name in GROUPED_BY if name in attributes}
     confusion_CC = compute_confusion(len(labels), true_B, pred_B)
-
-    def compute_group(value_B: np.ndarray, value: str) -> dict[str, Any]:
-        here_B = value_B == value
-        return compute_metrics(compute_confusion(len(labels), true_B[here_B], pred_B[here_B]))
-
-    by = {}
-    for name, value_B in groups.items():
-        present = set(value_B.tolist()) - {""}
-        if not present or (name != "emotion" and len(present) > _MOST_GROUPS):
+    found = compute_class_figures(labels, confusion_CC)
+    by = {"emotion": {name: figures for name, figures in found.items() if figures["n"]}}
+    for name in GROUPED_BY:
+        value_B = np.asarray(attributes.get(name, ()))
+        present = sorted(set(value_B.tolist()) - {""})
+        if not 0 < len(present) <= _MOST_GROUPS:
             continue
-        order = labels if name == "emotion" else sorted(present)
-        by[name] = {value: compute_group(value_B, value) for value in order if value in present}
+        by[name] = {
+            value: compute_metrics(
+                compute_confusion(len(labels), true_B[value_B == value], pred_B[value_B == value])
+            )
+            for value in present
+        }
     return {
         **compute_metrics(confusion_CC),
         "labels": list(labels),

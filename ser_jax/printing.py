@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+_FIGURES = ("accuracy", "weighted_f1", "macro_f1", "uar", "precision", "f1", "n", "predicted")
 _PIPE_WIDTH = 120  # columns; rich would take 80 and break file names
 
 
@@ -30,9 +31,38 @@ def print_preparation(report: Any) -> None:
 
 def print_metrics(report: Mapping[str, Any], title: str) -> None:
     """Print one run's figures, over all clips and by group (see `metrics.compute_report`)."""
-    from ser_jax.report.tables import make_group_table
+    from ser_jax.report.tables import make_class_table, make_group_table
 
     _print_table(make_group_table(report, title))
+    _print_table(make_class_table(report))
+
+
+def print_evaluation(found: Any, form: str) -> None:
+    """Print an `inference.Measurement`: tables for people, JSON, or a row of CSV per group."""
+    if form == "json":
+        print(json.dumps(found.make_record(), indent=1, allow_nan=False))
+        return
+    report = found.report
+    if form == "csv":
+        by = [("all", "", report)]
+        by += [(name, value, figures) for name, groups in report["by"].items()
+               for value, figures in groups.items()]  # fmt: skip
+        writer = csv.DictWriter(sys.stdout, ("group", "value", *_FIGURES), extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows({"group": name, "value": value, **figures} for name, value, figures in by)
+        return
+    from ser_jax.report.tables import make_confusion_table
+
+    trained = f"{found.protocol} of {found.trained_on}"
+    clips = f"all clips; trained on the {trained}" if found.part == "all" else trained
+    part = "" if found.part == "all" else f"{found.part} clips of the "
+    print_metrics(report, f"{found.corpus}, {part}{clips}")
+    _print_table(make_confusion_table(report))
+    if intervals := found.compute_intervals():
+        said = ", ".join(f"{name.replace('_f1', ' F1').replace('uar', 'UAR')} {low:.3f} to "
+                         f"{high:.3f}" for name, (low, high) in intervals.items())  # fmt: skip
+        print(f"95 % intervals, speakers drawn anew: {said}")
+    print_classes(report)
 
 
 def print_classes(report: Mapping[str, Any]) -> None:

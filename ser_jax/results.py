@@ -82,13 +82,25 @@ def count_parameters(*trees: Any) -> int:
     return sum(int(leaf.size) for tree in trees for leaf in jax.tree.leaves(tree))
 
 
+def name_speakers(corpus: Corpus) -> np.ndarray:
+    """The speaker of each clip by the corpus' own name; RAVDESS' actors by their numbers."""
+    if corpus.speakers:
+        return np.asarray(corpus.speakers)[corpus.actor_B - 1]
+    return corpus.actor_B
+
+
 def write_predictions(
-    run_dir: Path, corpus: Corpus, index: np.ndarray, predicted_B: np.ndarray
+    folder: Path,
+    corpus: Corpus,
+    index: np.ndarray,
+    predicted_B: np.ndarray,
+    probability_BC: np.ndarray | None = None,
 ) -> None:
     """Keep the class predicted for each of the clips numbered `index`, with what is known of it.
 
-    One row per clip: file, actor, the corpus' attributes, emotion, predicted. Statistics that
-    resample speakers or pair systems clip by clip are computed from these.
+    One row per clip: file, actor (by the corpus' own name), the corpus' attributes, emotion,
+    predicted and, where given, the probability of each class. Statistics that resample speakers or
+    pair systems clip by clip are computed from these.
 
     Raises:
       UserError: the file cannot be written.
@@ -96,16 +108,18 @@ def write_predictions(
     labels = np.asarray(corpus.labels)
     columns = {
         "file": np.asarray(corpus.file_names)[index],
-        "actor": corpus.actor_B[index],
+        "actor": name_speakers(corpus)[index],
         **{name: values[index] for name, values in corpus.attributes.items()},
         "emotion": labels[corpus.emotion_B[index]],
         "predicted": labels[np.asarray(predicted_B)],
     }
+    if probability_BC is not None:
+        columns |= dict(zip(corpus.labels, probability_BC.T, strict=True))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(zip(*(values.tolist() for values in columns.values()), strict=True))
-    write_atomic(run_dir / PREDICTIONS_FILE, text.getvalue())
+    write_atomic(folder / PREDICTIONS_FILE, text.getvalue())
 
 
 @functools.cache

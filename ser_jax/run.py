@@ -272,17 +272,6 @@ def _hand_over(dataset: Dataset, *, layout: Layout, streamed: bool) -> Dataset |
     return StreamedCorpus(dataset, mesh)
 
 
-def score(
-    programs: Programs,
-    variables: Any,
-    dataset: Dataset | Stream,
-    index: np.ndarray,
-    corpus: Corpus,
-) -> dict[str, Any]:
-    """Metrics of the clips numbered `index`, over all and by group."""
-    return compute_scores(corpus, index, classify(programs, variables, dataset, index))
-
-
 def classify(
     programs: Programs, variables: Any, dataset: Dataset | Stream, index: np.ndarray
 ) -> np.ndarray:

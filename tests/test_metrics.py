@@ -15,6 +15,7 @@ from ser_jax.errors import UserError
 from ser_jax.metrics import (
     Sums,
     compute_accuracy,
+    compute_class_figures,
     compute_confusion,
     compute_loss,
     compute_metrics,
@@ -71,15 +72,41 @@ def test_figures_of_each_group_equal_scikit_learns_on_its_clips(pairs, seed):
     }
     report = compute_report(LABELS, true_B, pred_B, attributes)
     assert list(report["by"]) == ["emotion", "gender", "intensity"]
-    groups = {"emotion": np.array(LABELS)[true_B], **attributes}
-    for name, by_value in report["by"].items():
-        assert set(by_value) == set(groups[name])
-        for value, figures in by_value.items():
-            here_B = groups[name] == value
+    for name in ("gender", "intensity"):
+        assert set(report["by"][name]) == set(attributes[name])
+        for value, figures in report["by"][name].items():
+            here_B = attributes[name] == value
             expected = compute_expected(true_B[here_B], pred_B[here_B])
             assert figures == pytest.approx(expected, abs=1e-12)
     overall = {key: report[key] for key in ("accuracy", "weighted_f1", "macro_f1", "uar", "n")}
     assert overall == pytest.approx(compute_expected(true_B, pred_B), abs=1e-12)
+
+
+@settings(max_examples=20, deadline=None)
+@given(make_pairs(4))
+def test_figures_of_each_emotion_equal_scikit_learns_over_all_clips(pairs):
+    true_B, pred_B = np.array(pairs).T
+    found = compute_class_figures(LABELS, compute_confusion(len(LABELS), true_B, pred_B))
+    assert set(found) == {LABELS[place] for place in {*true_B, *pred_B}}
+    options = {"labels": range(len(LABELS)), "average": None, "zero_division": 0}
+    for figure, score in {
+        "accuracy": reference.recall_score,
+        "precision": reference.precision_score,
+        "f1": reference.f1_score,
+    }.items():
+        expected = dict(zip(LABELS, score(true_B, pred_B, **options), strict=True))
+        if figure == "accuracy":  # none to recognise
+            expected |= {name: None for name in found if LABELS.index(name) not in true_B}
+        shown = {name: figures[figure] for name, figures in found.items()}
+        assert shown == pytest.approx({name: expected[name] for name in found}, abs=1e-12)
+    present = {name: figures for name, figures in found.items() if figures["n"]}
+    assert compute_report(LABELS, true_B, pred_B, {})["by"]["emotion"] == present
+
+
+def test_a_class_that_much_else_is_taken_for_has_a_low_f1():
+    figures = compute_report(LABELS, [0] * 10 + [1] * 10, [0] * 20, {})["by"]["emotion"]["neutral"]
+    assert figures["accuracy"] == 1
+    assert figures["f1"] == pytest.approx(2 / 3)
 
 
 def test_emotions_are_reported_in_the_order_of_the_labels():

@@ -1,7 +1,8 @@
 """A trained run put to use: measured on recordings, or asked about files."""
 
-from ser_jax.inference.evaluation import Measurement, evaluate, measure
+from ser_jax.inference.evaluation import evaluate, measure
 from ser_jax.inference.loading import LoadedRun, load_run
+from ser_jax.inference.measurement import Measurement, write_evaluation
 from ser_jax.inference.prediction import Prediction, predict
 
 __all__ = [
@@ -12,4 +13,5 @@ __all__ = [
     "load_run",
     "measure",
     "predict",
+    "write_evaluation",
 ]

@@ -2,38 +2,23 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from ser_jax.ahead import cut_to_predict
 from ser_jax.config import DataConfig
 from ser_jax.corpora import Corpus, load_corpus, trim_corpus, with_clip_length
 from ser_jax.errors import UserError, check
 from ser_jax.inference.loading import LoadedRun, load_run, warn
+from ser_jax.inference.measurement import Heard, Measurement
 from ser_jax.inputs import compute_inputs, make_dataset
 from ser_jax.precision import in_32_bits
-from ser_jax.run import score, split_corpus
+from ser_jax.results import compute_scores
+from ser_jax.run import split_corpus
 from ser_jax.splits import name_fold
 
 _PARTS = ("test", "val", "train", "all")
-
-
-class Measurement(NamedTuple):
-    """An evaluation and what it was made on.
-
-    Attributes:
-      report: see `metrics.compute_report`.
-      corpus: name of the corpus.
-      part: test, val, train or all.
-      protocol: the split that the run was trained on, and `part` is of: `emobox6 split, fold 2`.
-      trained_on: name of the corpus that it was trained on.
-    """
-
-    report: dict[str, Any]
-    corpus: str
-    part: str
-    protocol: str
-    trained_on: str
 
 
 def evaluate(
@@ -65,6 +50,8 @@ def measure(
         run's own recordings have changed, so that their split would be another; a split of
         recordings that are not the run's.
     """
+    from scipy.special import softmax
+
     check(split is None or split in _PARTS, f"split={split}: must be one of {', '.join(_PARTS)}")
     run = load_run(run_dir)
     wanted = data or run.config.data
@@ -82,11 +69,15 @@ def measure(
         index = getattr(split_corpus(run.config, corpus), part)
     inputs = compute_inputs(corpus, run.config.features)
     dataset = make_dataset(inputs, run.normaliser)
-    report = score(run.programs, run.variables, dataset, index, corpus)
+    batches_SB = cut_to_predict(run.programs, index)
+    logits_BC = run.programs.predict(run.variables, dataset, batches_SB)[: len(index)]
+    report = compute_scores(corpus, index, logits_BC.argmax(axis=-1))
     if left_out:
         report["left_out"] = left_out
     own = run.config.data
-    return Measurement(report, corpus.name, part, name_fold(own.protocol, own.fold), own.title)
+    protocol = name_fold(own.protocol, own.fold)
+    heard = Heard(corpus, index, softmax(logits_BC.astype(np.float64), axis=-1))
+    return Measurement(report, corpus.name, part, protocol, own.title, heard)
 
 
 def _choose_part(

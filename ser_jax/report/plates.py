@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ser_jax.errors import UserError
+from ser_jax.metrics import compute_class_figures
 from ser_jax.report import curves, drawings, figures
 from ser_jax.report.contrasts import Term, compute_contrast
 from ser_jax.report.document import Block, Gallery, Picture, Prose, Section, Table
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 Plates = dict[str, Callable[[], "Figure"]]
 """Names of files, and what draws them."""
 Records = dict[str, list[dict[str, Any]]]
+_CLASS_FIGURES = ("accuracy", "precision", "f1")
 _WORDS = {"gender": ("female", "male"), "intensity": ("normal", "strong")}
 
 
@@ -125,7 +127,7 @@ def _describe_confusion(title: str, confusion_CC: np.ndarray, labels: list[str])
 
 
 def make_groups(material: Material) -> tuple[Section, Plates, Records]:
-    """The study's figures 11 to 13, for every system, and recall by emotion."""
+    """The study's figures 11 to 13, for every system, and recall and F1 by emotion."""
     plates: Plates = {}
     blocks: list[Block] = []
     records = []
@@ -154,8 +156,8 @@ def make_groups(material: Material) -> tuple[Section, Plates, Records]:
     if not blocks:
         blocks.append(Prose("Needs predictions.csv in the folders of the cells; none has one."))
     for protocol in material.evidence.protocols:
-        table, rows = _make_recalls(material, protocol)
-        blocks.append(table)
+        tables, rows = _make_classes(material, protocol)
+        blocks += tables
         records += rows
     title = "By intensity, statement, gender and emotion"
     return Section("groups", title, blocks), plates, {"groups": records}
@@ -185,26 +187,30 @@ def _describe_pairs(title: str, names: tuple[str, ...], pairs: list[drawings.Pai
     return f"{title}, {names[0]} and {names[1]}, per cent: {'; '.join(said)}"
 
 
-def _make_recalls(material: Material, protocol: str) -> tuple[Table, list[dict[str, Any]]]:
+def _make_classes(material: Material, protocol: str) -> tuple[list[Table], list[dict[str, Any]]]:
+    """Recall and F1 of each emotion, which precision follows from; the records have all three."""
     labels = material.evidence.labels
-    lines, records = [], []
+    lines: dict[str, list[list[str]]] = {"accuracy": [], "f1": []}
+    records = []
     for system in material.ranking:
         score = material.scores.get((system, protocol))
         if score is None:
             continue
-        hit_C, true_C = np.diag(score.confusion_CC), score.confusion_CC.sum(1)
-        known = zip(labels, hit_C, true_C, strict=True)
-        shares = {name: hit / n if n else None for name, hit, n in known}
-        lines.append([
-            f"`{system}`", *("" if x is None else f"{100 * x:.0f}" for x in shares.values()),
-        ])  # fmt: skip
+        found = compute_class_figures(labels, score.confusion_CC)
+        for figure, rows in lines.items():
+            shares = [found.get(name, {}).get(figure) for name in labels]
+            rows.append([f"`{system}`", *("" if x is None else f"{100 * x:.0f}" for x in shares)])
         records += [
             {"system": system, "protocol": protocol, "group": "emotion", "value": name,
-             "accuracy": share}
-            for name, share in shares.items()
+             **{figure: found.get(name, {}).get(figure) for figure in _CLASS_FIGURES}}
+            for name in labels
         ]  # fmt: skip
-    caption = f"`{protocol}`: per cent of each emotion's clips that are recognised"
-    return Table(["System", *labels], lines, caption, shade=_shade), records
+    captions = {
+        "accuracy": f"`{protocol}`: per cent of each emotion's clips that are recognised (recall)",
+        "f1": f"`{protocol}`: F1 of each emotion, per cent",
+    }
+    head = ["System", *labels]
+    return [Table(head, lines[f], said, shade=_shade) for f, said in captions.items()], records
 
 
 def _shade(text: str) -> float | None:

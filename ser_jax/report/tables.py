@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ser_jax.metrics import compute_metrics
+from ser_jax.metrics import compute_class_figures, compute_metrics
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -129,13 +129,38 @@ def make_group_table(report: Mapping[str, Any], title: str | None = None) -> Tab
     """
     groups = [("all", "", report)]
     for name, by_value in report["by"].items():
-        groups += [(name, value, figures) for value, figures in by_value.items()]
+        if name != "emotion":
+            groups += [(name, value, figures) for value, figures in by_value.items()]
     lines = [
         [name, value, *(format_figure(figures[f]) for f in FIGURES), str(figures["n"])]
         for name, value, figures in groups
     ]
     head = ("Group", "", "Accuracy", "Weighted F1", "UAR", "Clips")
     return _make_rich_table(head, lines, title, left=(0, 1))
+
+
+def make_class_table(report: Mapping[str, Any]) -> Table:
+    """Each emotion's figures, for `rich.print`, and how often it was spoken and heard.
+
+    All come of the confusion matrix, since older runs recorded other figures by emotion.
+    """
+    lines = [
+        [name, *(format_figure(figures[f]) for f in ("accuracy", "precision", "f1")),
+         str(figures["n"]), str(figures["predicted"]),
+         f"{100 * figures['predicted'] / report['n']:.0f} %"]
+        for name, figures in compute_class_figures(report["labels"], report["confusion"]).items()
+    ]  # fmt: skip
+    head = ("Emotion", "Recall", "Precision", "F1", "Clips", "Predicted", "of all")
+    return _make_rich_table(head, lines, None, left=(0,))
+
+
+def make_confusion_table(report: Mapping[str, Any]) -> Table:
+    """Clips by true class, a row each, and predicted class, a column each, for `rich.print`."""
+    labels, confusion = report["labels"], np.asarray(report["confusion"])
+    seen = np.flatnonzero(confusion.sum(0) + confusion.sum(1))
+    lines = [[labels[row], *(str(confusion[row, column]) for column in seen)] for row in seen]
+    head = ("True \\ predicted", *(labels[column] for column in seen))
+    return _make_rich_table(head, lines, None, left=(0,))
 
 
 def _make_rich_table(head: Sequence[str], lines: Any, title: str | None, left: Any) -> Table:

@@ -46,7 +46,8 @@ def describe_corpus(
     else:
         n_frames = count_feature_frames(config.features, n_samples)
         x = jax.ShapeDtypeStruct((n_clips, n_frames, count_features(config.features)), np.float32)
-    return describe_dataset(x, n_samples if with_waves else None)
+    n_samples = n_samples if with_waves else None
+    return describe_dataset(x, n_samples, has_own=config.features.is_own)
 
 
 def list_compilations(

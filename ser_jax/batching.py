@@ -46,6 +46,8 @@ class Dataset:
       draw: which draw of the augmentation a training batch sees, int32 scalar.
       wave_BN: samples, int16; only for augmentation on the device.
       length_B: real samples, int32; likewise.
+      own: statistics of each clip by which features are normalised already, and by which those of
+        augmented samples are to be; None: training clips alone give statistics.
       n_frames: frames to which batches are cut, which have no longer clips; None: all.
     """
 
@@ -56,6 +58,7 @@ class Dataset:
     draw: jax.Array
     wave_BN: Any = None
     length_B: jax.Array | None = None
+    own: Any = None
     n_frames: int | None = struct.field(pytree_node=False, default=None)
 
 

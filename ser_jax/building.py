@@ -87,7 +87,9 @@ def build_for(
     n_steps: int,
 ) -> Built:
     """Network, optimiser and programs of a run of `n_steps`, in the forms that are fastest here."""
-    take_train = choose_take(config.augment, config.features, config.data.rate_hz)
+    take_train = choose_take(
+        config.augment, config.features, config.data.rate_hz, config.model.mask_padding
+    )
     forms = choose_forms(
         config.model, config.train.dtype, batch_size=config.train.batch_size,
         n_frames=n_frames, n_features=n_features, n_steps=n_steps,
@@ -96,7 +98,9 @@ def build_for(
     return build(config.model, config.train, n_classes, layout, take_train, forms, spec, n_steps)
 
 
-def choose_take(augment: AugmentConfig, features: FeaturesConfig, rate_hz: int) -> TakeTrain:
+def choose_take(
+    augment: AugmentConfig, features: FeaturesConfig, rate_hz: int, masked: bool = False
+) -> TakeTrain:
     """How training batches are taken: plain, or augmented on the device."""
     if not augment.enabled or augment.backend == "host":
         return take_plain
@@ -104,9 +108,13 @@ def choose_take(augment: AugmentConfig, features: FeaturesConfig, rate_hz: int) 
     augment = dataclasses.replace(
         augment, p=0.5, workers=None, time_mask_frames=0, band_mask_bands=0, **held
     )
-    return _make_take_cached(augment, features, rate_hz)
+    return _make_take_cached(augment, features, rate_hz, masked and features.is_own)
 
 
 @functools.lru_cache(maxsize=8)
-def _make_take_cached(augment: AugmentConfig, features: FeaturesConfig, rate_hz: int) -> TakeTrain:
-    return make_take_augmented(augment, rate_hz, make_front_end(features, rate_hz))
+def _make_take_cached(
+    augment: AugmentConfig, features: FeaturesConfig, rate_hz: int, masked: bool
+) -> TakeTrain:
+    own = features.normalise if features.is_own else None
+    front_end = make_front_end(features, rate_hz)
+    return make_take_augmented(augment, rate_hz, front_end, own=own, masked=masked)

@@ -91,9 +91,10 @@ def save_pretrained(
     )
     tree = {"wav2vec2" if name == "backbone" else name: leaf for name, leaf in params.items()}
     config = architecture.to_dict() | dict(extra)
+    normalised = config.pop("do_normalize")  # which transformers keeps in the other file
     usual = {
         "feature_extractor_type": "Wav2Vec2FeatureExtractor", "feature_size": 1,
-        "do_normalize": True, "padding_side": "right", "padding_value": 0.0,
+        "do_normalize": normalised, "padding_side": "right", "padding_value": 0.0,
         "sampling_rate": 16000, "return_attention_mask": False,
     }  # fmt: skip
     with saving(folder):

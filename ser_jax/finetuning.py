@@ -8,6 +8,7 @@ differ from epoch to epoch. All three are an `entry` of one network with one par
 import dataclasses
 import functools
 import json
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,7 +67,9 @@ def prepare(config: Config, inputs: Inputs) -> Prepared:
     if config.model.name != "wav2vec2":
         return Prepared(inputs)
     settings = config.backbone
-    start = _load_start(settings.path, settings.pretrained, config.data.rate_hz)
+    start = _load_start(
+        settings.path, settings.pretrained, config.data.rate_hz, config.model.mask_padding
+    )
     architecture = apply_rates(start.architecture, settings)
     check_attention(architecture, settings, config.train.dtype)
     check(
@@ -97,7 +100,7 @@ class _Start(NamedTuple):
 
 
 @functools.lru_cache(maxsize=1)
-def _load_start(path: str | None, pretrained: bool, rate_hz: int) -> _Start:
+def _load_start(path: str | None, pretrained: bool, rate_hz: int, masked: bool) -> _Start:
     from ser_jax.pretrained import load_architecture, load_params, load_preprocessor
 
     if path is None:
@@ -105,11 +108,16 @@ def _load_start(path: str | None, pretrained: bool, rate_hz: int) -> _Start:
             "backbone.path: missing; name a folder with config.json and weights, or a hub id such "
             "as facebook/wav2vec2-base-960h"
         )
-    wanted = load_preprocessor(path).get("sampling_rate", 16000)
+    preprocessor = load_preprocessor(path)
+    wanted = preprocessor.get("sampling_rate", 16000)
     check(
         rate_hz == wanted,
         f"data.rate_hz={rate_hz}: {path} needs {wanted}; clips of any rate are resampled to it",
     )
+    if preprocessor.get("return_attention_mask", masked) != masked:
+        said = f"{path}: return_attention_mask={str(not masked).lower()}: pre-trained so, and "
+        said += f"fine-tuned with model.mask_padding={str(masked).lower()}, which decides"
+        print(f"warning: {said}", file=sys.stderr)
     return _Start(load_architecture(path), load_params(path) if pretrained else None)
 
 

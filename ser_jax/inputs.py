@@ -12,6 +12,12 @@ from jax.sharding import NamedSharding
 
 from ser_jax.augment import HostAugmenter, Pending
 from ser_jax.batching import Dataset, compute_features, scale_samples
+from ser_jax.cmvn import (
+    Statistics,
+    apply_statistics,
+    compute_statistics,
+    normalise_clips,
+)
 from ser_jax.config import AugmentConfig, DataConfig, FeaturesConfig
 from ser_jax.corpora import Corpus, load_corpus
 from ser_jax.corpora.shard import load_shard
@@ -24,7 +30,7 @@ FrontEnd = Callable[[jax.Array], jax.Array]
 
 
 class Inputs(NamedTuple):
-    """A corpus and its features before normalisation.
+    """A corpus and its features before normalisation by training clips.
 
     Attributes:
       corpus: the clips.
@@ -33,6 +39,9 @@ class Inputs(NamedTuple):
       frames_B: real frames of every clip.
       clips: how several processes share the clips out; each has the features and samples of its
         own, and zeros for the others'. None: one process has all.
+      own: by what each clip's features are normalised already, where `features.is_own`.
+      kind: clip, speaker or corpus, likewise.
+      masked: whether padding was left out of it.
     """
 
     corpus: Corpus
@@ -40,6 +49,9 @@ class Inputs(NamedTuple):
     x_BTF: np.ndarray
     frames_B: np.ndarray
     clips: NamedSharding | None = None
+    own: Statistics | None = None
+    kind: str = ""
+    masked: bool = False
 
     @property
     def rows(self) -> np.ndarray:
@@ -63,16 +75,22 @@ def make_fast_front_end(features: FeaturesConfig, rate_hz: int) -> FrontEnd:
 
 
 def load_inputs(
-    data: DataConfig, features: FeaturesConfig, clips: NamedSharding | None = None
+    data: DataConfig,
+    features: FeaturesConfig,
+    clips: NamedSharding | None = None,
+    *,
+    masked: bool = False,
 ) -> Inputs:
     """The corpus that `data` names and its features; the last one asked for is kept in memory.
 
     Args:
       data, features: settings.
       clips: how several processes share the clips out; None: one process loads all.
+      masked: leave padding out of statistics, where `features.is_own`.
     """
-    features = dataclasses.replace(features, normalise="none")
-    return _load_inputs(_leave_out_split(data), features, clips)
+    if not features.is_own:
+        features, masked = dataclasses.replace(features, normalise="none"), False
+    return _load_inputs(_leave_out_split(data), features, clips, masked)
 
 
 def load_clips(data: DataConfig, clips: NamedSharding | None = None) -> Corpus:
@@ -86,8 +104,10 @@ def _leave_out_split(data: DataConfig) -> DataConfig:
 
 
 @functools.lru_cache(maxsize=1)
-def _load_inputs(data: DataConfig, features: FeaturesConfig, clips: NamedSharding | None) -> Inputs:
-    return compute_inputs(_load_clips(data, clips), features, clips)
+def _load_inputs(
+    data: DataConfig, features: FeaturesConfig, clips: NamedSharding | None, masked: bool
+) -> Inputs:
+    return compute_inputs(_load_clips(data, clips), features, clips, masked=masked)
 
 
 @functools.lru_cache(maxsize=1)
@@ -98,9 +118,13 @@ def _load_clips(data: DataConfig, clips: NamedSharding | None) -> Corpus:
 
 
 def compute_inputs(
-    corpus: Corpus, features: FeaturesConfig, clips: NamedSharding | None = None
+    corpus: Corpus,
+    features: FeaturesConfig,
+    clips: NamedSharding | None = None,
+    *,
+    masked: bool = False,
 ) -> Inputs:
-    """The features of a corpus in memory, with a progress bar; `clips` as in `load_inputs`."""
+    """The features of a corpus in memory, with a progress bar; arguments as in `load_inputs`."""
     front_end = make_fast_front_end(features, corpus.rate_hz)
     frames_B = count_feature_frames(features, corpus.length_B).astype(np.int32)
     if features.kind == "wave":
@@ -112,7 +136,37 @@ def compute_inputs(
     if clips is not None:
         own_BTF, x_BTF = x_BTF, np.zeros((len(frames_B), *x_BTF.shape[1:]), np.float32)
         x_BTF[rows] = own_BTF
-    return Inputs(corpus, front_end, x_BTF, frames_B, clips)
+    inputs = Inputs(corpus, front_end, x_BTF, frames_B, clips)
+    return _normalise_own(inputs, features.normalise, masked) if features.is_own else inputs
+
+
+def _normalise_own(inputs: Inputs, kind: str, masked: bool) -> Inputs:
+    """The features, in place, by the statistics of their own clip, speaker or corpus."""
+    frames_B = inputs.frames_B
+    if not masked:
+        frames_B = np.full_like(frames_B, inputs.x_BTF.shape[1])
+    own = compute_statistics(
+        inputs.x_BTF, frames_B, _group_clips(kind, inputs.corpus), rows=inputs.rows,
+        total=add_up if inputs.clips is not None else lambda part: part,
+    )  # fmt: skip
+    apply_statistics(inputs.x_BTF, own, inputs.rows)
+    return inputs._replace(own=own, kind=kind, masked=masked)
+
+
+def _group_clips(kind: str, corpus: Corpus) -> np.ndarray:
+    """Which clips share statistics, as numbers from 0, [B].
+
+    Args:
+      kind: clip, speaker or corpus (each of a joined one apart); see `FeaturesConfig.normalise`.
+      corpus: the clips.
+    """
+    n_clips = len(corpus.file_names)
+    if kind == "clip":
+        return np.arange(n_clips)
+    names = corpus.actor_B if kind == "speaker" else corpus.attributes.get("corpus")
+    if names is None:
+        return np.zeros(n_clips, int)
+    return np.unique(names, return_inverse=True)[1]
 
 
 def fit_to_training(
@@ -127,7 +181,8 @@ def fit_to_training(
     x_BTF = inputs.x_BTF[train_index]
     mask_BT = np.arange(x_BTF.shape[1])[None, :] < inputs.frames_B[train_index][:, None]
     mask = mask_BT if masked else None
-    return fit_normaliser(x_BTF, mask, features.normalise, total=total)  # pyright: ignore[reportArgumentType]
+    kind = "none" if features.is_own else features.normalise
+    return fit_normaliser(x_BTF, mask, kind, total=total)  # pyright: ignore[reportArgumentType]
 
 
 def make_dataset(
@@ -154,20 +209,25 @@ def make_dataset(
         draw=_put(1),
         wave_BN=place(corpus.wave_BN) if with_waves else None,
         length_B=_put(corpus.length_B) if with_waves else None,
+        own=inputs.own and jax.device_put(inputs.own) if with_waves or on_host else None,
     )
 
 
-def describe_dataset(x_BTF: jax.ShapeDtypeStruct, n_samples: int | None = None) -> Dataset:
+def describe_dataset(
+    x_BTF: jax.ShapeDtypeStruct, n_samples: int | None = None, *, has_own: bool = False
+) -> Dataset:
     """Shapes and types of what `make_dataset` makes for one process.
 
     Args:
       x_BTF: of the features.
       n_samples: of each clip, if its samples come too.
+      has_own: whether statistics of each clip come with the samples.
     """
     n_clips, _, n_features = x_BTF.shape
     shape: Any = jax.ShapeDtypeStruct
     number_B, feature_F = shape((n_clips,), np.int32), shape((n_features,), np.float32)
     with_waves = n_samples is not None
+    own = Statistics(*(shape((n_clips, n_features), np.float32),) * 2)  # pyright: ignore
     return Dataset(
         x_BTF=x_BTF,
         frames_B=number_B,
@@ -176,6 +236,7 @@ def describe_dataset(x_BTF: jax.ShapeDtypeStruct, n_samples: int | None = None) 
         draw=shape((), np.int32),
         wave_BN=shape((n_clips, n_samples), np.int16) if with_waves else None,
         length_B=number_B if with_waves else None,
+        own=own if with_waves and has_own else None,
     )
 
 
@@ -253,8 +314,20 @@ class AugmentedEpochs:
         made = self._memo.setdefault(draw, {}) if self._memo is not None else {}
         if len(clips):
             x_BTF = compute_features(self._inputs.front_end, wave_BN)
+            if self._inputs.own is not None:
+                x_BTF = _normalise_augmented(self._inputs, x_BTF, clips)
             made |= dict(zip(clips.tolist(), x_BTF, strict=True))
         return np.stack([made[int(clip)] for clip in self._train_index])
+
+
+def _normalise_augmented(inputs: Inputs, x_BTF: np.ndarray, clips: np.ndarray) -> np.ndarray:
+    """Features of augmented clips: each by itself, or by its speaker's or corpus' own clips."""
+    assert inputs.own is not None
+    if inputs.kind == "clip":
+        T = x_BTF.shape[1]
+        frames_B = inputs.frames_B[clips] if inputs.masked else np.full(len(clips), T)
+        return np.asarray(normalise_clips(x_BTF, frames_B))
+    return (x_BTF - inputs.own.mean_BF[clips, None]) / inputs.own.std_BF[clips, None]
 
 
 @contextlib.contextmanager

@@ -46,15 +46,37 @@ def load_backbone(path: str | Path, dtype: Any = jnp.float32) -> tuple[Any, dict
 
 
 def load_architecture(path: str | Path) -> Architecture:
-    """What config.json says; errors as `load_backbone`."""
+    """What config.json says, and do_normalize of preprocessor_config.json; errors as
+    `load_backbone`."""
     file = find_folder(path) / "config.json"
-    return read_architecture(_read_json(file), str(file))
+    normalised = {k: v for k, v in load_preprocessor(path).items() if k == "do_normalize"}
+    return read_architecture(_read_json(file) | normalised, str(file))
+
+
+_PREPROCESSOR = {"do_normalize": bool, "feature_size": int, "sampling_rate": int,
+                 "return_attention_mask": bool}  # fmt: skip
 
 
 def load_preprocessor(path: str | Path) -> dict[str, Any]:
-    """What preprocessor_config.json says; {} where there is none."""
+    """What preprocessor_config.json says; {} where there is none.
+
+    Raises:
+      UserError: it is damaged; a key of a wrong type; it makes other features than samples.
+    """
     file = find_folder(path) / "preprocessor_config.json"
-    return _read_json(file) if file.exists() else {}
+    if not file.exists():
+        return {}
+    found = _read_json(file)
+    for key, kind in _PREPROCESSOR.items():
+        value = found.get(key)
+        check(
+            value is None or type(value) is kind, f"{file}: {key}={value}: must be {kind.__name__}"
+        )
+    size = found.get("feature_size") or 1
+    check(
+        size == 1, f"{file}: feature_size={size}: the network takes the samples alone, which is 1"
+    )
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def load_params(path: str | Path) -> dict[str, Any]:

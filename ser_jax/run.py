@@ -173,7 +173,7 @@ def train(
 
 def _train_classical(config: Config, run_dir: Path, observe: OnEvent | None) -> dict[str, Any]:
     """`train` of what is fitted at once, and anew where it was killed."""
-    inputs = load_inputs(config.data, config.features)
+    inputs = load_inputs(config.data, config.features, masked=True)
     corpus = inputs.corpus
     split = split_corpus(config, corpus)
     normaliser = fit_to_training(inputs, split.train, config.features, masked=True)
@@ -242,7 +242,8 @@ def _write(
 
 
 def _prepare_inputs(config: Config, clips: NamedSharding | None) -> Prepared:
-    return prepare(config, load_inputs(config.data, config.features, clips))
+    masked = config.model.mask_padding
+    return prepare(config, load_inputs(config.data, config.features, clips, masked=masked))
 
 
 def _is_streamed(config: Config, layout: Layout, shapes: Dataset) -> bool:

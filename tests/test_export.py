@@ -10,6 +10,7 @@ from tiny import make_config
 from transformers import (
     AutoFeatureExtractor,
     AutoModelForAudioClassification,
+    Wav2Vec2FeatureExtractor,
     Wav2Vec2ForPreTraining,
 )
 from wav2vec2 import LAYOUTS, make_architecture, make_torch
@@ -24,9 +25,10 @@ from tests.tolerance import assert_near
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
-def train_tiny(tmp_path, layout, **changes):
+def train_tiny(tmp_path, layout, normalised=True, **changes):
     folder = tmp_path / "pretrained"
     make_torch(make_architecture(layout), Wav2Vec2ForPreTraining).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(do_normalize=normalised).save_pretrained(folder)
     keys = {
         "features.kind": "wave", "model.name": "wav2vec2", "backbone.path": str(folder),
         "train.epochs": 1, "train.learning_rate": 1e-2, "backbone.projector": 8,
@@ -39,6 +41,7 @@ def train_tiny(tmp_path, layout, **changes):
 WAYS = {
     "as the study": {},
     "masked": {"model.mask_padding": True, "backbone.normalise_before_padding": True},
+    "not normalised": {"model.mask_padding": True, "backbone.normalise_before_padding": True},
     "low rank, weighted": {
         "backbone.lora_rank": 2, "backbone.weighted_layers": True, "model.mask_padding": True,
         "backbone.normalise_before_padding": True,
@@ -49,7 +52,8 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_pytorch_gives_the_logits_of_the_run(tmp_path, layout, way):
-    run_dir = train_tiny(tmp_path, layout, **WAYS[way])
+    normalised = way != "not normalised"
+    run_dir = train_tiny(tmp_path, layout, normalised=normalised, **WAYS[way])
     export(run_dir, tmp_path / "out")
     model = AutoModelForAudioClassification.from_pretrained(tmp_path / "out").eval()
     extract = AutoFeatureExtractor.from_pretrained(tmp_path / "out")
@@ -62,6 +66,7 @@ def test_pytorch_gives_the_logits_of_the_run(tmp_path, layout, way):
     if not extract.return_attention_mask:  # then padding is part of the clip
         waves = [np.pad(wave, (0, 16000 - len(wave))) for wave in waves]
     inputs = extract(waves, sampling_rate=16000, padding=True, return_tensors="pt")
+    assert extract.do_normalize == normalised
     assert ("attention_mask" in inputs) == (way != "as the study")
     with torch.no_grad():
         theirs = torch.log_softmax(model(**inputs).logits.double(), -1).numpy()

@@ -17,7 +17,7 @@ ROWS = [
     ["errors", "cores", "weights", "accelerator", "precision", "workers"],
     ["files", "progress", "config", "watch", "jax_private", "contents"],
     ["meeting"],
-    ["audio", "features", "losses", "metrics", "parser", "distributed", "speakers"],
+    ["audio", "cmvn", "features", "losses", "metrics", "parser", "distributed", "speakers"],
     ["splits"],
     ["batching", "sharing", "runtime"],
     ["corpora", "models", "augment", "streaming"],
@@ -41,7 +41,7 @@ ROWS = [
 ROW = {name: number for number, row in enumerate(ROWS) for name in row}
 
 PURE = [
-    "features", "augment.*", "losses", "models.*", "metrics", "state", "step", "parallel",
+    "cmvn", "features", "augment.*", "losses", "models.*", "metrics", "state", "step", "parallel",
     "programs", "grid",
 ]  # fmt: skip
 # What only these modules may import (patterns).

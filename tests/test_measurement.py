@@ -36,6 +36,8 @@ SETTINGS = {
     "train.epochs": 1,
 }
 
+NOTHING: Any = 0  # what scikit-learn's type hints lack
+
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Config:
@@ -73,7 +75,9 @@ def test_every_figure_of_an_evaluation_is_scikit_learns_on_its_own_predictions(
             check_figures(figures, [row for row in rows if row[name] == value])
     true, pred = ([row[key] for row in rows] for key in ("emotion", "predicted"))
     assert found["confusion"] == confusion_matrix(true, pred, labels=labels).tolist()
-    per_class: Any = precision_recall_fscore_support(true, pred, labels=labels, zero_division=0)
+    per_class: Any = precision_recall_fscore_support(
+        true, pred, labels=labels, zero_division=NOTHING
+    )
     for name, precision, recall, f1, n in zip(labels, *per_class, strict=True):
         figures = {"accuracy": recall if n else None, "precision": precision, "f1": f1, "n": n}
         figures["predicted"] = pred.count(name)
@@ -94,9 +98,11 @@ def check_figures(figures, rows):
     true, pred = ([row[key] for row in rows] for key in ("emotion", "predicted"))
     expected = {
         "accuracy": accuracy_score(true, pred),
-        "weighted_f1": f1_score(true, pred, average="weighted", zero_division=0),
-        "macro_f1": f1_score(true, pred, average="macro", zero_division=0),
-        "uar": recall_score(true, pred, average="macro", labels=sorted(set(true)), zero_division=0),
+        "weighted_f1": f1_score(true, pred, average="weighted", zero_division=NOTHING),
+        "macro_f1": f1_score(true, pred, average="macro", zero_division=NOTHING),
+        "uar": recall_score(
+            true, pred, average="macro", labels=sorted(set(true)), zero_division=NOTHING
+        ),
         "n": len(rows),
     }
     assert {key: figures[key] for key in expected} == pytest.approx(expected, abs=1e-12)

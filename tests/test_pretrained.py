@@ -147,6 +147,22 @@ SPOILS = {
 }
 
 
+PREPROCESSORS = {
+    '{"do_normalize": "no"}': "do_normalize=no: must be bool",
+    '{"feature_size": 80}': "feature_size=80: the network takes the samples alone",
+    '{"sampling_rate": "16k"}': "sampling_rate=16k: must be int",
+    "{": "cannot be read as JSON",
+}
+
+
+@pytest.mark.parametrize("text", PREPROCESSORS)
+def test_preprocessor_that_cannot_be_followed_says_why(folder, text):
+    (folder / "preprocessor_config.json").write_text(text)
+    with pytest.raises(UserError) as caught:
+        load_architecture(folder)
+    assert PREPROCESSORS[text] in str(caught.value)
+
+
 @pytest.mark.parametrize("spoil", SPOILS)
 def test_checkpoint_that_cannot_be_used_says_why(folder, spoil):
     change, message = SPOILS[spoil]

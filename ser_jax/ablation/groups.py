@@ -30,6 +30,8 @@ _ANY = {
 def compute_program_key(config: Config) -> str:
     """Equal for runs that one program could train, but for their numbers of batches."""
     train, augment, held = config.train, config.augment, dict(_ANY)
+    if config.features.is_own:  # part of the features that a group shares
+        held["features.normalise"] = config.features.normalise
     if not augment.enabled:
         held |= {f"augment.{k}": v for k, v in vars(AugmentConfig()).items()}
     # On or off, and how many masks, make a program; how much does not.
@@ -79,8 +81,10 @@ def part_by_features(groups: dict[str, list[Cell]]) -> list[dict[str, list[Cell]
     parts: dict[Any, dict[str, list[Cell]]] = {}
     for key, group in groups.items():
         config = group[0].config
-        config = override(config, _ANY)
-        parts.setdefault((config.data, config.features), {})[key] = group
+        shared = override(config, _ANY)
+        own = config.features.normalise, config.model.mask_padding
+        own = own if config.features.is_own else None
+        parts.setdefault((shared.data, shared.features, own), {})[key] = group
     return list(parts.values())
 
 

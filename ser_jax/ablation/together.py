@@ -61,7 +61,7 @@ def run_together(
       UserError: a folder holds another run; a write failed; the device's memory is too small.
     """
     first = next(iter(groups.values()))[0].config
-    inputs = load_inputs(first.data, first.features)
+    inputs = load_inputs(first.data, first.features, masked=first.model.mask_padding)
     made = [
         _Group(config, f"{key}/{n_steps}", plans, inputs, manifest)
         for key, cells in groups.items()
@@ -165,7 +165,9 @@ class _Group:
             dataclasses.replace(config.model, dropout=0.0),
             dataclasses.replace(config.train, **hold_numbers(config.train)),
             n_classes,
-            choose_take(config.augment, config.features, config.data.rate_hz),
+            choose_take(
+                config.augment, config.features, config.data.rate_hz, config.model.mask_padding
+            ),
             self.layout,
             forms,
             self.prepared.spec,

@@ -10,6 +10,7 @@ from ser_jax.accelerator import on_accelerator
 from ser_jax.augment.keys import make_threefry
 from ser_jax.augment.vocoder import choose_n_fft, warp
 from ser_jax.batching import Batch, Dataset, TakeTrain, make_batch
+from ser_jax.cmvn import normalise_clips
 from ser_jax.config import AugmentConfig
 
 _FADE_S = 0.005
@@ -155,6 +156,8 @@ def make_take_augmented(
     rate_hz: int,
     front_end: Callable[[jax.Array], jax.Array],
     *,
+    own: str | None = None,
+    masked: bool = False,
     sequential: bool | None = None,
 ) -> TakeTrain:
     """Training batches that are augmented as they are taken.
@@ -163,6 +166,9 @@ def make_take_augmented(
       augment: the settings; with `augment.when=once` the number of the draw makes no difference.
       rate_hz: sample rate of the clips.
       front_end: from waves [B, N] to features [B, T, F].
+      own: clip: normalise features by themselves; speaker or corpus: by `dataset.own`, which is of
+        clips that are not augmented; None: neither.
+      masked: with own=clip leave padding out.
       sequential: clip by clip, which is faster on CPU; None: there alone.
 
     Returns:
@@ -187,7 +193,14 @@ def make_take_augmented(
             wave_BN = jax.lax.map(lambda clip: augment_clip(*clip), clips)
         else:
             wave_BN = jax.vmap(augment_clip)(*clips)
-        return make_batch(dataset, index_B, front_end(wave_BN))
+        x_BTF = front_end(wave_BN)
+        if own == "clip":
+            whole_B = jnp.full(row_B.shape, x_BTF.shape[1])
+            x_BTF = normalise_clips(x_BTF, dataset.frames_B[row_B] if masked else whole_B)
+        elif own is not None:
+            mean_BF, std_BF = (x_BF[row_B] for x_BF in dataset.own)
+            x_BTF = (x_BTF - mean_BF[:, None]) / std_BF[:, None]
+        return make_batch(dataset, index_B, x_BTF)
 
     return take_augmented
 

@@ -46,6 +46,9 @@ def list_frames(
         x_TF = np.concatenate(orders, axis=1)
         if settings.trim_db is not None:
             # The first coefficient is the mean over the bands, but for the DCT's scale.
+            if dataset.own is not None:  # loudness as it was before a speaker's is taken out
+                mean_F, std_F = (np.asarray(x_BF[clip]) for x_BF in dataset.own)
+                raw_TF = raw_TF * std_F + mean_F
             is_mfcc = features.kind == "mfcc"
             db_T = raw_TF[:, 0] / features.n_mels**0.5 if is_mfcc else raw_TF.mean(axis=1)
             x_TF = x_TF[find_sound(db_T, settings.trim_db)]

@@ -146,6 +146,10 @@ class DataConfig:
             check(name in known, f"data.roots.{name}: no such corpus; known are {', '.join(known)}")
 
 
+OWN_STATISTICS = ("clip", "speaker", "corpus")
+"""Values of `FeaturesConfig.normalise` for which the clips that are heard give the statistics."""
+
+
 @dataclass(frozen=True)
 class FeaturesConfig:
     """Waveform to features, with librosa's conventions; all but `kind` not stated in the study."""
@@ -167,9 +171,16 @@ class FeaturesConfig:
     """Highest frequency of the mel bands, in Hz; none: half the rate."""
     top_db: float | None = 80.0
     """Floor of the log-mel spectrogram, in dB below the clip's loudest bin; none: no floor."""
-    normalise: Literal["coefficient", "global", "none"] = "coefficient"
-    """Zero mean and unit variance by training clips: per coefficient, over all, or not at all. Raw
+    normalise: Literal["coefficient", "global", "none", "clip", "speaker", "corpus"] = "coefficient"
+    """Zero mean and unit variance by training clips, per coefficient, over all, or not at all; or
+    per coefficient over each clip, each speaker's or each corpus' clips, those of validation and
+    test among them, without their labels (of files given to predict, all are one speaker's). Raw
     MFCC drive an LSTM's gates far enough to hold its state over padding; scaled ones do not."""
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the clips that are heard give the statistics, and not the training clips."""
+        return self.normalise in OWN_STATISTICS
 
     def __post_init__(self) -> None:
         check_min("features", self, 1, "hop_length", "n_mels", "n_mfcc")
@@ -177,6 +188,11 @@ class FeaturesConfig:
         check(
             self.kind != "mfcc" or self.n_mfcc <= self.n_mels,
             f"features.n_mfcc={self.n_mfcc}: must not exceed features.n_mels={self.n_mels}",
+        )
+        check(
+            self.kind != "wave" or not self.is_own,
+            f"features.normalise={self.normalise}: with features.kind=wave the network normalises "
+            "each clip by itself; leave the key out",
         )
         check_min("features", self, 0, "fmin_hz")
         if self.fmax_hz is not None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ser_jax.ahead import cut_to_predict
-from ser_jax.config import DataConfig
+from ser_jax.config import CLASSICAL, DataConfig
 from ser_jax.corpora import Corpus, load_corpus, trim_corpus, with_clip_length
 from ser_jax.errors import UserError, check
 from ser_jax.inference.loading import LoadedRun, load_run, warn
@@ -67,8 +67,8 @@ def measure(
     index = np.arange(len(corpus.file_names))
     if part != "all":
         index = getattr(split_corpus(run.config, corpus), part)
-    inputs = compute_inputs(corpus, run.config.features)
-    dataset = make_dataset(inputs, run.normaliser)
+    inputs = compute_inputs(corpus, run.config.features, masked=run.is_masked)
+    dataset = make_dataset(inputs, run.normaliser, on_host=run.config.model.name in CLASSICAL)
     batches_SB = cut_to_predict(run.programs, index)
     logits_BC = run.programs.predict(run.variables, dataset, batches_SB)[: len(index)]
     report = compute_scores(corpus, index, logits_BC.argmax(axis=-1))

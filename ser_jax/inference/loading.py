@@ -44,6 +44,11 @@ class LoadedRun:
     spec: BackboneSpec | None = None
     """The backbone of a wav2vec2."""
 
+    @property
+    def is_masked(self) -> bool:
+        """Whether padding is left out of what it takes statistics from."""
+        return self.config.model.mask_padding or self.config.model.name in CLASSICAL
+
 
 @in_32_bits
 def load_run(run_dir: str | Path) -> LoadedRun:

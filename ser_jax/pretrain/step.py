@@ -104,7 +104,8 @@ def make_pretrain_step(
         x_BN, length_B = crops.x_BN[row_B], crops.length_B[row_B]
         keys = jax.random.split(jax.random.fold_in(state.key, state.step), 4)
         mask_BN = jnp.arange(x_BN.shape[1])[None, :] < length_B[:, None]
-        x_BN = normalise_wave(x_BN, mask_BN)
+        if architecture.do_normalize:
+            x_BN = normalise_wave(x_BN, mask_BN)
         B, T = x_BN.shape[0], architecture.count_frames(x_BN.shape[1])
         real_BT = make_frame_mask(architecture, mask_BN, T)
         frames_B = real_BT.sum(axis=1, dtype=jnp.int32)

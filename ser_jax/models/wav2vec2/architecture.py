@@ -36,6 +36,8 @@ class Architecture:
     do_stable_layer_norm: bool = False
     layer_norm_eps: float = 1e-5
     initializer_range: float = 0.02
+    # What preprocessor_config.json says: whether clips get zero mean and unit variance.
+    do_normalize: bool = True
     # Rates of training; see `config.BackboneConfig`.
     hidden_dropout: float = 0.1
     attention_dropout: float = 0.1

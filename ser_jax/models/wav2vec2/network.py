@@ -62,7 +62,8 @@ class Wav2Vec2Network(nn.Module):
         short = max(config.receptive_field - x_BN1.shape[1], 0)
         x_BN = jnp.pad(x_BN1[:, :, 0], ((0, 0), (0, short)))
         mask_BN = jnp.pad(mask_BN, ((0, 0), (0, short)))
-        x_BN = normalise_wave(x_BN, mask_BN if self.normalise_before_padding else None)
+        if config.do_normalize:
+            x_BN = normalise_wave(x_BN, mask_BN if self.normalise_before_padding else None)
         z_BTC = self.backbone.encode(x_BN)
         return z_BTC, make_frame_mask(config, mask_BN, z_BTC.shape[1])
 

@@ -1,0 +1,67 @@
+"""Files under a run that normalises by what is heard: each window, or all windows of a call."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable
+
+import numpy as np
+
+from ser_jax.batching import compute_features
+from ser_jax.cmvn import normalise_clips
+from ser_jax.features import Normaliser, count_feature_frames
+from ser_jax.inference.loading import LoadedRun
+from ser_jax.inputs import make_fast_front_end
+
+_CHUNK = 32  # windows at a time
+
+
+def fit_to_windows(run: LoadedRun, waves: Iterable[np.ndarray]) -> LoadedRun:
+    """The run, normalising by the windows to come where its training did so by speaker or corpus.
+
+    Whose voices they are is unknown: all count as one speaker's, and as one corpus'.
+
+    Args:
+      run: any; one of other normalisation is given back as it is, and no window is read.
+      waves: samples of every window, int16, each no longer than the run's clips.
+    """
+    if run.config.features.normalise not in ("speaker", "corpus"):
+        return run
+    front_end = make_fast_front_end(run.config.features, run.config.data.rate_hz)
+    count, sum_F, square_F = 0, np.zeros(()), np.zeros(())
+    waves = iter(waves)
+    while chunk := list(itertools.islice(waves, _CHUNK)):
+        wave_BN = np.zeros((len(chunk), run.n_samples), np.int16)
+        for row_N, wave_n in zip(wave_BN, chunk, strict=True):
+            row_N[: len(wave_n)] = wave_n
+        x_BTF = compute_features(front_end, wave_BN, chunk=_CHUNK).astype(np.float64)
+        frames_B = count_real(run, np.array([len(wave_n) for wave_n in chunk]), x_BTF.shape[1])
+        row_RF = x_BTF[np.arange(x_BTF.shape[1]) < frames_B[:, None]]
+        count += len(row_RF)
+        sum_F, square_F = sum_F + row_RF.sum(axis=0), square_F + np.square(row_RF).sum(axis=0)
+    if not count:
+        return run
+    mean_F = sum_F / count
+    std_F = np.sqrt(np.maximum(square_F / count - np.square(mean_F), 0))
+    std_F = np.where(std_F > 1e-5, std_F, 1)
+    normaliser = Normaliser(mean_F.astype(np.float32), std_F.astype(np.float32))  # pyright: ignore
+    return dataclasses.replace(run, normaliser=normaliser)
+
+
+def normalise_windows(run: LoadedRun, x_BTF: np.ndarray, length_B: np.ndarray) -> np.ndarray:
+    """Features of windows, each by itself where the run's training did so.
+
+    Args:
+      run: any.
+      x_BTF: features.
+      length_B: samples of each window.
+    """
+    if run.config.features.normalise != "clip":
+        return x_BTF
+    return np.asarray(normalise_clips(x_BTF, count_real(run, length_B, x_BTF.shape[1])))
+
+
+def count_real(run: LoadedRun, length_B: np.ndarray, n_frames: int) -> np.ndarray:
+    """Frames of each window that statistics are taken over."""
+    if not run.is_masked:
+        return np.full(len(length_B), n_frames)
+    return np.asarray(count_feature_frames(run.config.features, length_B))

@@ -69,12 +69,20 @@ def make_metrics(
     """
     return {
         "protocol": split.protocol, "fold": split.fold, "seed": config.seed,
+        **_name_test_speakers(corpus, split),
         "corpus": corpus.name, "model": config.model.name, "identity": compute_identity(config),
         "checksum": corpus.checksum, "epochs": epochs, "best_epoch": best_epoch,
         "seconds": round(seconds, 1), "parameters": parameters,
         "trained_parameters": parameters if trained_parameters is None else trained_parameters,
         "device": name_device(), "versions": collect_versions(), **scores,
     }  # fmt: skip
+
+
+def _name_test_speakers(corpus: Corpus, split: Split) -> dict[str, Any]:
+    """Whom the test is of, where a fold is a choice of speakers."""
+    if split.protocol == "study":
+        return {}
+    return {"test_speakers": np.unique(name_speakers(corpus)[split.test]).tolist()}
 
 
 def count_parameters(*trees: Any) -> int:

@@ -28,14 +28,16 @@ Records = dict[str, list[dict[str, Any]]]
 def make_table_1(material: Material) -> tuple[Section, Records]:
     """The study's figures beside ours."""
     protocols = material.evidence.protocols
-    head = ["System", "accuracy\npublished", "weighted F1\npublished"]
+    of_study = material.evidence.is_of_study
+    head = ["System", *["accuracy\npublished", "weighted F1\npublished"] * of_study]
     for protocol in protocols:
         head += [f"accuracy\n`{protocol}`", f"weighted F1\n`{protocol}`", f"n\n`{protocol}`"]
     lines, records = [], []
     for system in material.ranking:
         published = material.study.get(system, {})
         line = [f"`{system}`"]
-        line += [f"{published[f]:.4f}" if f in published else "" for f in FIGURES[:2]]
+        if of_study:
+            line += [f"{published[f]:.4f}" if f in published else "" for f in FIGURES[:2]]
         for protocol in protocols:
             score = material.scores.get((system, protocol))
             line += [format_mark(score.marks[f] if score else None) for f in FIGURES[:2]]
@@ -50,6 +52,8 @@ def make_table_1(material: Material) -> tuple[Section, Records]:
         Prose(
             "The study's Table 1 beside what its systems, those that it cites and our own reach "
             "here. The study gives one seed, one split and no interval."
+            if of_study
+            else f"What each system reaches on {material.evidence.corpus}."
         ),
         Table(head, lines, note),
     ]
@@ -61,7 +65,7 @@ def make_table_1(material: Material) -> tuple[Section, Records]:
                 "smaller network; the study fine-tuned facebook/wav2vec2-base-960h.", "note",
             )
         )  # fmt: skip
-    return Section("table-1", "Table 1", blocks), {"table_1": records}
+    return Section("table-1", "Table 1" if of_study else "Figures", blocks), {"table_1": records}
 
 
 def _make_score_record(material: Material, system: str, protocol: str) -> dict[str, Any]:
@@ -105,8 +109,11 @@ def compute_leakage(material: Material) -> dict[str, list[tuple[str, Contrast]]]
 
 def make_leakage(
     material: Material, leakage: dict[str, list[tuple[str, Contrast]]]
-) -> tuple[Section, Records]:
-    """The same system with known and with unseen speakers."""
+) -> tuple[list[Section], Records]:
+    """The same system with known and with unseen speakers; nothing about other recordings than the
+    study's where the grid has not both."""
+    if not leakage and not material.evidence.is_of_study:
+        return [], {}
     blocks: list[Block] = [
         Prose(
             "In the study's split the same people speak in training and test. What that is worth "
@@ -130,7 +137,7 @@ def make_leakage(
         blocks.append(Table(head, lines, f"`{SHARED}` against {label(protocol)}"))
     if not leakage:
         blocks = [Prose("Needs the study's split and a speaker-independent protocol in one grid.")]
-    return Section("leakage", "What leakage is worth", blocks), {"leakage": records}
+    return [Section("leakage", "What leakage is worth", blocks)], {"leakage": records}
 
 
 def _join_seeds(material: Material, system: str, protocol: str) -> str:

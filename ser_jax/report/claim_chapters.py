@@ -23,7 +23,15 @@ from ser_jax.report.verdicts import RULES, Finding
 Records = dict[str, list[dict[str, Any]]]
 
 
-def make_claims(material: Material) -> tuple[Section, Records]:
+def make_claims(material: Material) -> tuple[list[Section], Records]:
+    """The chapters on the study's claims; none for other recordings or systems than the study's."""
+    if not material.findings:
+        return [], {}
+    sections, records = zip(_make_verdicts(material), make_augmentation(material), strict=True)
+    return list(sections), {name: rows for part in records for name, rows in part.items()}
+
+
+def _make_verdicts(material: Material) -> tuple[Section, Records]:
     """Every claim and its verdicts."""
     findings = {(f.key, f.protocol): f for f in material.findings}
     protocols = material.evidence.protocols

@@ -147,8 +147,8 @@ def describe_folds(rows: Sequence[Row], keys: dict[str, set[tuple[int, int]]]) -
     for row in rows:
         found = {fold for _, fold in keys[row.protocol]}
         if found != row.folds:
-            word = "fold" if len(found) == 1 else "folds"
-            return f"{word} {', '.join(map(str, sorted(found)))} of {len(row.folds)}"
+            names = row.name_folds(sorted(found))
+            return f"{names} of {len(row.folds)}"
     return ""
 
 

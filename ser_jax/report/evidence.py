@@ -43,6 +43,14 @@ class Row:
         full = self.seeds
         return {key for key in self.clips if key[0] in full or not full}
 
+    def name_folds(self, folds: Sequence[int]) -> str:
+        """`folds 1, 2`; of `loso` `speakers EB0, EB1` where the runs say who they are."""
+        names = {cell["fold"]: cell["test_speakers"][0] for cell in self.cells
+                 if self.protocol == "loso" and cell.get("test_speakers")}  # fmt: skip
+        known = all(fold in names for fold in folds)
+        word = ("speaker" if known else "fold") + ("" if len(folds) == 1 else "s")
+        return f"{word} {', '.join(str(names[f] if known else f) for f in folds)}"
+
     @property
     def is_partial(self) -> bool:
         """Whether what counts lacks folds."""
@@ -76,6 +84,20 @@ class Evidence:
     problems: list[str]
     n_cells: int
     n_done: int
+
+    @property
+    def corpus(self) -> str:
+        """Name of the recordings; grids that do not say are of RAVDESS."""
+        data = (self.results.get("config") or {}).get("data") or {}
+        kind = data.get("corpus", "ravdess")
+        if kind == "joined":
+            return "+".join(sorted(data.get("roots") or {})) or kind
+        return Path(data.get("root") or kind).stem if kind == "manifest" else kind
+
+    @property
+    def is_of_study(self) -> bool:
+        """Whether these are the study's recordings, on which its claims can be judged."""
+        return self.corpus == "ravdess"
 
     @property
     def protocols(self) -> list[str]:

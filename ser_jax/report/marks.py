@@ -67,9 +67,13 @@ def make_forest(
         f"{escape(label)}</li>"
         for number, label in enumerate(protocols.values())
     )
+    if study:
+        keys += (
+            '<li><svg width="14" height="12" aria-hidden="true"><path d="M7 1l5 5-5 5-5-5z" '
+            'class="published"/></svg>published by the study</li>'
+        )
     keys += (
-        '<li><svg width="14" height="12" aria-hidden="true"><path d="M7 1l5 5-5 5-5-5z" '
-        'class="published"/></svg>published by the study</li><li><svg width="10" height="12" '
+        '<li><svg width="10" height="12" '
         'aria-hidden="true"><line x1="5" x2="5" y1="0" y2="12" class="chance"/></svg>chance</li>'
     )
     lines = "".join(_make_forest_row(row, protocols, study, chance) for row in rows)

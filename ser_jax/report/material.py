@@ -21,6 +21,8 @@ _LABELS = {
     "emobox6": "EmoBox, six folds (unseen speakers)",
     "luna5": "Luna-Jiménez, five folds (unseen speakers)",
     "loso": "leave one speaker out",
+    "speakers": "speakers drawn 70:15:15 (unseen speakers)",
+    "speakers5": "five folds of speakers (unseen speakers)",
 }
 
 
@@ -52,6 +54,20 @@ class Material(NamedTuple):
         return found | {row: published[role] for role, row in stands.items()}
 
     @property
+    def where(self) -> str:
+        """`nemo, ` before a protocol in titles; nothing for the study's own recordings."""
+        return "" if self.evidence.is_of_study else f"{self.evidence.corpus}, "
+
+    @property
+    def majority(self) -> tuple[str, float] | None:
+        """The test clips' most frequent class, and what always saying it would reach."""
+        best = next(iter(self.scores.values()), None)
+        if best is None:
+            return None
+        true_C = best.confusion_CC.sum(axis=1)
+        return self.evidence.labels[int(true_C.argmax())], float(true_C.max() / true_C.sum())
+
+    @property
     def chance(self) -> float:
         """Accuracy of guessing."""
         return 1 / max(len(self.evidence.labels), 1)
@@ -63,9 +79,11 @@ class Material(NamedTuple):
 
 
 def gather(evidence: Evidence) -> Material:
-    """Compute scores and verdicts."""
+    """Compute scores, and verdicts where the study's recordings and systems are there."""
     roles = find_roles(evidence.settings)
-    return Material(evidence, roles, compute_scores(evidence), judge_all(evidence))
+    has_claims = evidence.is_of_study and bool(roles.plain)
+    findings = judge_all(evidence) if has_claims else []
+    return Material(evidence, roles, compute_scores(evidence), findings)
 
 
 def label(protocol: str) -> str:

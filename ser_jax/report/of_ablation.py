@@ -9,7 +9,16 @@ from typing import Any
 
 from ser_jax.errors import check
 from ser_jax.files import write_atomic
-from ser_jax.report import chapters, claim_chapters, document, plates, record, summary, tables
+from ser_jax.report import (
+    chapters,
+    claim_chapters,
+    document,
+    groups,
+    plates,
+    record,
+    summary,
+    tables,
+)
 from ser_jax.report.drawings import save_both
 from ser_jax.report.evidence import load_evidence
 from ser_jax.report.inputs import blaming, load_json
@@ -63,31 +72,32 @@ def make_report(material: Material) -> tuple[document.Document, plates.Plates]:
     leakage = chapters.compute_leakage(material)
     table_1, score_records = chapters.make_table_1(material)
     claims, claim_records = claim_chapters.make_claims(material)
-    augmentation, variant_records = claim_chapters.make_augmentation(material)
     leaks, leak_records = chapters.make_leakage(material, leakage)
     validation, val_records = chapters.make_validation(material)
     cost, cost_records = chapters.make_cost(material)
     spectrogram, first = plates.make_spectrogram(material)
     curves, second = plates.make_curves(material)
     confusions, third = plates.make_confusions(material)
-    groups, fourth, group_records = plates.make_groups(material)
+    by_group, fourth, group_records = groups.make_groups(material)
     sections = [
-        summary.make_overview(material), table_1, claims, augmentation, leaks, groups, curves,
-        confusions, *spectrogram, *validation, cost, record.make_missing(material),
+        summary.make_overview(material), table_1, *claims, *leaks, by_group, curves, confusions,
+         *spectrogram, *validation, cost, record.make_missing(material),
         record.make_record(material),
     ]  # fmt: skip
     records: Mapping[str, Any] = (
-        score_records | claim_records | variant_records | leak_records | cost_records
+        score_records | claim_records | leak_records | cost_records
         | group_records | val_records
     )  # fmt: skip
     what = "its own split and with unseen speakers" if leakage else " and ".join(evidence.protocols)
-    subtitle = (
-        f"What holds of \u201c{_STUDY}\u201d: {len(evidence.systems)} systems on "
-        f"{evidence.n_done:,} runs, under {what}, with intervals."
-    )
+    runs = f"{len(evidence.systems)} systems on {evidence.n_done:,} runs"
+    title, subtitle = _TITLE, f"What holds of \u201c{_STUDY}\u201d: {runs}"
+    if not evidence.is_of_study:
+        title = f"Emotion in the voice: {evidence.corpus}"
+        subtitle = f"{runs} on the {len(evidence.labels)} classes of {evidence.corpus}"
+    subtitle += f", under {what}, with intervals."
     first_words = summary.make_summary(material, leakage)
     drawn = plates.make_overviews(material) | first | second | third | fourth
-    return document.Document(_TITLE, subtitle, first_words, sections, records), drawn
+    return document.Document(title, subtitle, first_words, sections, records), drawn
 
 
 def _to_page(report: document.Document, folder: Path) -> str:

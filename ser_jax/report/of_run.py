@@ -52,9 +52,10 @@ def write_run_report(run_dir: str | Path) -> list[Path]:
 def _describe(metrics: Mapping[str, Any]) -> str:
     """`cnn_lstm, emobox6 split, fold 2, seed 0`."""
     split = name_fold(metrics["protocol"], metrics["fold"])
+    if metrics["protocol"] == "loso" and (speakers := metrics.get("test_speakers")):
+        split = f"loso split, speaker {speakers[0]} left out"
     corpus = metrics.get("corpus", "ravdess")
-    where = "" if corpus == "ravdess" else f" on {corpus}"
-    return f"{metrics['model']}{where}, {split}, seed {metrics['seed']}"
+    return f"{metrics['model']} on {corpus}, {split}, seed {metrics['seed']}"
 
 
 def draw_kept_spectrogram(run_dir: Path) -> Figure:

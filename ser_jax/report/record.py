@@ -34,6 +34,11 @@ def make_record(material: Material) -> Section:
     lines = [
         ["command", f"`{results['command']}`" if results.get("command") else "not recorded"],
         ["git revision", _count(done, "revision") or results.get("git") or "not recorded"],
+        [
+            "recordings",
+            f"{material.evidence.corpus}, classes "
+            f"{', '.join(material.evidence.labels) or 'not recorded'}",
+        ],
         ["checksum of the recordings", _count(done, "checksum") or "not recorded"],
         ["device", _count(done, "device") or "not recorded"],
     ]

@@ -28,7 +28,11 @@ def make_summary(material: Material, leakage: dict[str, list[tuple[str, Contrast
             effects = [contrast.effect for _, contrast in found]
             note = f"points, mean of {len(found)} systems over `{protocol}`"
             tiles.append(Tile(format_points(float(np.mean(effects))), "known speakers add", note))
-    for protocol in evidence.protocols:
+    if majority := material.majority:
+        note = f"always {majority[0]}: {100 * majority[1]:.1f} %"
+        n_classes = len(evidence.labels)
+        tiles.append(Tile(f"{100 * material.chance:.1f} %", f"chance, 1/{n_classes}", note))
+    for protocol in evidence.protocols if material.findings else ():
         verdicts = [f.verdict for f in material.findings if f.protocol == protocol]
         counts = [str(verdicts.count(v)) for v in _VERDICTS]
         tiles.append(Tile(" / ".join(counts), f"claims, `{protocol}`", "hold / do not / open"))
@@ -82,10 +86,11 @@ def make_overview(material: Material) -> Section:
         rows.append((system, marks, ", ".join(notes) or ("" if scores else "no result")))
     study = {name: figures["accuracy"] for name, figures in material.study.items()}
     markup = make_forest(rows, material.protocols, study, material.chance)
-    alt = "Accuracy of every system under every protocol; Table 1 has the figures"
+    alt = "Accuracy of every system under every protocol; the table has the figures"
     over = (
         "Dots are means over seeds, bars 95 % intervals: over seeds (Student's t) or, of a single "
-        "seed, over speakers (bootstrap). Diamonds are what the study published."
+        "seed, over speakers (bootstrap)."
     )
+    over += " Diamonds are what the study published." * bool(study)
     blocks = [Drawn(markup, [Picture("systems", alt)]), Prose(over, "note")]
     return Section("systems", "All systems at a glance", blocks)

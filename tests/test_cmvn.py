@@ -4,8 +4,10 @@ import csv
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
@@ -59,7 +61,7 @@ def make_corpus(gains: tuple[float, ...] = (1.0, 0.1), n_samples: int = 6000) ->
     )  # fmt: skip
 
 
-def compute_own(corpus: Corpus, kind: str, *, masked: bool = True):
+def compute_own(corpus: Corpus, kind: Any, *, masked: bool = True):
     features = dataclasses.replace(FEATURES, normalise=kind)
     return compute_inputs(corpus, features, masked=masked)
 
@@ -130,13 +132,13 @@ def test_training_clips_play_no_part():
 @pytest.mark.parametrize("kind", KINDS)
 def test_clips_that_no_augmentation_hits_are_as_without_it(kind, masked):
     inputs = compute_own(make_corpus(), kind, masked=masked)
-    identity = Normaliser(np.zeros(8, np.float32), np.ones(8, np.float32))  # pyright: ignore
+    identity = Normaliser(jnp.zeros(8), jnp.ones(8))
     dataset = make_dataset(inputs, identity, with_waves=True)
     take_augmented = make_take_augmented(
         AugmentConfig(), RATE_HZ, make_front_end(FEATURES, RATE_HZ), own=kind, masked=masked
     )
-    index_B = np.arange(8)
-    found = take_augmented(dataset, index_B, jax.random.key(0), np.int32(1), np.float32(0))
+    index_B = jnp.arange(8)
+    found = take_augmented(dataset, index_B, jax.random.key(0), jnp.int32(1), jnp.float32(0))
     expected = take(dataset, index_B)
     np.testing.assert_allclose(found.x_BTF, expected.x_BTF, atol=5e-4)
 
@@ -159,7 +161,7 @@ def test_samples_are_the_networks_own_to_normalise():
         FeaturesConfig(kind="wave", normalise="clip")
 
 
-def make_run(folder: Path, kind: str, **changes) -> Config:
+def make_run(folder: Path, kind: str, **changes: Any) -> Any:
     places = {"run_dir": str(folder / "run"), "data.store_dir": str(folder / "store")}
     return override(Config(), SETTINGS | places | {"features.normalise": kind} | changes)
 

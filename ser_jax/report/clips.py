@@ -61,7 +61,7 @@ def from_confusion(cell: Mapping[str, Any]) -> Clips:
     true_C, pred_C = np.nonzero(confusion_CC)
     repeats = confusion_CC[true_C, pred_C]
     true_B, pred_B = np.repeat(true_C, repeats), np.repeat(pred_C, repeats)
-    return _make_clips(cell, true_B, pred_B, np.full(len(true_B), _NO_SPEAKER, "U32"), {})
+    return _make_clips(cell, true_B, pred_B, np.full(len(true_B), _NO_SPEAKER), {})
 
 
 def _make_clips(
@@ -72,7 +72,7 @@ def _make_clips(
         "seed": np.full(B, cell["seed"]), "fold": np.full(B, cell["fold"]),
         "true": true_B, "predicted": pred_B, "actor": actor_B,
     }  # fmt: skip
-    empty = np.full(B, "", dtype="U32")
+    empty = np.full(B, "")
     return Clips(columns | {name: attributes.get(name, empty) for name in ATTRIBUTES})
 
 
@@ -89,9 +89,9 @@ def load_clips(path: Path, cell: Mapping[str, Any], labels: Sequence[str]) -> Cl
         number = {label: place for place, label in enumerate(labels)}
         true_B = np.array([number[row["emotion"]] for row in rows], int)
         pred_B = np.array([number[row["predicted"]] for row in rows], int)
-        actor_B = np.array([row["actor"] for row in rows], dtype="U32")
+        actor_B = np.array([row["actor"] for row in rows], dtype=str)
         attributes = {
-            name: np.array([row[name] for row in rows], dtype="U32")
+            name: np.array([row[name] for row in rows], dtype=str)
             for name in ATTRIBUTES
             if rows and name in rows[0]
         }

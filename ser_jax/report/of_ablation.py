@@ -89,7 +89,8 @@ def make_report(material: Material) -> tuple[document.Document, plates.Plates]:
         | group_records | val_records
     )  # fmt: skip
     what = "its own split and with unseen speakers" if leakage else " and ".join(evidence.protocols)
-    runs = f"{len(evidence.systems)} systems on {evidence.n_done:,} runs"
+    n_systems, n_runs = len(evidence.systems), evidence.n_done
+    runs = f"{n_systems} system{'s' * (n_systems != 1)} on {n_runs:,} run{'s' * (n_runs != 1)}"
     title, subtitle = _TITLE, f"What holds of \u201c{_STUDY}\u201d: {runs}"
     if not evidence.is_of_study:
         title = f"Emotion in the voice: {evidence.corpus}"

@@ -33,7 +33,7 @@ def write_run_report(run_dir: str | Path) -> list[Path]:
     metrics = load_json(metrics_path, _REMEDY)
     events = load_events(run_dir)
     with blaming(metrics_path, _REMEDY):
-        title, test, best_epoch = _describe(metrics), metrics["test"], metrics["best_epoch"]
+        title, test, best_epoch = describe(metrics), metrics["test"], metrics["best_epoch"]
         epochs = f"{title}, n = {metrics['val']['n']} validation clips"
         clips = f"{title}, n = {test['n']} test clips"
         drawn = {
@@ -49,7 +49,7 @@ def write_run_report(run_dir: str | Path) -> list[Path]:
     return [figures.save_figure(figure, folder / f"{name}.png") for name, figure in drawn.items()]
 
 
-def _describe(metrics: Mapping[str, Any]) -> str:
+def describe(metrics: Mapping[str, Any]) -> str:
     """`cnn_lstm, emobox6 split, fold 2, seed 0`."""
     split = name_fold(metrics["protocol"], metrics["fold"])
     if metrics["protocol"] == "loso" and (speakers := metrics.get("test_speakers")):

@@ -53,20 +53,25 @@ def load_architecture(path: str | Path) -> Architecture:
     return read_architecture(_read_json(file) | normalised, str(file))
 
 
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 _PREPROCESSOR = {"do_normalize": bool, "feature_size": int, "sampling_rate": int,
                  "return_attention_mask": bool}  # fmt: skip
 
 
 def load_preprocessor(path: str | Path) -> dict[str, Any]:
-    """What preprocessor_config.json says; {} where there is none.
+    """What preprocessor_config.json says of the input, or processor_config.json, into which later
+    versions of transformers put it; {} where there is neither.
 
     Raises:
       UserError: it is damaged; a key of a wrong type; it makes other features than samples.
     """
-    file = find_folder(path) / "preprocessor_config.json"
-    if not file.exists():
+    folder = find_folder(path)
+    file = next((folder / name for name in _PROCESSORS if (folder / name).exists()), None)
+    if file is None:
         return {}
     found = _read_json(file)
+    if isinstance(nested := found.get("feature_extractor"), dict):
+        found = nested
     for key, kind in _PREPROCESSOR.items():
         value = found.get(key)
         check(
@@ -235,7 +240,7 @@ def _download(hub_id: str) -> Path:
             there = HfApi().list_repo_files(hub_id)
             weights = [name for name in WEIGHTS if name in there][:1]
             weights = weights or [_INDEX, "model-*.safetensors"]
-        patterns = ["config.json", "preprocessor_config.json", *weights]
+        patterns = ["config.json", *_PROCESSORS, *weights]
         return Path(snapshot_download(hub_id, allow_patterns=patterns))
     except Exception as error:  # the hub's, its HTTP library's and the system's own
         raise UserError(

@@ -147,6 +147,15 @@ SPOILS = {
 }
 
 
+@pytest.mark.parametrize("name", ["preprocessor_config.json", "processor_config.json"])
+def test_whether_samples_are_normalised_is_read_wherever_transformers_puts_it(folder, name):
+    assert load_architecture(folder).do_normalize
+    said = {"do_normalize": False, "sampling_rate": 16000}
+    nested = said if name.startswith("pre") else {"feature_extractor": said}
+    (folder / name).write_text(json.dumps(nested))
+    assert not load_architecture(folder).do_normalize
+
+
 PREPROCESSORS = {
     '{"do_normalize": "no"}': "do_normalize=no: must be bool",
     '{"feature_size": 80}': "feature_size=80: the network takes the samples alone",

@@ -87,10 +87,10 @@ def _labels(command: Command) -> None:
 def _train(command: Command) -> None:
     from ser_jax.distributed import is_writer, taking_part
     from ser_jax.printing import print_metrics
+    from ser_jax.report.of_run import name_split
     from ser_jax.run import train
     from ser_jax.run_dir import default_run_dir
     from ser_jax.runtime import tune_for_cpu, use_all_cores
-    from ser_jax.splits import name_fold
 
     use_all_cores(command.config.parallel, command.config.train.batch_size)
     with taking_part(command.config.parallel):
@@ -98,9 +98,8 @@ def _train(command: Command) -> None:
         metrics = train(command.config)
         if is_writer():
             run_dir = command.config.run_dir or default_run_dir(command.config)
-            split = name_fold(metrics["protocol"], metrics["fold"])
             best = metrics["best_epoch"]  # 0: no network
-            title = f"{metrics['corpus']}, test clips of the {split}"
+            title = f"{metrics['corpus']}, test clips of the {name_split(metrics)}"
             print_metrics(metrics["test"], f"{title}, best epoch {best}" if best else title)
             print(f"{run_dir}: metrics.json, figures, checkpoints")
 

@@ -22,6 +22,7 @@ from ser_jax.config import CLASSICAL, Config, ParallelConfig
 from ser_jax.cores import count_cores
 from ser_jax.corpora import Corpus, check_protocols
 from ser_jax.distributed import is_writer
+from ser_jax.epochs import open_epochs
 from ser_jax.errors import check
 from ser_jax.files import write_atomic
 from ser_jax.finetuning import Prepared, prepare, save_kept
@@ -31,7 +32,6 @@ from ser_jax.inputs import (
     load_clips,
     load_inputs,
     make_dataset,
-    open_epochs,
 )
 from ser_jax.loop import FitSettings, OnEvent, fit
 from ser_jax.monitor import profiled, watch
@@ -76,7 +76,7 @@ def train(
 
     Args:
       config: all settings.
-      memo: augmented features to share between the runs of a grid; see `inputs.AugmentedEpochs`.
+      memo: augmented features to share between the runs of a grid; see `epochs.AugmentedEpochs`.
       observe: told of every event; None: a progress bar and a line per epoch.
 
     Returns:

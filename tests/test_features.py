@@ -15,8 +15,9 @@ from ser_jax import features
 from ser_jax.augment import Pending
 from ser_jax.augment.device import make_take_augmented
 from ser_jax.config import AugmentConfig, DataConfig, FeaturesConfig
+from ser_jax.epochs import AugmentedEpochs
 from ser_jax.errors import UserError
-from ser_jax.inputs import AugmentedEpochs, fit_to_training, load_inputs, make_dataset
+from ser_jax.inputs import fit_to_training, load_inputs, make_dataset
 from tests.tolerance import assert_near, tolerance
 
 RATE_HZ = 16000

@@ -22,7 +22,7 @@ ROWS = [
     ["batching", "sharing", "runtime"],
     ["corpora", "models", "augment", "streaming"],
     ["inputs", "state"],
-    ["step", "saved"],
+    ["epochs", "step", "saved"],
     ["command_buffers"],
     ["parallel", "probe"],
     ["programs"],

@@ -20,13 +20,13 @@ from ser_jax.building import build
 from ser_jax.checkpoint import Checkpoints
 from ser_jax.config import Config
 from ser_jax.corpora import load_corpus
+from ser_jax.epochs import open_epochs
 from ser_jax.errors import UserError
 from ser_jax.inputs import (
     fit_to_training,
     load_clips,
     load_inputs,
     make_dataset,
-    open_epochs,
 )
 from ser_jax.loop import Diverged
 from ser_jax.report.events import load_events
@@ -153,10 +153,9 @@ def test_every_figure_of_metrics_json_is_scikit_learns(finished, part):
     figures = {name: found[name] for name in ("accuracy", "weighted_f1", "macro_f1", "uar", "n")}
     assert figures == pytest.approx(compute_reference(true_B, predicted_B))
     assert set(found["by"]) == {"emotion", "gender", "intensity", "statement"}
-    recall_C, precision_C, f1_C = (
-        score(true_B, predicted_B, average=None, labels=range(8), zero_division=0)
-        for score in (reference.recall_score, reference.precision_score, reference.f1_score)
-    )
+    scores: Any = reference.recall_score, reference.precision_score, reference.f1_score
+    options: Any = {"average": None, "labels": range(8), "zero_division": 0}
+    recall_C, precision_C, f1_C = (score(true_B, predicted_B, **options) for score in scores)
     for name, by_value in found["by"].items():
         assert set(by_value) == set(groups[name])
         for value, figures in by_value.items():

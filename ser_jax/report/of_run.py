@@ -50,12 +50,16 @@ def write_run_report(run_dir: str | Path) -> list[Path]:
 
 
 def describe(metrics: Mapping[str, Any]) -> str:
-    """`cnn_lstm, emobox6 split, fold 2, seed 0`."""
-    split = name_fold(metrics["protocol"], metrics["fold"])
-    if metrics["protocol"] == "loso" and (speakers := metrics.get("test_speakers")):
-        split = f"loso split, speaker {speakers[0]} left out"
+    """`cnn_lstm on ravdess, emobox6 split, fold 2, seed 0`."""
     corpus = metrics.get("corpus", "ravdess")
-    return f"{metrics['model']} on {corpus}, {split}, seed {metrics['seed']}"
+    return f"{metrics['model']} on {corpus}, {name_split(metrics)}, seed {metrics['seed']}"
+
+
+def name_split(metrics: Mapping[str, Any]) -> str:
+    """`emobox6 split, fold 2`; `loso split, speaker EB0 left out`."""
+    if metrics["protocol"] == "loso" and (speakers := metrics.get("test_speakers")):
+        return f"loso split, speaker {speakers[0]} left out"
+    return name_fold(metrics["protocol"], metrics["fold"])
 
 
 def draw_kept_spectrogram(run_dir: Path) -> Figure:

@@ -28,7 +28,7 @@ from ser_jax.config import (
 from ser_jax.corpora import Corpus, load_corpus
 from ser_jax.errors import UserError
 from ser_jax.features import Normaliser, make_front_end
-from ser_jax.inference import evaluate, load_run, predict
+from ser_jax.inference import evaluate, evaluation, load_run, measure, predict
 from ser_jax.inference.normalising import fit_to_windows
 from ser_jax.inputs import compute_inputs, fit_to_training, make_dataset
 
@@ -189,6 +189,23 @@ def test_a_run_measures_and_predicts_as_it_trained(tmp_path, kind, masked):
     alike = [heard[Path(row["file"]).stem] == row["predicted"] for row in rows]
     assert np.mean(alike) == 1
     assert fit_to_windows(run, []).normaliser is run.normaliser
+
+
+def test_clips_of_classes_that_a_run_does_not_know_are_their_speakers_all_the_same(
+    tmp_path, monkeypatch
+):
+    config = make_run(tmp_path, "speaker")
+    ser_jax.train(config)
+    whole, corpus = measure(config.run_dir, split="all"), load_corpus(config.data)
+    labels = ("boredom", *corpus.labels[1:])  # in place of neutral
+    other = dataclasses.replace(corpus, labels=labels, checksum="other")
+    monkeypatch.setattr(evaluation, "load_corpus", lambda data: other)
+    found = measure(config.run_dir, split="all")
+    kept_B = corpus.emotion_B != 0
+    assert found.report["left_out"] == {"boredom": int((~kept_B).sum())}
+    np.testing.assert_allclose(
+        found.heard.probability_BC, whole.heard.probability_BC[kept_B], atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("backend", ["device", "host"])

@@ -162,6 +162,8 @@ def test_a_network_of_nan_is_refused(copied, write, corpus):
     add_epoch(copied, lambda leaf: jnp.full_like(leaf, jnp.nan), is_best=True)
     with pytest.raises(UserError, match=r"no finite numbers.*learning_rate"):
         predict(copied, [write("a.wav", get_clip(corpus, 0))])
+    with pytest.raises(UserError, match=r"no finite numbers.*learning_rate"):
+        evaluate(copied)
 
 
 def test_an_unfinished_run_is_used_with_a_warning(copied, capsys):

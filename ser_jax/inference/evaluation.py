@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from ser_jax.ahead import cut_to_predict
+from ser_jax.cmvn import Statistics
 from ser_jax.config import CLASSICAL, DataConfig
 from ser_jax.corpora import Corpus, load_corpus, trim_corpus, with_clip_length
 from ser_jax.errors import UserError, check
 from ser_jax.inference.loading import LoadedRun, load_run, warn
 from ser_jax.inference.measurement import Heard, Measurement
-from ser_jax.inputs import compute_inputs, make_dataset
+from ser_jax.inputs import Inputs, compute_inputs, make_dataset
 from ser_jax.precision import in_32_bits
 from ser_jax.results import compute_scores
 from ser_jax.run import split_corpus
@@ -62,15 +63,22 @@ def measure(
     )
     corpus = load_corpus(dataclasses.replace(wanted, trim_db=None, clip_s=None))
     part = _choose_part(run, corpus, wanted, split, is_own=data is None)
-    corpus, left_out = _fit_classes(run, corpus)
     corpus = _fit_length(run, trim_corpus(corpus, run.config.data))
+    # Before classes are looked at, since a speaker's statistics need no labels.
+    inputs = compute_inputs(corpus, run.config.features, masked=run.is_masked)
+    inputs, left_out = _fit_classes(run, inputs)
+    corpus = inputs.corpus
     index = np.arange(len(corpus.file_names))
     if part != "all":
         index = getattr(split_corpus(run.config, corpus), part)
-    inputs = compute_inputs(corpus, run.config.features, masked=run.is_masked)
     dataset = make_dataset(inputs, run.normaliser, on_host=run.config.model.name in CLASSICAL)
     batches_SB = cut_to_predict(run.programs, index)
     logits_BC = run.programs.predict(run.variables, dataset, batches_SB)[: len(index)]
+    check(
+        bool(np.isfinite(logits_BC).all()),
+        f"{run_dir}: the network gives no finite numbers; train again with a smaller "
+        "train.learning_rate",
+    )
     report = compute_scores(corpus, index, logits_BC.argmax(axis=-1))
     if left_out:
         report["left_out"] = left_out
@@ -105,10 +113,11 @@ def _list_names(data: DataConfig) -> set[str]:
     return set(data.roots) or {data.title}
 
 
-def _fit_classes(run: LoadedRun, corpus: Corpus) -> tuple[Corpus, dict[str, int]]:
-    """The corpus with the run's classes, and how many clips of others were left out, by class."""
+def _fit_classes(run: LoadedRun, inputs: Inputs) -> tuple[Inputs, dict[str, int]]:
+    """The clips of the run's classes, and how many of others were left out, by class."""
+    corpus = inputs.corpus
     if corpus.labels == run.labels:
-        return corpus, {}
+        return inputs, {}
     names_B = np.array(corpus.labels)[corpus.emotion_B]
     kept_B = np.isin(names_B, run.labels)
     check(
@@ -131,6 +140,10 @@ def _fit_classes(run: LoadedRun, corpus: Corpus) -> tuple[Corpus, dict[str, int]
         actor_B=corpus.actor_B[rows],
         attributes={name: values[rows] for name, values in corpus.attributes.items()},
         file_names=tuple(corpus.file_names[row] for row in rows),
+    )
+    own = inputs.own and Statistics(*(x_BF[rows] for x_BF in inputs.own))
+    fitted = inputs._replace(
+        corpus=fitted, x_BTF=inputs.x_BTF[rows], frames_B=inputs.frames_B[rows], own=own
     )
     return fitted, left_out
 

@@ -94,7 +94,7 @@ def test_figures_of_each_emotion_equal_scikit_learns_over_all_clips(pairs):
         "precision": reference.precision_score,
         "f1": reference.f1_score,
     }.items():
-        expected = dict(zip(LABELS, score(true_B, pred_B, **options), strict=True))
+        expected: dict[str, Any] = dict(zip(LABELS, score(true_B, pred_B, **options), strict=True))
         if figure == "accuracy":  # none to recognise
             expected |= {name: None for name in found if LABELS.index(name) not in true_B}
         shown = {name: figures[figure] for name, figures in found.items()}

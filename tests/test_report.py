@@ -272,7 +272,8 @@ def test_the_table_of_emotions_is_scikit_learns_even_of_a_run_that_recorded_othe
     true_B, pred_B = (
         np.repeat(places.ravel(), confusion_CC.ravel()) for places in np.indices(confusion_CC.shape)
     )
-    rows = zip(*precision_recall_fscore_support(true_B, pred_B), strict=True)
+    found: Any = precision_recall_fscore_support(true_B, pred_B)
+    rows = zip(*found, strict=True)
     text = print_table(tables.make_class_table(report))
     for name, (precision, recall, f1, n) in zip(LABELS, rows, strict=True):
         line = next(line.split() for line in text.splitlines() if line.split()[:1] == [name])

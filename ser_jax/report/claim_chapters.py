@@ -27,8 +27,9 @@ def make_claims(material: Material) -> tuple[list[Section], Records]:
     """The chapters on the study's claims; none for other recordings or systems than the study's."""
     if not material.findings:
         return [], {}
-    sections, records = zip(_make_verdicts(material), make_augmentation(material), strict=True)
-    return list(sections), {name: rows for part in records for name, rows in part.items()}
+    verdicts, claims = _make_verdicts(material)
+    augmentation, variants = make_augmentation(material)
+    return [verdicts, augmentation], claims | variants
 
 
 def _make_verdicts(material: Material) -> tuple[Section, Records]:

@@ -51,8 +51,8 @@ def write_run_report(run_dir: str | Path) -> list[Path]:
 
 def describe(metrics: Mapping[str, Any]) -> str:
     """`cnn_lstm on ravdess, emobox6 split, fold 2, seed 0`."""
-    corpus = metrics.get("corpus", "ravdess")
-    return f"{metrics['model']} on {corpus}, {name_split(metrics)}, seed {metrics['seed']}"
+    split, corpus = name_split(metrics), metrics.get("corpus", "ravdess")
+    return f"{metrics['model']} on {corpus}, {split}, seed {metrics['seed']}"
 
 
 def name_split(metrics: Mapping[str, Any]) -> str:

@@ -1,11 +1,12 @@
-"""Which clips train, validate and test: the study's random split, and speaker-independent ones."""
+"""Which clips train, validate and test: the study's random split, speaker-independent ones, or a
+manifest's own."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ser_jax.errors import UserError, check
+from ser_jax.errors import check
 from ser_jax.speakers import DRAWN, choose_speakers
 
 _EMOBOX6 = (
@@ -31,7 +32,10 @@ _TEST_ACTORS = {
     "luna5": _LUNA5,
     "loso": tuple((actor,) for actor in range(1, _N_ACTORS + 1)),
 }
+_PARTS = 3  # training, validation, test
 _STUDY_PART = 0.15  # of all clips, for validation and for test each
+_SINGLE = {"study", "given", "speakers"}  # protocols without folds
+_MAY_SHARE = {"study", "given"}  # whose parts may share speakers
 
 
 @dataclass(frozen=True)
@@ -54,15 +58,14 @@ def count_folds(protocol: str, n_speakers: int | None = None) -> int:
     """
     if protocol == "loso" and n_speakers is not None:
         return n_speakers
-    if protocol == "study" or protocol in DRAWN:
+    if protocol in _SINGLE or protocol in DRAWN:
         return DRAWN.get(protocol, 1)
     return len(_get_test_actors(protocol))
 
 
 def name_fold(protocol: str, fold: int) -> str:
     """`emobox6 split, fold 2`; without the fold where the protocol has only one."""
-    single = protocol == "study" or DRAWN.get(protocol) == 1
-    return f"{protocol} split" + ("" if single else f", fold {fold}")
+    return f"{protocol} split" + ("" if protocol in _SINGLE else f", fold {fold}")
 
 
 def make_split(
@@ -74,22 +77,25 @@ def make_split(
     *,
     n_speakers: int | None = None,
     stratum_B: np.ndarray | None = None,
+    given_B: np.ndarray | None = None,
 ) -> Split:
     """Split clips into training, validation and test.
 
-    `study` draws 70:15:15 of the clips at random, stratified by emotion. In the other protocols no
-    speaker is in two parts. `speakers` draws 70:15:15 of the speakers and `speakers5` five folds of
-    them, both stratified by `stratum_B`; the seed changes nothing in the others. Fold
-    k of several validates on the test speakers of fold k + 1, and of loso on the next 15 %.
+    `study` draws 70:15:15 of the clips at random, stratified by emotion; `given` takes `given_B`.
+    In the other protocols no speaker is in two parts. `speakers` draws speakers with about 70:15:15
+    of the clips, of each class and of each stratum, and `speakers5` five folds of as many; the seed
+    changes nothing in the others. Fold k of several validates on the test speakers of fold k + 1,
+    and of loso on the next 15 % of the speakers.
 
     Args:
-      protocol: study, emobox6, luna5, loso, speakers or speakers5.
+      protocol: study, given, emobox6, luna5, loso, speakers or speakers5.
       fold: 1 to `count_folds(protocol, n_speakers)`.
       seed: of the draw.
       emotion_B: int [clips], class.
       actor_B: int [clips], speaker, from 1.
       n_speakers: number of speakers; None: they are RAVDESS' 24 actors.
-      stratum_B: str [clips], of which each part gets its share of speakers; see `list_strata`.
+      stratum_B: str [clips], of which each part gets its share; see `list_strata`.
+      given_B: str [clips], train, val or test, for `given`.
 
     Returns:
       A split that has passed `check_split`.
@@ -106,9 +112,11 @@ def make_split(
     )
     if protocol == "study":
         split = _make_study_split(seed, emotion_B)
+    elif protocol == "given":
+        split = _take_given(given_B)
     else:
         if protocol in DRAWN or n_speakers is not None:
-            val, test = choose_speakers(protocol, fold, seed, actor_B, stratum_B)
+            val, test = choose_speakers(protocol, fold, seed, actor_B, emotion_B, stratum_B)
         else:
             val, test = _get_val_actors(protocol, fold), _get_test_actors(protocol)[fold - 1]
         split = _part_by_actors(protocol, fold, actor_B, val, test)
@@ -132,7 +140,10 @@ def check_split(split: Split, actor_B: np.ndarray) -> None:
     where = f"data.protocol={split.protocol}, data.fold={split.fold}"
     parts = {"training": split.train, "validation": split.val, "test": split.test}
     for part, index in parts.items():
-        check(len(index) > 0, f"{where}: no clips for {part}; use more actors, or another fold")
+        remedy = "use more actors, or another fold"
+        if split.protocol == "given":
+            remedy = f"name rows of {part} in the manifest's column split, or take another protocol"
+        check(len(index) > 0, f"{where}: no clips for {part}; {remedy}")
     every = np.concatenate(list(parts.values()))
     check(
         every.min() >= 0 and every.max() < len(actor_B),
@@ -142,7 +153,7 @@ def check_split(split: Split, actor_B: np.ndarray) -> None:
     for wrong, what in ((uses > 1, "twice"), (uses == 0, "in no part")):
         first = int(np.argmax(wrong))
         check(not wrong.any(), f"{where}: clip {first} is used {what}; this is a bug, report it")
-    if split.protocol == "study":
+    if split.protocol in _MAY_SHARE:
         return
     actors = [set(actor_B[index].tolist()) for index in parts.values()]
     shared = (actors[0] & actors[1]) | (actors[0] & actors[2]) | (actors[1] & actors[2])
@@ -155,18 +166,29 @@ def _make_study_split(seed: int, emotion_B: np.ndarray) -> Split:
     from sklearn.model_selection import train_test_split
 
     n_part = round(_STUDY_PART * len(emotion_B))
+    _, counts = np.unique(emotion_B, return_counts=True)
+    check(
+        n_part >= len(counts) and counts.min() >= _PARTS,
+        f"data.protocol=study: {len(emotion_B)} clips are too few to give each part some of every "
+        f"emotion (parts of {n_part} for {len(counts)} emotions, of which the rarest has "
+        f"{counts.min()}); use more clips, or leave rare emotions out by data.labels",
+    )
     rest = np.arange(len(emotion_B))
-    try:
-        rest, test = train_test_split(rest, test_size=n_part, random_state=seed, stratify=emotion_B)
-        train, val = train_test_split(
-            rest, test_size=n_part, random_state=seed, stratify=emotion_B[rest]
-        )
-    except ValueError as error:
-        raise UserError(
-            f"data.protocol=study: {len(emotion_B)} clips are too few to give each part some of "
-            f"every emotion ({error}); use more clips"
-        ) from error
+    rest, test = train_test_split(rest, test_size=n_part, random_state=seed, stratify=emotion_B)
+    train, val = train_test_split(
+        rest, test_size=n_part, random_state=seed, stratify=emotion_B[rest]
+    )
     return Split("study", 1, np.sort(train), np.sort(val), np.sort(test))
+
+
+def _take_given(given_B: np.ndarray | None) -> Split:
+    check(
+        given_B is not None,
+        "data.protocol=given: the corpus names no split; give a manifest with a column split, or "
+        "take another protocol",
+    )
+    train, val, test = (np.flatnonzero(given_B == part) for part in ("train", "val", "test"))
+    return Split("given", 1, train, val, test)
 
 
 def _part_by_actors(
@@ -186,7 +208,7 @@ def _get_test_actors(protocol: str) -> tuple[tuple[int, ...], ...]:
     check(
         protocol in _TEST_ACTORS,
         f"data.protocol={protocol}: no such protocol; known are "
-        f"{', '.join(['study', *_TEST_ACTORS, *DRAWN])}",
+        f"{', '.join(['study', *_TEST_ACTORS, *DRAWN, 'given'])}",
     )
     return _TEST_ACTORS[protocol]
 

@@ -20,6 +20,7 @@ import jsonargparse
 
 from ser_jax.errors import UserError, check
 
+_NULLS = ("null", "Null", "NULL", "~", "")
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -75,6 +76,7 @@ class Parser(jsonargparse.ArgumentParser):
         if self.types:  # not the program's own parser, which learns its options late
             self._check_options(args)
             args = self._complete_flags(args)
+            args = self._quote_words(args)
         return super().parse_args(args, namespace=namespace, **kwargs)
 
     def parse_tree(self, tree: dict, source: str, namespace: Any = None) -> Any:
@@ -120,6 +122,20 @@ class Parser(jsonargparse.ArgumentParser):
             for token, after in zip(args, [*args[1:], "--"], strict=False)
         ]
 
+    def _quote_words(self, args: list[str]) -> list[str]:
+        """The words of a mapping from texts to texts as they are written: YAML would read numbers
+        out of 3, and false out of no."""
+        args = list(args)
+        for place, token in enumerate(args):
+            name, equals, value = token.partition("=")
+            if self.types.get(name.removeprefix("--")) != dict[str, str | None]:
+                continue
+            if equals:
+                args[place] = f"{name}={quote_words(value)}"
+            elif place + 1 < len(args):
+                args[place + 1] = quote_words(args[place + 1])
+        return args
+
     def _flatten(self, tree: dict, prefix: str = "") -> dict[str, Any]:
         flat = {}
         for name, value in tree.items():
@@ -135,6 +151,20 @@ class Parser(jsonargparse.ArgumentParser):
             else:
                 raise UserError(f"{key}: unknown key; {suggest(key, self.types, self.prog)}")
         return flat
+
+
+def quote_words(text: str) -> str:
+    """A YAML mapping with every word in quotes, but for null; other texts as they are."""
+    import yaml
+
+    try:
+        tree = yaml.load(text, Loader=yaml.BaseLoader)
+    except yaml.YAMLError:
+        return text
+    if not isinstance(tree, dict):
+        return text
+    texts = {word: None if name in _NULLS else name for word, name in tree.items()}
+    return json.dumps(texts)
 
 
 def split_files(args: list[str]) -> tuple[list[str], list[str]]:
@@ -170,6 +200,9 @@ def read_yaml(path: str) -> dict:
                     raise yaml.MarkedYAMLError(
                         problem=f"key {key.value!r} stands twice", problem_mark=key.start_mark
                     )
+            for key, value in node.value:
+                if key.value.rpartition(".")[2] == "labels" and isinstance(value, yaml.MappingNode):
+                    _read_as_text(value)
             return super().construct_mapping(node, deep)
 
     try:
@@ -187,6 +220,17 @@ def read_yaml(path: str) -> dict:
     check(tree is not None, f"{path}: is empty; write keys such as 'seed: 0'")
     check(isinstance(tree, dict), f"{path}: is no mapping; write keys such as 'seed: 0'")
     return tree
+
+
+def _read_as_text(mapping: Any) -> None:
+    """Let a YAML mapping's words be text as written, though they look like numbers or truths."""
+    for node in (node for pair in mapping.value for node in pair):
+        if node.tag in (
+            "tag:yaml.org,2002:int",
+            "tag:yaml.org,2002:float",
+            "tag:yaml.org,2002:bool",
+        ):
+            node.tag = "tag:yaml.org,2002:str"
 
 
 def read_helps(kind: type) -> dict[str, str]:

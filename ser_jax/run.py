@@ -288,6 +288,7 @@ def split_corpus(config: Config, corpus: Corpus) -> Split:
     return make_split(
         data.protocol, data.fold, seed, corpus.emotion_B, corpus.actor_B,
         n_speakers=len(corpus.speakers) or None, stratum_B=list_strata(corpus.attributes),
+        given_B=corpus.attributes.get("split"),
     )  # fmt: skip
 
 

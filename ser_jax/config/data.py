@@ -1,25 +1,54 @@
 """Settings of the recordings, their features and their augmentation."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePath
-from typing import Literal, get_args
+from pathlib import Path, PurePath
+from typing import Any, Literal, get_args
 
 from ser_jax.config.checks import check_min, check_range, check_seed, default_store_dir
 from ser_jax.errors import check
 
-Protocol = Literal["auto", "study", "emobox6", "luna5", "loso", "speakers", "speakers5"]
+Protocol = Literal["auto", "study", "given", "emobox6", "luna5", "loso", "speakers", "speakers5"]
 CorpusName = Literal[
     "ravdess", "synthetic", "crema_d", "savee", "tess", "emodb", "manifest", "joined"
 ]
 _RAVDESS_ACTORS = ("ravdess", "synthetic")  # the corpora whose speakers are RAVDESS' 24
 
 
-def choose_protocol(protocol: Protocol, corpus: str) -> Protocol:
-    """What `auto` means for a corpus: the study's own split on RAVDESS, elsewhere none that lets
-    a speaker be in two parts."""
+def choose_protocol(protocol: Protocol, corpus: str, root: str | None = None) -> Protocol:
+    """What `auto` means for a corpus: the study's own split on RAVDESS, a manifest's own where it
+    has one, and elsewhere none that lets a speaker be in two parts."""
     if protocol != "auto":
         return protocol
+    if corpus == "manifest" and root and _has_split(root):
+        return "given"
     return "study" if corpus in _RAVDESS_ACTORS else "speakers"
+
+
+def _has_split(path: str) -> bool:
+    """Whether a manifest's head names a column split; False where it cannot be read.
+
+    The one file that a setting's default depends on. A run's own config.yaml says what came of it.
+    """
+    try:
+        with Path(path).expanduser().open(encoding="utf-8-sig") as file:
+            head = next((line for line in file if line.strip()), "")
+    except (OSError, ValueError, RuntimeError):  # the last: ~ of nobody
+        return False
+    return "split" in (cell.strip(' "\r\n').lower() for cell in re.split("[,;\t]", head))
+
+
+def _as_text(labels: Mapping[Any, Any]) -> dict[str, str | None]:
+    """Words and classes, which YAML may have read as numbers, as text."""
+    for word, name in labels.items():
+        for value in (word, name):
+            check(
+                not isinstance(value, bool),
+                f"data.labels.{word}={name}: YAML reads {value} out of yes, no, on, off, true or "
+                "false; write the word in quotes",
+            )
+    return {str(word): None if name is None else str(name) for word, name in labels.items()}
 
 
 @dataclass(frozen=True)
@@ -33,10 +62,10 @@ class DataConfig:
     root: str | None = None
     """Folder of wav or flac files with the corpus' own names, searched at any depth (ravdess: none
     downloads them); for manifest the CSV file with columns path, emotion, speaker and, where known,
-    gender, intensity, statement, repetition, corpus."""
+    gender, intensity, statement, repetition, corpus, split (train, val, test), start, end (s)."""
     roots: dict[str, str | None] = field(default_factory=dict, hash=False)
-    """The corpora of data.corpus=joined and their roots: {ravdess: DIR, emodb: DIR}; speakers stay
-    apart, classes are those of all."""
+    """The corpora of data.corpus=joined and their roots: {ravdess: DIR, emodb: DIR, my: FILE.csv},
+    where any other name is a manifest's; speakers stay apart, classes are those of all."""
     labels: dict[str, str | None] = field(default_factory=dict, hash=False)
     """What to change in the table from a corpus' words to classes, which 'ser-jax labels' shows:
     {boredom: sad, calm: null}; null leaves the clips out."""
@@ -56,14 +85,16 @@ class DataConfig:
     """Seconds of it that are kept on either side."""
     protocol: Protocol = "auto"
     """Split: study (random 70:15:15 of the clips), or, with no speaker in two parts, speakers
-    (70:15:15 of the speakers), speakers5 (five folds of them), loso (leave one speaker out) and, on
-    RAVDESS' actors, emobox6 and luna5; auto: study for ravdess and synthetic, else speakers."""
+    (about 70:15:15 of clips, classes and genders), speakers5 (five such folds), loso (leave one
+    speaker out) and, on RAVDESS' actors, emobox6 and luna5; given: by a manifest's column split;
+    auto: study for ravdess and synthetic, given where a manifest can, else speakers."""
     fold: int = 1
-    """Which fold of the protocol, counted from 1; study and speakers have one."""
+    """Which fold of the protocol, counted from 1; study, given and speakers have one."""
     split_seed: int | None = None
     """Seed of the study's, speakers' and speakers5's draw alone; none: the run's seed."""
     strict: bool = False
-    """Stop at the first clip that cannot be read, instead of leaving it out with a warning."""
+    """Stop at the first clip that cannot be read, or sounds like another with another emotion or
+    speaker, instead of leaving it out with a warning."""
     synthetic_actors: int = 24
     """Number of actors in the synthetic corpus, 1 to 24."""
     synthetic_clips: int = 60
@@ -84,7 +115,8 @@ class DataConfig:
         return self.corpus in _RAVDESS_ACTORS
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "protocol", choose_protocol(self.protocol, self.corpus))
+        object.__setattr__(self, "protocol", choose_protocol(self.protocol, self.corpus, self.root))
+        object.__setattr__(self, "labels", _as_text(self.labels))
         check(
             4000 <= self.rate_hz <= 192000,
             f"data.rate_hz={self.rate_hz}: must lie between 4000 and 192000",
@@ -116,6 +148,11 @@ class DataConfig:
             f"data.corpus={self.corpus} take speakers, speakers5, loso or study",
         )
         check(
+            self.protocol != "given" or self.corpus == "manifest",
+            f"data.protocol=given: takes data.corpus=manifest with a column split; with "
+            f"data.corpus={self.corpus} take speakers, speakers5, loso or study",
+        )
+        check(
             self.source == "folder" or self.corpus in ("crema_d", "savee"),
             f"data.source={self.source}: takes data.corpus=crema_d or savee",
         )
@@ -142,8 +179,13 @@ class DataConfig:
             "{ravdess: DIR, emodb: DIR}",
         )
         known = [name for name in get_args(CorpusName) if name != "joined"]
-        for name in self.roots:
-            check(name in known, f"data.roots.{name}: no such corpus; known are {', '.join(known)}")
+        for name, root in self.roots.items():
+            is_manifest = str(root).lower().endswith((".csv", ".tsv", ".txt"))
+            check(
+                name in known or (is_manifest and re.fullmatch(r"[\w-]+", name) is not None),
+                f"data.roots.{name}: no such corpus; known are {', '.join(known)}; any other name "
+                f"of letters and digits takes a manifest, as in {{mine: FILE.csv}}",
+            )
 
 
 OWN_STATISTICS = ("clip", "speaker", "corpus")

@@ -136,7 +136,8 @@ class AblationConfig(Experiment):
         super().__post_init__()
         for name in ("protocols", "seeds"):
             check(len(getattr(self, name)) > 0, f"{name}=[]: name at least one")
-        chosen = tuple(choose_protocol(protocol, self.data.corpus) for protocol in self.protocols)
+        data = self.data
+        chosen = tuple(choose_protocol(one, data.corpus, data.root) for one in self.protocols)
         object.__setattr__(self, "protocols", chosen)
         for seed in self.seeds:
             check_seed("seeds", seed)

@@ -1,7 +1,7 @@
 """A corpus in memory: `prepare` builds its store on disk, `load_corpus` reads it."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,16 +48,15 @@ class PrepareReport:
     built: bool
     """False where the store was there already."""
     clips: int
-    song: int
-    """Song files skipped."""
-    video: int
-    """Video files, with or without sound, skipped."""
-    duplicates: int
-    """Files skipped because another of the same name was taken."""
-    unnamed: int
-    """Sound files skipped because their names do not follow the corpus' grammar."""
+    skipped: Mapping[str, tuple[str, ...]]
+    """Files of the folder that were skipped, by reason: song, video (with or without sound),
+    duplicates (another of the same name was taken) and unnamed (no name of the corpus')."""
+    copies: tuple[str, ...]
+    """One line for each clip that was left out because another one sounds the same."""
     bad: tuple[str, ...]
     """One line for each clip that could not be read."""
+    counts: Mapping[tuple[str, str, str], int]
+    """Clips by class, speaker and gender; see `data.labels`."""
     n_bytes: int
     """Size of the store on disk."""
     seconds: float
@@ -106,7 +105,7 @@ def load_corpus(data: DataConfig) -> Corpus:
     """
     from ser_jax.corpora import store
 
-    return with_clip_length(trim_corpus(store.load_corpus(data), data), data.clip_s)
+    return store.load_corpus(data)
 
 
 def trim_corpus(corpus: Corpus, data: DataConfig) -> Corpus:

@@ -1,59 +1,129 @@
 """Clips as the store has them to a corpus in memory: words become classes, speakers numbers."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ser_jax.audio import find_sound
 from ser_jax.config import DataConfig
 from ser_jax.corpora import Corpus
 from ser_jax.corpora.grammars import ATTRIBUTES, GRAMMARS, Facts
 from ser_jax.corpora.labels import find_class, list_classes, make_table
+from ser_jax.corpora.reading import Stored, damaged
 from ser_jax.errors import check
+
+_MOST_TIMES, _MOST_BYTES = 20, 2e9  # median clips in the longest; bytes of all clips as long
 
 
 def assemble(
-    data: DataConfig, file_names: list[str], facts: Sequence[Facts], waves: Sequence[np.ndarray]
+    data: DataConfig, clips: Iterable[Stored], n_clips: int, folder: Path, *, with_samples: bool
 ) -> tuple[Corpus, np.ndarray]:
-    """The corpus of these clips without those that `data.labels` leaves out, and the kept numbers.
+    """The corpus of a store's clips without those that `data.labels` leaves out, and their numbers.
+
+    Clips are trimmed by `data.trim_db` and cut to `data.clip_s` one by one, so that memory holds
+    what is kept of them alone.
+
+    Args:
+      data: settings.
+      clips: all of the store's, in order.
+      n_clips: how many there must be.
+      folder: of the store, for messages.
+      with_samples: False: `wave_BN` has no columns.
 
     Raises:
-      UserError: an emotion that the table does not have; fewer than two classes, or no clips left.
+      UserError: an emotion that the table does not have; fewer than two classes, or no clips left;
+        one clip so long that all others, padded to it, would take gigabytes; the store is damaged.
     """
-    labels = list_labels(data, facts)
     table = make_table(data.labels)
-    names = [find_class(table, one.emotion, data.title) for one in facts]
-    row_B = np.array([row for row, name in enumerate(names) if name is not None], np.int64)
-    check(len(row_B) > 0, f"data.labels={data.labels}: leaves no clips of {data.title}")
-    kept = [facts[row] for row in row_B]
-    kept_waves = [waves[row] for row in row_B]
-    kept_names = tuple(file_names[row] for row in row_B)
-    length_B = np.array([len(wave_N) for wave_N in kept_waves], np.int32)
-    wave_BN = np.zeros((len(kept), length_B.max()), np.int16)
-    for row_N, wave_N in zip(wave_BN, kept_waves, strict=True):
-        row_N[: len(wave_N)] = wave_N
-    actor_B, speakers = number_speakers(data, kept)
-    classes = [str(names[row]) for row in row_B]
-    is_plain = data.has_ravdess_actors and not data.labels  # names say all that there is to know
-    said = [
-        "" if is_plain else f" {name} {one.speaker}"
-        for name, one in zip(classes, kept, strict=True)
-    ]
+    digest = hashlib.sha256()
+    names: list[str] = []
+    kept: list[Stored] = []
+    rows, lengths = [], []
+    row = -1
+    for row, clip in enumerate(clips):
+        name = find_class(table, clip.facts.emotion, data.title)
+        if name is None:
+            continue
+        _add_clip(digest, data, clip, name)
+        wave_N = cut_clip(data, clip.wave_N)
+        names.append(name)
+        rows.append(row)
+        lengths.append(len(wave_N))
+        # A copy, since a view would keep all of the clip.
+        kept.append(clip._replace(wave_N=wave_N.copy() if with_samples else wave_N[:0].copy()))
+    if row + 1 != n_clips:
+        raise damaged(folder, ValueError(f"{row + 1} of {n_clips} clips"))
+    facts = [clip.facts for clip in kept]
+    check(len(kept) > 0, f"data.labels={data.labels}: leaves no clips of {data.title}")
+    labels = list_labels(data, facts)
+    actor_B, speakers = number_speakers(data, facts)
+    length_B = np.array(lengths, np.int32)
     corpus = Corpus(
         name=data.title,
         rate_hz=data.rate_hz,
         labels=labels,
-        wave_BN=wave_BN,
+        wave_BN=_pad(data, kept, length_B) if with_samples else np.zeros((len(kept), 0), np.int16),
         length_B=length_B,
-        emotion_B=np.array([labels.index(name) for name in classes], np.int32),
+        emotion_B=np.array([labels.index(name) for name in names], np.int32),
         actor_B=actor_B,
-        attributes=read_attributes(kept),
-        file_names=kept_names,
-        checksum=_compute_checksum(kept_names, said, kept_waves),
+        attributes=read_attributes(facts),
+        file_names=tuple(clip.file_name for clip in kept),
+        checksum=digest.hexdigest()[:16],
         speakers=speakers,
     )
-    return corpus, row_B
+    return corpus, np.array(rows, np.int64)
+
+
+def cut_clip(data: DataConfig, wave_N: np.ndarray) -> np.ndarray:
+    """A clip trimmed by `data.trim_db`, then cut, but not padded, to `data.clip_s`."""
+    sound = find_sound(wave_N, data.rate_hz, data.trim_db, data.trim_margin_s)
+    return wave_N[sound][: count_samples(data)]
+
+
+def count_samples(data: DataConfig) -> int | None:
+    """Samples of `data.clip_s`."""
+    return None if data.clip_s is None else max(1, round(data.clip_s * data.rate_hz))
+
+
+def check_lengths(data: DataConfig, length_B: np.ndarray, file_names: Sequence[str]) -> None:
+    """Raise where one clip makes all others many times as long as they are, in gigabytes.
+
+    Raises:
+      UserError: naming the clip.
+    """
+    if data.clip_s is not None:
+        return
+    longest, median = int(length_B.max()), float(np.median(length_B))
+    n_bytes = 2 * len(length_B) * longest
+    check(
+        n_bytes <= _MOST_BYTES or longest <= _MOST_TIMES * median,
+        f"{file_names[int(length_B.argmax())]}: lasts {longest / data.rate_hz:.0f} s, the median "
+        f"clip {median / data.rate_hz:.1f} s: all {len(length_B)} padded to it would take "
+        f"{n_bytes / 1e9:.1f} GB; set data.clip_s, as in --data.clip_s "
+        f"{max(1, round(2 * median / data.rate_hz))}, or leave that clip out",
+    )
+
+
+def _pad(data: DataConfig, clips: Sequence[Stored], length_B: np.ndarray) -> np.ndarray:
+    check_lengths(data, length_B, [clip.file_name for clip in clips])
+    wave_BN = np.zeros((len(clips), count_samples(data) or length_B.max()), np.int16)
+    for row_N, clip in zip(wave_BN, clips, strict=True):
+        row_N[: len(clip.wave_N)] = clip.wave_N
+    return wave_BN
+
+
+def _add_clip(digest: Any, data: DataConfig, clip: Stored, name: str) -> None:
+    """Add a clip to `Corpus.checksum`. Suffixes are left out: wav and its lossless flac are the
+    same clip."""
+    is_plain = data.has_ravdess_actors and not data.labels  # names say all that there is to know
+    path = Path(clip.file_name)
+    stem = path.stem if is_plain else str(path.with_suffix(""))
+    said = "" if is_plain else f" {name} {clip.facts.speaker}"
+    digest.update(f"{stem} {len(clip.wave_N)}{said}\n".encode())
+    digest.update(clip.wave_N.astype("<i2").tobytes())
 
 
 def list_labels(data: DataConfig, facts: Sequence[Facts]) -> tuple[str, ...]:
@@ -79,15 +149,3 @@ def read_attributes(facts: Sequence[Facts]) -> dict[str, np.ndarray]:
     """See `Corpus.attributes`."""
     values = {name: np.array([getattr(one, name) for one in facts]) for name in ATTRIBUTES}
     return {name: value_B for name, value_B in values.items() if (value_B != "").any()}
-
-
-def _compute_checksum(
-    file_names: Sequence[str], said: Sequence[str], waves: Sequence[np.ndarray]
-) -> str:
-    """Suffixes are left out: wav and its lossless flac are the same clip."""
-    digest = hashlib.sha256()
-    for file_name, words, wave_N in zip(file_names, said, waves, strict=True):
-        stem = Path(file_name).stem if not words else str(Path(file_name).with_suffix(""))
-        digest.update(f"{stem} {len(wave_N)}{words}\n".encode())
-        digest.update(wave_N.astype("<i2").tobytes())
-    return digest.hexdigest()[:16]

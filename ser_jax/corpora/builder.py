@@ -126,13 +126,15 @@ def write_clips(
 
 
 def read_clips(
-    folder: Path, rows: Sequence[int] | None = None, *, ravdess: bool = True
-) -> list[tuple[str, bytes, Facts]]:
-    """Clips of `folder`, all or some, as `write_clips` was given them."""
+    folder: Path, rows: Sequence[int] | None = None, *, ravdess: bool = True, at_once: int = 64
+) -> Iterator[tuple[str, bytes, Facts]]:
+    """Clips of `folder`, all or some, as `write_clips` was given them; `at_once` in memory."""
     builder: Any = _get_kind(ravdess)(folder)
     source: Any = builder.as_data_source(_SPLIT)
-    examples = source.__getitems__(range(len(source)) if rows is None else rows)
-    return [builder.read_example(example) for example in examples]
+    wanted = range(len(source)) if rows is None else rows
+    for start in range(0, len(wanted), at_once):
+        for example in source.__getitems__(wanted[start : start + at_once]):
+            yield builder.read_example(example)
 
 
 def _get_kind(ravdess: bool) -> type[Clips]:

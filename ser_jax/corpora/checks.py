@@ -1,6 +1,7 @@
 """Whether a corpus can be split as asked, by what is known of its clips before they are read."""
 
 import dataclasses
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -10,11 +11,13 @@ import numpy as np
 from ser_jax.config import DataConfig
 from ser_jax.corpora.assembly import list_labels, number_speakers, read_attributes
 from ser_jax.corpora.labels import find_class, make_table
+from ser_jax.corpora.leaks import describe_split
 from ser_jax.corpora.sources import Clip, find_source
 from ser_jax.errors import check
 from ser_jax.splits import list_strata, make_split
 
 _PARTS = 3  # training, validation, test
+_SHOWN_WARNINGS = 10
 
 
 class _Known(NamedTuple):
@@ -28,25 +31,35 @@ class _Known(NamedTuple):
 def check_protocols(runs: Iterable[tuple[DataConfig, int]]) -> None:
     """See `ser_jax.corpora.check_protocols`."""
     corpora: dict[DataConfig, _Known] = {}  # listed once for all of a grid's splits
+    warnings: dict[str, None] = {}
     for data, seed in runs:
-        if data.has_ravdess_actors:  # complete, or its own errors say what is not
-            continue
+        if data.corpus == "synthetic" or (data.corpus == "ravdess" and data.root is None):
+            continue  # as made, and as published
         base = dataclasses.replace(data, protocol="study", fold=1, split_seed=None)
+        if data.protocol == "given":  # whose words are to be checked too
+            base = dataclasses.replace(data, split_seed=None)
         if base not in corpora:
             corpora[base] = _list_kept(base)
             _check_speakers(corpora[base], data)
             _check_counts(corpora[base])
-        _check_split(corpora[base], data, seed)
+        warnings |= dict.fromkeys(_check_split(corpora[base], data, seed))
+    for warning in list(warnings)[:_SHOWN_WARNINGS]:
+        print(f"warning: {warning}", file=sys.stderr)
+    if len(warnings) > _SHOWN_WARNINGS:
+        print(f"warning: {len(warnings) - _SHOWN_WARNINGS} more of this kind", file=sys.stderr)
 
 
-def _check_split(known: _Known, data: DataConfig, seed: int) -> None:
+def _check_split(known: _Known, data: DataConfig, seed: int) -> list[str]:
+    """Raise where a class cannot be learnt; returns what else is wrong with the split."""
     facts = [clip.facts for clip in known.clips]
     emotion_B = np.array([known.labels.index(name) for name in known.classes])
     actor_B, speakers = number_speakers(data, facts)
+    attributes = read_attributes(facts)
     split = make_split(
         data.protocol, data.fold, seed if data.split_seed is None else data.split_seed,
         emotion_B, actor_B,
-        n_speakers=len(speakers), stratum_B=list_strata(read_attributes(facts)),
+        n_speakers=len(speakers) or None, stratum_B=list_strata(attributes),
+        given_B=attributes.get("split"),
     )  # fmt: skip
     untrained = set(emotion_B.tolist()) - set(emotion_B[split.train].tolist())
     check(
@@ -55,6 +68,7 @@ def _check_split(known: _Known, data: DataConfig, seed: int) -> None:
         f"{', '.join(known.labels[place] for place in sorted(untrained))}; take another "
         "data.split_seed, or leave such clips out by data.labels",
     )
+    return describe_split(split, known.clips, known.classes)
 
 
 def count_speakers(data: DataConfig) -> int | None:
@@ -87,7 +101,14 @@ def _check_speakers(known: _Known, data: DataConfig) -> None:
 
 
 def _check_counts(known: _Known) -> None:
-    for name, count in Counter(known.classes).items():
+    counts = Counter(known.classes)
+    first = known.clips[0]
+    check(
+        len(counts) > 1,
+        f"{first.where}: emotion={first.facts.emotion}: all {len(known.clips)} clips are of this "
+        "class; a network needs two: add clips of others, or map words apart by data.labels",
+    )
+    for name, count in counts.items():
         first = known.clips[known.classes.index(name)]
         check(
             count >= _PARTS,

@@ -10,7 +10,7 @@ from ser_jax.corpora.names import EMOTIONS
 from ser_jax.corpora.names import GRAMMAR as RAVDESS_GRAMMAR
 from ser_jax.corpora.names import parse_name as parse_ravdess
 
-ATTRIBUTES = ("gender", "intensity", "statement", "repetition", "corpus")
+ATTRIBUTES = ("gender", "intensity", "statement", "repetition", "corpus", "split")
 """What may be known of a clip beside emotion and speaker."""
 
 
@@ -28,6 +28,8 @@ class Facts:
     repetition: str = ""
     corpus: str = ""
     """Where several are joined."""
+    split: str = ""
+    """train, val or test, where a manifest says so."""
 
 
 class NamedClip(NamedTuple):
@@ -53,6 +55,8 @@ class Grammar:
     """Its emotions, in its own words."""
     parse: Callable[[PurePath], NamedClip | None]
     """None for names that do not follow the grammar."""
+    find_kind: Callable[[PurePath], str] = lambda path: "speech"
+    """speech, song, video or unnamed: what a file holds by its name."""
 
 
 # By the corpus' VideoDemographics.csv, since its file names do not say.
@@ -71,7 +75,8 @@ _CREMA_D = re.compile(
 
 
 def _parse_crema_d(path: PurePath) -> NamedClip | None:
-    match = _CREMA_D.fullmatch(path.stem)
+    stem = path.stem.upper()
+    match = _CREMA_D.fullmatch(stem)
     if match is None or match[1] == "1000":
         return None
     speaker, sentence, emotion, level = match.groups()
@@ -82,22 +87,22 @@ def _parse_crema_d(path: PurePath) -> NamedClip | None:
         intensity=_CREMA_D_LEVELS.get(level, ""),
         statement=sentence,
     )
-    return NamedClip(path.stem, facts)
+    return NamedClip(stem, facts)
 
 
 _SAVEE_EMOTIONS = {
     "a": "anger", "d": "disgust", "f": "fear", "h": "happiness", "n": "neutral", "sa": "sadness",
     "su": "surprise",
 }  # fmt: skip
-_SAVEE = re.compile(r"(?:(DC|JE|JK|KL)_)?(a|d|f|h|n|sa|su)(\d\d)", re.ASCII)
+_SAVEE = re.compile(r"(?:(dc|je|jk|kl)_)?(a|d|f|h|n|sa|su)(\d\d)", re.ASCII)
 
 
 def _parse_savee(path: PurePath) -> NamedClip | None:
     """The speaker stands before the name, or is the folder."""
-    match = _SAVEE.fullmatch(path.stem)
+    match = _SAVEE.fullmatch(path.stem.lower())
     if match is None:
         return None
-    speaker = match[1] or path.parent.name
+    speaker = (match[1] or path.parent.name).upper()
     if speaker not in ("DC", "JE", "JK", "KL"):
         return None
     # The number counts the sentences of one emotion, and so names no statement.
@@ -109,19 +114,16 @@ _TESS_EMOTIONS = {
     "angry": "angry", "disgust": "disgust", "fear": "fear", "happy": "happy", "neutral": "neutral",
     "ps": "pleasant surprise", "sad": "sad",
 }  # fmt: skip
-_TESS = re.compile(rf"(OAF?|YAF)_([a-z]+)_({'|'.join(_TESS_EMOTIONS)})", re.ASCII | re.IGNORECASE)
+_TESS = re.compile(rf"(oaf?|yaf)_([a-z]+)_({'|'.join(_TESS_EMOTIONS)})", re.ASCII)
 
 
 def _parse_tess(path: PurePath) -> NamedClip | None:
-    match = _TESS.fullmatch(path.stem)
+    match = _TESS.fullmatch(path.stem.lower())
     if match is None:
         return None
-    speaker = "YAF" if match[1].upper() == "YAF" else "OAF"  # one published file begins with OA
+    speaker = "YAF" if match[1] == "yaf" else "OAF"  # one published file begins with OA
     facts = Facts(
-        emotion=_TESS_EMOTIONS[match[3].lower()],
-        speaker=speaker,
-        gender="female",
-        statement=match[2].lower(),
+        emotion=_TESS_EMOTIONS[match[3]], speaker=speaker, gender="female", statement=match[2]
     )
     return NamedClip(f"{speaker}_{match[2]}_{match[3]}".lower(), facts)
 
@@ -133,7 +135,7 @@ _EMODB_EMOTIONS = {
 }  # fmt: skip
 _EMODB = re.compile(
     rf"({'|'.join(_EMODB_MEN + _EMODB_WOMEN)})([ab]\d\d)([{''.join(_EMODB_EMOTIONS)}])([a-z]?)",
-    re.ASCII,
+    re.ASCII | re.IGNORECASE,
 )
 
 
@@ -142,6 +144,7 @@ def _parse_emodb(path: PurePath) -> NamedClip | None:
     if match is None:
         return None
     speaker, text, emotion, version = match.groups()
+    text, emotion, version = text.lower(), emotion.upper(), version.lower()
     facts = Facts(
         emotion=_EMODB_EMOTIONS[emotion],
         speaker=speaker,
@@ -149,7 +152,7 @@ def _parse_emodb(path: PurePath) -> NamedClip | None:
         statement=text,
         repetition=version,
     )
-    return NamedClip(path.stem, facts)
+    return NamedClip(f"{speaker}{text}{emotion}{version}", facts)
 
 
 def _parse_ravdess(path: PurePath) -> NamedClip | None:
@@ -167,8 +170,15 @@ def _parse_ravdess(path: PurePath) -> NamedClip | None:
     return NamedClip(path.stem, facts)
 
 
+def _find_ravdess_kind(path: PurePath) -> str:
+    name = parse_ravdess(path.name)
+    if name is None:
+        return "unnamed"
+    return "video" if path.suffix.lower() == ".mp4" else name.kind
+
+
 GRAMMARS = {
-    "ravdess": Grammar("RAVDESS", RAVDESS_GRAMMAR, EMOTIONS, _parse_ravdess),
+    "ravdess": Grammar("RAVDESS", RAVDESS_GRAMMAR, EMOTIONS, _parse_ravdess, _find_ravdess_kind),
     "crema_d": Grammar(
         "CREMA-D",
         "expected names such as 1001_DFA_ANG_XX.wav (actor_sentence_emotion_level)",

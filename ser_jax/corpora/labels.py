@@ -1,6 +1,8 @@
 """From the corpora's words for emotions to classes: one table, which a user can see and change."""
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from ser_jax.config import DataConfig
 from ser_jax.corpora.names import EMOTIONS
@@ -61,6 +63,50 @@ def find_class(table: Mapping[str, str | None], word: str, where: str) -> str | 
             "its clips out"
         )
     return table[tidy(word)]
+
+
+def check_words(
+    labels: Mapping[str, str | None], words: Sequence[str], path: Path, rows: Sequence[int]
+) -> None:
+    """Raise where words of a manifest's rows are not in the table, naming all of them.
+
+    Args:
+      labels: `data.labels`.
+      words: of each row.
+      path: of the manifest.
+      rows: their numbers.
+    """
+    table = make_table(labels)
+    unknown = {
+        word: [row for one, row in zip(words, rows, strict=True) if one == word]
+        for word in dict.fromkeys(words)
+        if tidy(word) not in table
+    }
+    if not unknown:
+        return
+    said = ", ".join(f"{word} ({_count_rows(found)})" for word, found in unknown.items())
+    first = next(iter(unknown.values()))[0]
+    raise UserError(
+        f"{path}: row {first}: emotion={next(iter(unknown))}: not in the table of labels (ser-jax "
+        f"labels shows it)"
+        + (f", nor are all of: {said}" if len(unknown) > 1 else "")
+        + f"; correct it, or map it by data.labels, as in {_propose(labels, unknown)}, or to null "
+        "to leave its clips out"
+    )
+
+
+def _count_rows(rows: Sequence[int]) -> str:
+    return f"row {rows[0]}" if len(rows) == 1 else f"{len(rows)} rows from row {rows[0]}"
+
+
+def _propose(labels: Mapping[str, str | None], unknown: Iterable[str]) -> str:
+    """--data.labels with every unknown word mapped onto some class, to be changed."""
+    import yaml
+
+    examples = itertools.cycle(("happy", "sad", "angry", "neutral"))
+    tree = {**labels, **{word: next(examples) for word in unknown}}
+    text = yaml.safe_dump(tree, default_flow_style=True, sort_keys=False, width=10**6).strip()
+    return f"--data.labels '{text}'" if "'" not in text else f'--data.labels "{text}"'
 
 
 def list_classes(data: DataConfig, words: Iterable[str]) -> tuple[str, ...]:

@@ -1,132 +1,188 @@
 """Any corpus as a CSV file: one row per clip, errors told by their row."""
 
-import csv
-import io
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from ser_jax.audio import load_int16
+import numpy as np
+
+from ser_jax.audio import FULL_SCALE, load_audio, load_int16, measure_audio
 from ser_jax.config import DataConfig
+from ser_jax.corpora.csv_rows import Row, read_rows
 from ser_jax.corpora.grammars import ATTRIBUTES, Facts
-from ser_jax.corpora.labels import find_class, make_table
-from ser_jax.corpora.sources import Clip, Listing, Source, describe_file, hash_values
+from ser_jax.corpora.labels import check_words
+from ser_jax.corpora.sources import Clip, Listing
 from ser_jax.errors import UserError, check
 
-_REQUIRED = ("path", "emotion", "speaker")
+REQUIRED = ("path", "emotion", "speaker")
 _GENDERS = {"f": "female", "m": "male", "woman": "female", "man": "male"}
+_PARTS = {
+    "train": "train", "training": "train", "trn": "train",
+    "val": "val", "valid": "val", "validation": "val", "dev": "val", "devel": "val",
+    "development": "val",
+    "test": "test", "testing": "test", "tst": "test",
+}  # fmt: skip
+_EVAL = ("eval", "evaluation")  # means test beside dev, and validation beside test
+_SPARE_S = 0.1  # by which a segment's end may lie beyond its file's, as rounded times do
 
 
-def find_manifest(data: DataConfig) -> Source:
+def list_manifest(data: DataConfig) -> Listing:
     """The clips that the CSV file `data.root` lists; their paths are relative to its folder.
 
-    Rows count from 1, the head being row 1, as in a spreadsheet.
+    Rows count from 1, the head being row 1, as in a spreadsheet. Rows with `start` and `end`,
+    seconds, are parts of their files.
 
     Raises:
       UserError: the file is missing, empty, no UTF-8 text or no CSV; a column is missing; a row
-        lacks a value, names a file that is missing or that another row names, or an emotion that is
-        not in the table of labels.
+        lacks a value, names a file that is missing or what another row names, a part beyond its
+        file's end or an unknown split; emotions that are not in the table of labels; a speaker of
+        two genders.
     """
     path = Path(data.root or "").expanduser()
-    rows = list(_read_rows(path))
+    rows = list(read_rows(path, REQUIRED, (*ATTRIBUTES, "start", "end")))
     check(len(rows) > 0, f"{path}: holds no clips; write a row for each below the head")
-    table = make_table(data.labels)
-    first: dict[Path, int] = {}
-    clips = []
-    for number, row in rows:
-        where = f"{path}: row {number}"
-        for column in _REQUIRED:
-            check(row.get(column, "") != "", f"{where}: has no {column}; fill it in")
-        find_class(table, row["emotion"], where)
-        file = path.parent / Path(row["path"]).expanduser()
-        check(
-            file.is_file(),
-            f"{where}: path={row['path']}: no such file ({file}); paths are relative to the "
-            "folder of the manifest; correct it or delete the row",
-        )
-        known = first.setdefault(file.resolve(), number)
-        check(
-            known == number,
-            f"{where}: path={row['path']}: stands in row {known} already; delete one of the two",
-        )
-        facts = _read_facts(row)
-        clips.append(Clip(row["path"], partial(load_int16, file, data.rate_hz), facts, where))
-    files = [describe_file(path.parent / clip.file_name, path.parent) for clip in clips]
-    fingerprint = hash_values(
-        [[file, *vars(clip.facts).values()] for file, clip in zip(files, clips, strict=True)]
-    )
-    listing = Listing(sorted(clips, key=lambda clip: clip.file_name), {})
-    return Source(fingerprint, lambda: listing)
+    for row in rows:
+        for column in REQUIRED:
+            check(row.get(column) != "", f"{row.where}: has no {column}; fill it in")
+    check_words(data.labels, [row.get("emotion") for row in rows], path, [r.number for r in rows])
+    parts = _read_parts(path, rows, needed=data.protocol == "given")
+    clips = [
+        _make_clip(row, path.parent, part, data) for row, part in zip(rows, parts, strict=True)
+    ]
+    _check_once(rows, clips)
+    _check_parts(rows, clips)
+    _check_genders(path, rows, clips)
+    return Listing(sorted(clips, key=lambda clip: clip.file_name), {})
 
 
 def list_words(data: DataConfig) -> list[str]:
     """The words for emotions in a manifest, each once."""
-    clips = find_manifest(data).list_clips().clips
-    return list(dict.fromkeys(clip.facts.emotion for clip in clips))
+    return list(dict.fromkeys(clip.facts.emotion for clip in list_manifest(data).clips))
 
 
-def _read_facts(row: dict[str, str]) -> Facts:
-    values = {name: row.get(name, "") for name in ATTRIBUTES}
+def _make_clip(row: Row, folder: Path, part: str, data: DataConfig) -> Clip:
+    name = row.get("path")
+    file = folder / Path(name).expanduser()
+    check(
+        file.is_file(),
+        f"{row.where}: path={name}: no such file ({file}); paths are relative to the folder of the "
+        "manifest; correct it or delete the row",
+    )
+    facts = _read_facts(row, part)
+    file = file.resolve()
+    start, end = row.get("start"), row.get("end")
+    if not start and not end:
+        return Clip(name, partial(load_int16, file, data.rate_hz), facts, row.where, file)
+    part_s = (_read_seconds(row, "start", 0.0), _read_seconds(row, "end", np.inf))
+    check(
+        0 <= part_s[0] < part_s[1],
+        f"{row.where}: start={start}, end={end}: a part starts at 0 s or later and before its end; "
+        "correct it",
+    )
+    load = partial(_load_part, file, data.rate_hz, *part_s)
+    return Clip(f"{name}#{start or 0}-{end}", load, facts, row.where, file, part_s)
+
+
+def _load_part(file: Path, rate_hz: int, start_s: float, end_s: float) -> np.ndarray:
+    """Part of a file, int16 [N]."""
+    length_s = None if np.isinf(end_s) else end_s - start_s
+    scaled_N = np.rint(load_audio(file, rate_hz, start_s, length_s) * FULL_SCALE)
+    return np.clip(scaled_N, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+
+
+def _read_seconds(row: Row, column: str, default: float) -> float:
+    text = row.get(column)
+    try:
+        seconds = float(text.replace(",", ".")) if text else default
+    except ValueError:
+        seconds = np.nan
+    check(
+        not np.isnan(seconds),
+        f"{row.where}: {column}={text}: is no number of seconds; correct it",
+    )
+    return seconds
+
+
+def _read_parts(path: Path, rows: Sequence[Row], *, needed: bool) -> list[str]:
+    """Of each row train, val or test by its column `split`; empty where there is none."""
+    words = [row.get("split").lower() for row in rows]
+    if not any(words) and not needed:
+        return words
+    known = dict(_PARTS)
+    has_test = any(_PARTS.get(word) == "test" for word in words)
+    known |= dict.fromkeys(_EVAL, "val" if has_test else "test")
+    if not needed and "" in words:
+        known[""] = ""
+    for row, word in zip(rows, words, strict=True):
+        check(word != "" or not needed, f"{row.where}: has no split; fill it in")
+    unknown = Counter(word for word in words if word not in known)
+    said = ", ".join(
+        f"{word} ({count} row{'' if count == 1 else 's'})" for word, count in unknown.items()
+    )
+    check(
+        not unknown or not needed,
+        f"{path}: split: unknown: {said}; known are train, val (validation, dev) and test; correct "
+        "them, or take another data.protocol",
+    )
+    return [known.get(word, "") for word in words]
+
+
+def _read_facts(row: Row, part: str) -> Facts:
+    values = {name: row.get(name) for name in ATTRIBUTES}
     gender = values["gender"].lower()
     values["gender"] = _GENDERS.get(gender, gender)
-    speaker = row["speaker"]
+    values["split"] = part
+    speaker = row.get("speaker")
     if values["corpus"]:  # corpora number their speakers alike
         speaker = f"{values['corpus']}/{speaker}"
-    return Facts(row["emotion"], speaker, **values)
+    return Facts(row.get("emotion"), speaker, **values)
 
 
-def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Rows with their numbers, as dictionaries; empty ones are passed over."""
-    text = _read_text(path)
-    head, *_ = text.splitlines() or [""]
-    check(bool(text.strip()), f"{path}: is empty; its head is path,emotion,speaker")
-    delimiter = max(",;\t", key=head.count)  # spreadsheets write all three
-    rows = enumerate(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), 1)
-    columns: list[str] = []
-    try:
-        for number, cells in rows:
-            cells = [cell.strip() for cell in cells]
-            if not any(cells):
-                continue
-            if not columns:
-                columns = _check_head(path, number, cells)
-                continue
-            check(
-                len(cells) == len(columns),
-                f"{path}: row {number}: has {len(cells)} values, but the head names "
-                f"{len(columns)} columns; quote values that hold a {delimiter!r}",
-            )
-            yield number, dict(zip(columns, cells, strict=True))
-    except csv.Error as error:
-        raise UserError(f"{path}: is not CSV: {error}; export it again") from error
+def _check_once(rows: Sequence[Row], clips: Sequence[Clip]) -> None:
+    """Raise where two rows name one file, or one part of it."""
+    first: dict[tuple, Row] = {}
+    for row, clip in zip(rows, clips, strict=True):
+        known = first.setdefault((clip.path, clip.part_s), row)
+        what = f"path={row.get('path')}"
+        if clip.part_s is not None:
+            what += f", start={row.get('start')}, end={row.get('end')}"
+        check(
+            known is row,
+            f"{row.where}: {what}: stands in row {known.number} already; delete one of the two"
+            + ("" if clip.part_s else ", or give their parts of the file in columns start and end"),
+        )
 
 
-def _read_text(path: Path) -> str:
-    check(
-        path.exists() and not path.is_dir(),
-        f"data.root={path}: {'is a folder' if path.exists() else 'no such file'}; with "
-        "data.corpus=manifest give the CSV file",
-    )
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        row = error.object[: error.start].count(b"\n") + 1
-        raise UserError(
-            f"{path}: row {row}: is not UTF-8 text; save the file as CSV in UTF-8"
-        ) from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot read: {error.strerror}; check its permissions") from error
+def _check_parts(rows: Sequence[Row], clips: Sequence[Clip]) -> None:
+    """Raise where a part lies beyond its file's end; what cannot be read is told when it is."""
+    lengths: dict[Path, float] = {}
+    for row, clip in zip(rows, clips, strict=True):
+        if clip.part_s is None or clip.path is None:
+            continue
+        if clip.path not in lengths:
+            try:
+                lengths[clip.path] = measure_audio(clip.path)
+            except UserError:
+                lengths[clip.path] = np.inf
+        start_s, end_s = clip.part_s
+        length_s = lengths[clip.path]
+        beyond = end_s > length_s + _SPARE_S and not np.isinf(end_s)
+        check(
+            start_s < length_s and not beyond,
+            f"{row.where}: start={start_s:g}, end={end_s:g}: {row.get('path')} lasts "
+            f"{length_s:.3f} s; times are in seconds; correct them",
+        )
 
 
-def _check_head(path: Path, number: int, cells: list[str]) -> list[str]:
-    columns = [cell.lower() for cell in cells]
-    missing = [name for name in _REQUIRED if name not in columns]
-    check(
-        not missing,
-        f"{path}: row {number}: the head lacks {', '.join(missing)} (it names "
-        f"{', '.join(cells)[:200]}); columns are {', '.join(_REQUIRED)} and, where known, "
-        f"{', '.join(ATTRIBUTES)}",
-    )
-    twice = sorted({name for name in columns if name and columns.count(name) > 1})
-    check(not twice, f"{path}: row {number}: names {', '.join(twice)} twice; rename one")
-    return columns
+def _check_genders(path: Path, rows: Sequence[Row], clips: Sequence[Clip]) -> None:
+    found: dict[str, dict[str, int]] = defaultdict(dict)
+    for row, clip in zip(rows, clips, strict=True):
+        if clip.facts.gender:
+            found[clip.facts.speaker].setdefault(clip.facts.gender, row.number)
+    for speaker, genders in found.items():
+        said = " and ".join(f"{gender} in row {number}" for gender, number in genders.items())
+        check(
+            len(genders) < 2,
+            f"{path}: speaker={speaker}: is {said}; correct one, or give two speakers two names",
+        )

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ser_jax.audio import find_sound
 from ser_jax.config import DataConfig
-from ser_jax.corpora import Corpus, trim_corpus, with_clip_length
+from ser_jax.corpora import Corpus
+from ser_jax.corpora.assembly import check_lengths, count_samples, cut_clip
+from ser_jax.corpora.reading import damaged, iterate_clips
 from ser_jax.corpora.sources import hash_values
-from ser_jax.corpora.store import damaged, load_kept, prepare, read
-from ser_jax.errors import check
+from ser_jax.corpora.store import load_kept, prepare
 from ser_jax.files import locked, write_atomic
 
 
@@ -35,42 +35,35 @@ def load_shard(data: DataConfig, find_rows: Callable[[int], np.ndarray]) -> Corp
     """
     folder = prepare(data).folder
     index = _load_index(folder, data)
-    rows = find_rows(len(index["file_names"])).tolist()
-    stored = index.get("row_B", range(len(index["file_names"])))
-    try:
-        names, _, waves = read(folder, data, [stored[row] for row in rows])
-        check(names == [index["file_names"][row] for row in rows], "not the clips of its index")
-    except Exception as error:  # three libraries read it, each with errors of its own
-        raise damaged(folder, error) from error
     corpus = _make_silent(data, index)
-    n_samples = corpus.wave_BN.shape[1]
-    for row, wave_N in zip(rows, waves, strict=True):
-        sound = find_sound(wave_N, data.rate_hz, data.trim_db, data.trim_margin_s)
-        kept_N = wave_N[sound][:n_samples]
-        corpus.wave_BN[row, : len(kept_N)] = kept_N
+    rows = find_rows(len(corpus.file_names)).tolist()
+    stored = [index["row_B"][row] for row in rows]
+    for row, clip in zip(rows, iterate_clips(folder, data, stored), strict=True):
+        if clip.file_name != corpus.file_names[row]:
+            raise damaged(folder, ValueError("not the clips of its index"))
+        wave_N = cut_clip(data, clip.wave_N)
+        corpus.wave_BN[row, : len(wave_N)] = wave_N
     return corpus
 
 
 def _make_silent(data: DataConfig, index: dict[str, Any]) -> Corpus:
     """The corpus with zeros for samples, which take no memory until they are written."""
-    length_B = np.array(index["length_B"], np.int32)
-    corpus = Corpus(
+    n_samples = count_samples(data)
+    length_B = np.minimum(np.array(index["length_B"]), n_samples or np.iinfo(np.int32).max)
+    check_lengths(data, length_B, index["file_names"])
+    return Corpus(
         name=data.title,
         rate_hz=data.rate_hz,
         labels=tuple(index["labels"]),
-        wave_BN=np.zeros((len(length_B), length_B.max()), np.int16),
-        length_B=length_B,
+        wave_BN=np.zeros((len(length_B), n_samples or length_B.max()), np.int16),
+        length_B=length_B.astype(np.int32),
         emotion_B=np.array(index["emotion_B"], np.int32),
         actor_B=np.array(index["actor_B"], np.int32),
         attributes={key: np.array(values) for key, values in index["attributes"].items()},
         file_names=tuple(index["file_names"]),
         checksum=index["checksum"],
-        speakers=tuple(index.get("speakers", ())),
+        speakers=tuple(index["speakers"]),
     )
-    if data.clip_s is None:
-        return corpus
-    no_samples = dataclasses.replace(corpus, wave_BN=corpus.wave_BN[:, :0])
-    return with_clip_length(no_samples, data.clip_s)
 
 
 def _load_index(folder: Path, data: DataConfig) -> dict[str, Any]:
@@ -82,8 +75,8 @@ def _load_index(folder: Path, data: DataConfig) -> dict[str, Any]:
     if not path.exists():
         with locked(folder):
             if not path.exists():
-                corpus, row_B = load_kept(data)
-                _write_index(path, trim_corpus(corpus, data), row_B)
+                whole = dataclasses.replace(data, clip_s=None)
+                _write_index(path, *load_kept(whole, with_samples=False))
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:

@@ -1,31 +1,34 @@
 """The store of a corpus on disk: built once beside its place, then read in about a second."""
 
+import hashlib
 import json
-import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ser_jax.audio import decode_flac, encode_flac, import_decoders
+from ser_jax.audio import encode_flac, import_decoders
 from ser_jax.config import DataConfig
 from ser_jax.corpora import Corpus, PrepareReport
 from ser_jax.corpora.assembly import assemble
+from ser_jax.corpora.checksums import is_unchanged, save_checksums
 from ser_jax.corpora.grammars import Facts
-from ser_jax.corpora.sources import Clip, Listing, Source, find_source
+from ser_jax.corpora.labels import find_class, make_table
+from ser_jax.corpora.reading import damaged, iterate_clips
+from ser_jax.corpora.sources import Clip, Listing, Source, find_cache, find_source
+from ser_jax.corpora.threads import map_in_order
 from ser_jax.errors import UserError, check
 from ser_jax.files import locked, new_folder, write_atomic
 from ser_jax.progress import progress
 
 # Part of a store's name. Raise it when what a store holds changes, so that old ones are left alone.
-_STORE_VERSION = 1
+_STORE_VERSION = 2
 _REPORT = "report.json"
-_SKIPPED = ("song", "video", "duplicates", "unnamed")
 _SHOWN_WARNINGS = 10
 
 
@@ -41,65 +44,61 @@ def prepare(data: DataConfig) -> PrepareReport:
             if not (folder / _REPORT).exists():
                 _build(folder, source, data)
                 built = True
+    save_checksums(source.paths, find_cache(data))
     found = _read_report(folder)
-    if found["bad"] and data.strict:
-        _raise_strict(found["bad"][0])
-    _warn(found["bad"])
+    where = (
+        {clip.file_name: clip.path for clip in source.list_clips().clips} if source.paths else {}
+    )
+    bad = tuple(f"{where.get(name) or name}: {reason}" for name, reason in found["bad"])
+    copies = tuple(_Copy(*copy) for copy in found["copies"])
+    if data.strict and (wrong := [*bad, *(copy.describe() for copy in copies if copy.differs)]):
+        _raise_strict(wrong[0])
+    _warn_of_bad(bad)
+    _warn_of_copies(copies)
+    skipped = {kind: tuple(names) for kind, names in found["skipped"].items()}
     return PrepareReport(
         corpus=data.title,
         folder=folder,
         built=built,
         clips=found["clips"],
-        song=found["song"],
-        video=found["video"],
-        duplicates=found["duplicates"],
-        unnamed=found["unnamed"],
-        bad=tuple(found["bad"]),
+        skipped=skipped,
+        copies=tuple(copy.describe() for copy in copies),
+        bad=bad,
+        counts=_count_classes(data, found["counts"]),
         n_bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
         seconds=time.monotonic() - started_s,
     )
 
 
 def load_corpus(data: DataConfig) -> Corpus:
-    """See `ser_jax.corpora.load_corpus`; does not heed `data.trim_db` and `data.clip_s`."""
+    """See `ser_jax.corpora.load_corpus`."""
     return load_kept(data)[0]
 
 
-def load_kept(data: DataConfig) -> tuple[Corpus, np.ndarray]:
+def load_kept(data: DataConfig, *, with_samples: bool = True) -> tuple[Corpus, np.ndarray]:
     """The corpus, and the number in the store of each of its clips: `data.labels` may leave out
-    some."""
-    report = prepare(data)
-    try:
-        read_all = read(report.folder, data)
-        check(len(read_all.waves) == report.clips, f"{len(read_all.waves)} of {report.clips} clips")
-    except Exception as error:  # three libraries read it, each with errors of its own
-        raise damaged(report.folder, error) from error
-    return assemble(data, *read_all)
-
-
-class Read(NamedTuple):
-    """Clips of a store, sorted by file name: their names, what is known of them, their samples."""
-
-    file_names: list[str]
-    facts: list[Facts]
-    waves: list[np.ndarray]
-
-
-def read(folder: Path, data: DataConfig, rows: Sequence[int] | None = None) -> Read:
-    """Clips as they lie in the store.
+    some.
 
     Args:
-      folder: the store.
-      data: says of which kind it is, and how many threads decode.
-      rows: which ones, sorted; None: all.
+      data: settings.
+      with_samples: False: `wave_BN` has no columns.
     """
-    from ser_jax.corpora.builder import read_clips
+    report = prepare(data)
+    clips = iterate_clips(report.folder, data)
+    return assemble(data, clips, report.clips, report.folder, with_samples=with_samples)
 
-    clips = read_clips(folder, rows, ravdess=data.has_ravdess_actors)
-    clips.sort(key=lambda clip: clip[0])
-    with ThreadPoolExecutor(data.workers or os.cpu_count()) as pool:
-        waves = list(pool.map(decode_flac, [flac for _, flac, _ in clips]))
-    return Read([name for name, _, _ in clips], [facts for _, _, facts in clips], waves)
+
+class _Copy(NamedTuple):
+    """A clip that was left out, and the one that sounds the same."""
+
+    file_name: str
+    original: str
+    differs: str
+    """What is said of the one and not of the other; empty where nothing is."""
+
+    def describe(self) -> str:
+        said = f", but {self.differs}" if self.differs else ""
+        return f"{self.file_name}: the same recording as {self.original}{said}"
 
 
 def _build(folder: Path, source: Source, data: DataConfig) -> None:
@@ -108,49 +107,104 @@ def _build(folder: Path, source: Source, data: DataConfig) -> None:
     listing = source.list_clips()
     if data.corpus != "synthetic":
         import_decoders()
-    bad: list[str] = []
+    made = _Made({}, [], [], Counter())
     with new_folder(folder) as beside:
-        write_clips(beside, _make_examples(listing, data, bad), ravdess=data.has_ravdess_actors)
+        write_clips(beside, _make_examples(listing, data, made), ravdess=data.has_ravdess_actors)
         shutil.rmtree(beside / "downloads", ignore_errors=True)
-        counts = {key: listing.skipped.get(key, 0) for key in _SKIPPED}
-        found = {"clips": len(listing.clips) - len(bad), "bad": bad, **counts}
+        found = {
+            "clips": made.counts.total(),
+            "bad": made.bad,
+            "copies": made.copies,
+            "skipped": listing.skipped,
+            "counts": [[*key, count] for key, count in sorted(made.counts.items())],
+        }
         write_atomic(beside / _REPORT, json.dumps(found, indent=1))
 
 
-def _make_examples(
-    listing: Listing, data: DataConfig, bad: list[str]
-) -> Iterator[tuple[str, bytes, Facts]]:
-    """One example per clip that can be read; appends the others' errors to `bad`."""
+class _Made(NamedTuple):
+    """What became of the clips while a store is built.
 
-    def encode(clip: Clip) -> bytes | UserError:
+    Attributes:
+      first: the first clip of each sound, by a checksum of its samples.
+      bad: names of those that cannot be read, and why.
+      copies: of clips that are there already.
+      counts: clips by emotion, speaker and gender.
+    """
+
+    first: dict[bytes, Clip]
+    bad: list[tuple[str, str]]
+    copies: list[_Copy]
+    counts: Counter[tuple[str, str, str]]
+
+
+class _Encoded(NamedTuple):
+    clip: Clip
+    flac: bytes
+    digest: bytes
+    error: UserError | None = None
+
+
+def _make_examples(
+    listing: Listing, data: DataConfig, made: _Made
+) -> Iterator[tuple[str, bytes, Facts]]:
+    """One example per clip that can be read and is no copy; the others are told in `made`."""
+
+    def encode(clip: Clip) -> _Encoded:
         try:
-            return encode_flac(clip.load(), data.rate_hz)
+            wave_N = clip.load()
         except UserError as error:
-            return error
+            return _Encoded(clip, b"", b"", error)
+        # A store is named by what the files held before; it must not hold anything else.
+        check(
+            clip.path is None or is_unchanged(clip.path),
+            f"{clip.path}: has changed while it was read; run this again",
+        )
+        digest = hashlib.blake2b(wave_N.tobytes(), digest_size=16).digest()
+        return _Encoded(clip, encode_flac(wave_N, data.rate_hz), digest)
 
     # Decoder, resampler and encoder release the interpreter's lock, so that threads are as fast
     # as processes (200 clips on two cores: 0.49 s, processes 0.55 s) and start at once.
-    pool = ThreadPoolExecutor(data.workers or os.cpu_count())
-    try:
-        with progress("preparing clips", len(listing.clips), "clips") as advance:
-            flacs = pool.map(encode, listing.clips)
-            for clip, flac in zip(listing.clips, flacs, strict=True):
-                advance(1)
-                if not isinstance(flac, UserError):
-                    yield _make_example(clip, flac)
-                elif data.strict:
-                    _raise_strict(str(flac))
-                else:
-                    bad.append(str(flac))
-    finally:
-        pool.shutdown(cancel_futures=True)
-    if len(bad) == len(listing.clips):
+    with progress("preparing clips", len(listing.clips), "clips") as advance:
+        for encoded in map_in_order(encode, listing.clips, data.workers):
+            advance(1)
+            if _is_kept(encoded, data, made):
+                yield _make_example(encoded.clip, encoded.flac)
+    if len(made.bad) == len(listing.clips):
         where = f"data.root={data.root}: " if data.root else ""
-        raise UserError(f"{where}none of {len(bad)} clips can be read; the first: {bad[0]}")
+        count = len(made.bad)
+        some = f"none of {count} clips" if count > 1 else "its one clip cannot be read"
+        some += " can be read; the first" if count > 1 else ""
+        raise UserError(f"{where}{some}: {_describe(listing, *made.bad[0])}")
+
+
+def _is_kept(encoded: _Encoded, data: DataConfig, made: _Made) -> bool:
+    """Count a clip, or tell in `made` why it is left out."""
+    clip = encoded.clip
+    if encoded.error is not None:
+        if data.strict:
+            _raise_strict(str(encoded.error))
+        made.bad.append((clip.file_name, str(encoded.error).removeprefix(f"{clip.path}: ")))
+        return False
+    original = made.first.setdefault(encoded.digest, clip)
+    if original is not clip:
+        pairs = ((name, getattr(clip.facts, name), getattr(original.facts, name))
+                 for name in ("emotion", "speaker", "split"))  # fmt: skip
+        differs = ", ".join(
+            f"{name}={one}, not {other}" for name, one, other in pairs if one != other
+        )
+        made.copies.append(_Copy(clip.file_name, original.file_name, differs))
+        return False
+    made.counts[clip.facts.emotion, clip.facts.speaker, clip.facts.gender] += 1
+    return True
 
 
 def _make_example(clip: Clip, flac: bytes) -> tuple[str, bytes, Facts]:
     return clip.file_name, flac, clip.facts
+
+
+def _describe(listing: Listing, file_name: str, reason: str) -> str:
+    (path,) = [clip.path for clip in listing.clips if clip.file_name == file_name]
+    return f"{path or file_name}: {reason}"
 
 
 def _read_report(folder: Path) -> dict[str, Any]:
@@ -160,18 +214,36 @@ def _read_report(folder: Path) -> dict[str, Any]:
         raise damaged(folder, error) from error
 
 
-def damaged(folder: Path, error: Exception) -> UserError:
-    """What to raise where a store cannot be read."""
-    reason = " ".join(str(error).split())[:200]
-    return UserError(f"{folder}: damaged store: {reason}; delete this folder, it is built again")
+def _count_classes(data: DataConfig, counts: list[list[Any]]) -> dict[tuple[str, str, str], int]:
+    """Clips by class, speaker and gender, without those that `data.labels` leaves out."""
+    table = make_table(data.labels)
+    found: Counter[tuple[str, str, str]] = Counter()
+    for emotion, speaker, gender, count in counts:
+        name = find_class(table, emotion, data.title)
+        if name is not None:
+            found[name, speaker, gender] += count
+    return dict(found)
 
 
 def _raise_strict(reason: str) -> None:
     raise UserError(f"{reason} (data.strict=true; without it such clips are left out)")
 
 
-def _warn(bad: list[str]) -> None:
+def _warn_of_bad(bad: tuple[str, ...]) -> None:
     for reason in bad[:_SHOWN_WARNINGS]:
         print(f"warning: clip left out: {reason}", file=sys.stderr)
     if len(bad) > _SHOWN_WARNINGS:
         print(f"warning: {len(bad) - _SHOWN_WARNINGS} more clips left out", file=sys.stderr)
+
+
+def _warn_of_copies(copies: tuple[_Copy, ...]) -> None:
+    """A line for each copy that contradicts its original, and one for all others."""
+    shown = [copy for copy in copies if copy.differs][:_SHOWN_WARNINGS]
+    for copy in shown:
+        print(f"warning: clip left out: {copy.describe()}; correct one of them", file=sys.stderr)
+    if others := [copy for copy in copies if copy not in shown]:
+        what = "clip left out, a copy" if len(others) == 1 else "clips left out, each a copy"
+        print(
+            f"warning: {len(others)} {what} of another; the first: {others[0].describe()}",
+            file=sys.stderr,
+        )

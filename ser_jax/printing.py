@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _FIGURES = ("accuracy", "weighted_f1", "macro_f1", "uar", "precision", "f1", "n", "predicted")
+_SHOWN, _SHOWN_SPEAKERS = 10, 30  # names in a line; rows of a table
 _PIPE_WIDTH = 120  # columns; rich would take 80 and break file names
 
 
@@ -16,17 +17,64 @@ def print_preparation(report: Any) -> None:
     """Print a `PrepareReport`: what is in the store, and what was left out of it."""
     state = "built" if report.built else "found"
     size = f"{report.n_bytes / 2**20:.1f} MiB"
-    print(f"{report.corpus}: {report.clips} clips, {size}, {state} in {report.seconds:.1f} s")
-    skipped = {
-        "song": report.song,
-        "video": report.video,
-        "duplicate": report.duplicates,
-        "otherwise named": report.unnamed,
-        "unreadable": len(report.bad),
-    }
-    if any(skipped.values()):
-        print("skipped:", ", ".join(f"{count} {what}" for what, count in skipped.items() if count))
+    clips = f"{report.clips} clip{'' if report.clips == 1 else 's'}"
+    print(f"{report.corpus}: {clips}, {size}, {state} in {report.seconds:.1f} s")
+    if report.counts:
+        _print_counts(report.counts)
+    left_out = {"song": (), "video": (), "duplicates": (), "unnamed": (), **report.skipped}
+    words = {"duplicates": "duplicate", "unnamed": "otherwise named"}
+    left_out = {words.get(kind, kind): names for kind, names in left_out.items()}
+    left_out |= {"copy": report.copies, "unreadable": report.bad}
+    left_out = {what: names for what, names in left_out.items() if names}
+    if left_out:
+        print("skipped:", ", ".join(f"{len(names)} {what}" for what, names in left_out.items()))
+    for what, names in left_out.items():
+        if what == "unreadable":  # warned of, each in a line
+            continue
+        for name in names[:_SHOWN]:
+            print(f"  {what}: {name}")
+        if len(names) > _SHOWN:
+            print(f"  {what}: {len(names) - _SHOWN} more")
     print(report.folder)
+
+
+def _print_counts(counts: Mapping[tuple[str, str, str], int]) -> None:
+    """Clips by speaker and class; of many speakers the sums alone."""
+    classes = list(dict.fromkeys(name for name, _, _ in counts))
+    speakers = sorted({(speaker, gender) for _, speaker, gender in counts})
+    sums = {name: sum(n for key, n in counts.items() if key[0] == name) for name in classes}
+    by_speaker = [sum(n for key, n in counts.items() if key[1:] == one) for one in speakers]
+    genders = [gender for _, gender in speakers if gender]
+    said = ", ".join(f"{genders.count(one)} {one}" for one in sorted(set(genders)))
+    each = f"{min(by_speaker)}" + (
+        f" to {max(by_speaker)}" if min(by_speaker) < max(by_speaker) else ""
+    )
+    people = f"{len(speakers)} speaker{'' if len(speakers) == 1 else 's'}"
+    print(f"{people}{f' ({said})' if said else ''}, {each} clips each")
+    print(", ".join(f"{count} {name}" for name, count in sums.items()))
+    if len(classes) == 1:
+        print(f"warning: all clips are {classes[0]}; a network needs two classes", file=sys.stderr)
+    if len(speakers) <= _SHOWN_SPEAKERS:
+        _print_table(_make_speaker_table(counts, classes, speakers))
+
+
+def _make_speaker_table(
+    counts: Mapping[tuple[str, str, str], int],
+    classes: Sequence[str],
+    speakers: Sequence[tuple[str, str]],
+) -> Any:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("Speaker")
+    for name in classes:
+        table.add_column(Text(name), justify="right")
+    for speaker, gender in speakers:
+        cells = [str(counts.get((name, speaker, gender), 0)) for name in classes]
+        table.add_row(Text(f"{speaker} {gender}".strip()), *cells)
+    return table
 
 
 def print_metrics(report: Mapping[str, Any], title: str) -> None:

@@ -61,7 +61,8 @@ def write_corpus(root: Path, name: str) -> Path:
     clips = list(NAMES[name]())
     emotions = sorted({emotion for _, emotion in clips})
     for number, (file_name, emotion) in enumerate(clips):
-        write_tone(root / file_name, 200 * 2 ** (emotions.index(emotion) / 2), number)
+        seed = 1000 * list(NAMES).index(name) + number  # no two corpora share a recording
+        write_tone(root / file_name, 200 * 2 ** (emotions.index(emotion) / 2), seed)
     return root
 
 

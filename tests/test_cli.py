@@ -239,14 +239,26 @@ def test_commands_reach_their_functions(monkeypatch, capsys, tmp_path):
 
     seen = []
     report = ser_jax.corpora.PrepareReport(
-        "synthetic", tmp_path, True, 8, 1, 0, 2, 0, ("a.wav: empty",), 2**20, 1.5
+        "synthetic",
+        tmp_path,
+        True,
+        8,
+        {"song": ("s.wav",), "duplicates": ("b.wav", "c.wav")},
+        (),
+        ("a.wav: empty",),
+        {("sad", "01", "male"): 5, ("happy", "02", ""): 3},
+        2**20,
+        1.5,
     )
     monkeypatch.setattr(ser_jax.corpora, "prepare", lambda data: (seen.append(data), report)[1])
     assert main(["prepare", "--data.corpus", "synthetic"]) == 0
     assert seen[0].corpus == "synthetic"
     out = capsys.readouterr().out
     assert "8 clips, 1.0 MiB, built in 1.5 s" in out
+    assert "2 speakers (1 male), 3 to 5 clips each" in out
+    assert "5 sad, 3 happy" in out
     assert "skipped: 1 song, 2 duplicate, 1 unreadable" in out
+    assert "  duplicate: b.wav\n  duplicate: c.wav\n" in out
 
     monkeypatch.setattr(ser_jax.report, "rebuild", lambda folder: [Path(folder) / "a.png"])
     assert main(["report", "out"]) == 0

@@ -2,12 +2,14 @@
 
 import dataclasses
 import errno
+import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +18,20 @@ import soundfile
 
 from ser_jax.audio import find_sound, load_int16
 from ser_jax.config import DataConfig
-from ser_jax.corpora import download, load_corpus, prepare, sources, store, with_clip_length
+from ser_jax.corpora import (
+    assembly,
+    check_protocols,
+    checksums,
+    download,
+    folders,
+    load_corpus,
+    prepare,
+    sources,
+    store,
+    with_clip_length,
+)
 from ser_jax.corpora.names import EMOTIONS, parse_name
+from ser_jax.corpora.shard import load_shard
 from ser_jax.errors import UserError
 from tests.tiny import make_config
 
@@ -52,7 +66,9 @@ def data(root, tmp_path) -> DataConfig:
 
 
 def list_stores(data: DataConfig) -> list[str]:
-    return sorted(p.name for p in Path(data.store_dir).iterdir() if not p.name.startswith("."))
+    return sorted(
+        p.name for p in Path(data.store_dir).iterdir() if p.is_dir() and not p.name.startswith(".")
+    )
 
 
 def test_a_name_says_what_ravdess_says_it_does():
@@ -163,6 +179,143 @@ def test_other_input_or_another_rate_builds_another_store(root, data, change):
     assert len(list_stores(data)) == 2
 
 
+def test_other_samples_under_equal_names_sizes_and_times_build_another_store(root, data):
+    before, path = load_corpus(data), root / "Actor_01" / f"{make_name(1, 1)}.wav"
+    stat = path.stat()
+    write_clip(path, seed=999, n_samples=650)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert path.stat().st_size == stat.st_size
+    assert load_corpus(data).checksum != before.checksum
+    assert len(list_stores(data)) == 2
+
+
+def test_two_folders_of_equal_content_share_a_store(root, data, tmp_path):
+    (root / "Actor_02" / f"{make_name(2, 2)}.flac").write_text("not a sound")
+    other = dataclasses.replace(data, root=str(shutil.copytree(root, tmp_path / "other")))
+    first, second = prepare(data), prepare(other)
+    assert (second.folder, second.built) == (first.folder, False)
+    assert str(tmp_path / "other") in second.bad[0]  # each names its own bad clip
+
+
+def test_files_are_read_again_only_if_they_changed(root, data, monkeypatch):
+    monkeypatch.setattr(checksums, "_SETTLED_S", -1.0)
+    folder = prepare(data).folder
+    (cache,) = Path(data.store_dir).glob("checksums-*.json")
+    read: list[Path] = []
+    compute = checksums._read_checksum
+    monkeypatch.setattr(
+        checksums, "_read_checksum", lambda path: (read.append(path), compute(path))[1]
+    )
+    monkeypatch.setattr(checksums, "_known", {})  # as in another process
+    assert prepare(data).folder == folder
+    assert read == []
+    write_clip(root / "Actor_01" / f"{make_name(1, 1)}.wav", seed=77)
+    monkeypatch.setattr(checksums, "_known", {})
+    assert prepare(data).folder != folder
+    assert [path.name for path in read] == [f"{make_name(1, 1)}.wav"]
+    for damage in ("", "[]", '{"a": [1]}', "{"):
+        cache.write_text(damage)
+        monkeypatch.setattr(checksums, "_known", {})
+        assert not prepare(data).built
+
+
+def test_a_file_just_written_is_not_trusted_by_its_times(data):
+    prepare(data)
+    (cache,) = [*Path(data.store_dir).glob("checksums-*.json"), None][:1]
+    assert cache is None or json.loads(cache.read_text()) == {}
+
+
+def test_a_file_that_changes_while_it_is_read_is_an_error_and_leaves_no_store(
+    root, data, monkeypatch
+):
+    def change_and_load(path: Path, rate_hz: int) -> np.ndarray:
+        write_clip(path, seed=123, n_samples=900)
+        return load_int16(path, rate_hz)
+
+    monkeypatch.setattr(folders, "load_int16", change_and_load)
+    with pytest.raises(UserError, match="has changed while it was read; run this again"):
+        prepare(data)
+    assert list_stores(data) == []
+
+
+def test_copies_of_a_clip_are_left_out_whatever_their_names_and_formats(root, data, capsys):
+    before = load_corpus(data)
+    wave_N, rate_hz = soundfile.read(root / "Actor_01" / f"{make_name(1, 1)}.wav", dtype="int16")
+    soundfile.write(root / f"{make_name(1, 1, repetition=2)}.flac", wave_N, rate_hz)
+    soundfile.write(root / f"{make_name(3, 7)}.wav", wave_N, rate_hz)
+    capsys.readouterr()
+    assert load_corpus(data).checksum == before.checksum
+    said = capsys.readouterr().err.splitlines()
+    name = f"{make_name(1, 1)}.wav"
+    assert said == [
+        f"warning: clip left out: {make_name(3, 7)}.wav: the same recording as {name}, but "
+        "emotion=happy, not neutral, speaker=07, not 01; correct one of them",
+        f"warning: 1 clip left out, a copy of another; the first: "
+        f"{make_name(1, 1, repetition=2)}.flac: the same recording as {name}",
+    ]
+    with pytest.raises(UserError, match=r"speaker=07, not 01 \(data.strict=true"):
+        prepare(dataclasses.replace(data, strict=True))
+
+
+def test_an_archive_that_is_not_unpacked_is_named(root, data):
+    empty_root(root)
+    (root / "Audio.zip").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"holds no wav or flac files \(but 1 .zip; unpack"):
+        prepare(data)
+
+
+def test_folders_whose_names_are_no_utf8_are_read(root, data, tmp_path, capsys):
+    strange = os.fsdecode(os.fsencode(tmp_path) + b"/Acad\xe9mie")
+    shutil.move(root, strange)
+    os.rename(f"{strange}/Actor_02/{make_name(2, 2)}.flac", f"{strange}/Actor_02/caf\udce9.flac")
+    found = dataclasses.replace(data, root=strange)
+    try:
+        report = prepare(found)
+    except UnicodeEncodeError:
+        pytest.skip("the decoder does not take such names yet")
+    assert report.skipped["unnamed"] == ("Actor_02/caf\\xe9.flac",)
+    store_dir = f"{tmp_path}/\udce9"
+    with pytest.raises(UserError, match=r"data.store_dir=.*: its name is no UTF-8 text"):
+        prepare(dataclasses.replace(found, store_dir=store_dir))
+
+
+def test_what_a_store_holds_is_counted_by_class_speaker_and_gender(data):
+    for _ in range(2):  # built, then found
+        report = prepare(dataclasses.replace(data, labels={"calm": "neutral"}))
+        assert report.counts["neutral", "01", "male"] == 2
+        assert report.counts["sad", "02", "female"] == 1
+        assert sum(report.counts.values()) == 16
+
+
+def test_a_cut_clip_takes_the_memory_of_the_cut_alone(root, data, monkeypatch):
+    write_clip(root / f"{make_name(1, 3)}.wav", seed=50, n_samples=400_000)
+    monkeypatch.setattr(assembly, "_MOST_BYTES", 1e6)
+    name = f"{make_name(1, 3)}.wav"
+    with pytest.raises(UserError, match=rf"^{name}: lasts 25 s, .* set data.clip_s, as in --data"):
+        load_corpus(data)
+    with pytest.raises(UserError, match=rf"^{name}: lasts 25 s"):
+        load_shard(data, lambda n_clips: np.arange(2))
+    short = dataclasses.replace(data, clip_s=0.05)
+    tracemalloc.start()
+    corpus = load_corpus(short)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert corpus.wave_BN.shape == (17, 800)
+    assert peak < 17 * 400_000  # bytes; all clips as long would take twice that
+    part = load_shard(short, lambda n_clips: np.arange(n_clips))
+    np.testing.assert_array_equal(part.wave_BN, corpus.wave_BN)
+    assert (
+        part.checksum
+        == corpus.checksum
+        == load_corpus(dataclasses.replace(data, clip_s=1.0)).checksum
+    )
+
+
+def test_ravdess_folders_are_checked_before_they_are_read(root, data):
+    with pytest.raises(UserError, match="class neutral has 2 clips, fewer than the 3 parts"):
+        check_protocols([(data, 0)])
+
+
 def test_settings_that_change_no_clip_share_a_store(data):
     prepare(data)
     prepare(dataclasses.replace(data, workers=1, protocol="loso", split_seed=3, clip_s=0.01))
@@ -185,12 +338,21 @@ def test_songs_videos_duplicates_and_strangers_are_skipped_and_counted(root, dat
     write_clip(root / f"{make_name(3, 1, modality=1)}.wav")
     (root / f"{make_name(3, 1, modality=2)}.mp4").touch()
     write_clip(root / "copy" / f"{make_name(1, 1)}.wav", seed=5)
+    write_clip(root / f"{make_name(1, 3)}.wav", seed=11, n_samples=650)  # 01-..-01's own sound
     write_clip(root / "music.flac")
     write_clip(root / f"._{make_name(4, 1)}.wav")
     (root / "notes.txt").write_text("not a sound")
     report = prepare(data)
-    counts = (report.song, report.video, report.duplicates, report.unnamed)
-    assert counts == (1, 2, 1, 1)
+    assert report.skipped == {
+        "song": (f"{make_name(3, 1, channel=2)}.wav",),
+        "video": (f"{make_name(3, 1, modality=1)}.wav", f"{make_name(3, 1, modality=2)}.mp4"),
+        "duplicates": (f"copy/{make_name(1, 1)}.wav",),
+        "unnamed": ("music.flac",),
+    }
+    assert report.copies == (
+        f"{make_name(1, 3)}.wav: the same recording as {make_name(1, 1)}.wav, "
+        "but speaker=03, not 01",
+    )
     assert report.clips == 16
     assert load_corpus(data).checksum == checksum
 
@@ -272,7 +434,7 @@ def make_file(root):
         (remove_root, "no such folder; give the folder"),
         (make_file, "not a folder; give the folder"),
         (empty_root, r"no wav or flac files; expected names such as 03-01-06-02-01-01-12\.wav"),
-        (keep_strangers, "none of its 1 wav or flac files has a RAVDESS name; expected names"),
+        (keep_strangers, "its one wav or flac file has no RAVDESS name; expected names"),
         (keep_songs, r"no audio-only speech \(1 song, 0 video\); expected names"),
     ],
 )

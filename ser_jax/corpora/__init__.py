@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ser_jax.audio import find_sound
 from ser_jax.config import DataConfig
 
 
@@ -106,21 +105,6 @@ def load_corpus(data: DataConfig) -> Corpus:
     from ser_jax.corpora import store
 
     return store.load_corpus(data)
-
-
-def trim_corpus(corpus: Corpus, data: DataConfig) -> Corpus:
-    """The corpus without the silence at its clips' ends, by `data.trim_db`; None: as it is."""
-    if data.trim_db is None:
-        return corpus
-    sounds = [
-        find_sound(wave_N[:length], corpus.rate_hz, data.trim_db, data.trim_margin_s)
-        for wave_N, length in zip(corpus.wave_BN, corpus.length_B, strict=True)
-    ]
-    length_B = np.array([sound.stop - sound.start for sound in sounds], np.int32)
-    wave_BN = np.zeros((len(sounds), length_B.max()), np.int16)
-    for trimmed_N, wave_N, sound in zip(wave_BN, corpus.wave_BN, sounds, strict=True):
-        trimmed_N[: sound.stop - sound.start] = wave_N[sound]
-    return dataclasses.replace(corpus, wave_BN=wave_BN, length_B=length_B)
 
 
 def with_clip_length(corpus: Corpus, clip_s: float | None) -> Corpus:

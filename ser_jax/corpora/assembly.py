@@ -123,7 +123,7 @@ def _add_clip(digest: Any, data: DataConfig, clip: Stored, name: str) -> None:
     stem = path.stem if is_plain else str(path.with_suffix(""))
     said = "" if is_plain else f" {name} {clip.facts.speaker}"
     digest.update(f"{stem} {len(clip.wave_N)}{said}\n".encode())
-    digest.update(clip.wave_N.astype("<i2").tobytes())
+    digest.update(np.ascontiguousarray(clip.wave_N, "<i2"))
 
 
 def list_labels(data: DataConfig, facts: Sequence[Facts]) -> tuple[str, ...]:

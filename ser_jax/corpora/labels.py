@@ -1,6 +1,9 @@
 """From the corpora's words for emotions to classes: one table, which a user can see and change."""
 
 import itertools
+import json
+import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -101,12 +104,21 @@ def _count_rows(rows: Sequence[int]) -> str:
 
 def _propose(labels: Mapping[str, str | None], unknown: Iterable[str]) -> str:
     """--data.labels with every unknown word mapped onto some class, to be changed."""
-    import yaml
-
     examples = itertools.cycle(("happy", "sad", "angry", "neutral"))
     tree = {**labels, **{word: next(examples) for word in unknown}}
-    text = yaml.safe_dump(tree, default_flow_style=True, sort_keys=False, width=10**6).strip()
-    return f"--data.labels '{text}'" if "'" not in text else f'--data.labels "{text}"'
+    pairs = (f"{_quote(word)}: {_quote(name or 'null')}" for word, name in tree.items())
+    return f"--data.labels {shlex.quote('{' + ', '.join(pairs) + '}')}"
+
+
+def _quote(word: str) -> str:
+    """A word as YAML takes it for a text."""
+    return word if re.fullmatch(r"\w+( \w+)*", word) else json.dumps(word, ensure_ascii=False)
+
+
+def list_in_order(classes: Iterable[str]) -> tuple[str, ...]:
+    """Classes in the order of the common set, then by name."""
+    found = set(classes)
+    return (*(name for name in COMMON if name in found), *sorted(found - set(COMMON)))
 
 
 def list_classes(data: DataConfig, words: Iterable[str]) -> tuple[str, ...]:
@@ -117,8 +129,7 @@ def list_classes(data: DataConfig, words: Iterable[str]) -> tuple[str, ...]:
     """
     table = make_table(data.labels)
     found = {find_class(table, word, f"data.corpus={data.corpus}") for word in words} - {None}
-    others = sorted(name for name in found if name is not None and name not in COMMON)
-    classes = (*(name for name in COMMON if name in found), *others)
+    classes = list_in_order(name for name in found if name is not None)
     check(
         len(classes) > 1,
         f"data.labels={data.labels}: leaves {len(classes)} of the classes of {data.title}; "

@@ -51,14 +51,15 @@ def _list_lacks(split: Split, clips: Sequence[Clip], classes: Sequence[str]) -> 
     n_speakers = len({clip.facts.speaker for clip in clips})
     remedy = "take another data.split_seed"
     if split.protocol in DRAWN and n_speakers <= _FEW:
-        better = "loso" if split.protocol == "speakers5" else "speakers5 or loso"
+        may_fold = split.protocol != "speakers5" and n_speakers >= DRAWN["speakers5"]
+        better = "speakers5 or loso" if may_fold else "loso"
         remedy = f"with {n_speakers} speakers take data.protocol={better}"
     elif split.protocol not in DRAWN:
         remedy = "its figures are of the others alone"
     for part, index in (("validation", split.val), ("test", split.test)):
-        if split.protocol == "loso" and part == "test":
-            continue  # one speaker, who has one gender
         for what, value_B in groups.items():
+            if split.protocol == "loso" and (part == "test" or not what):
+                continue  # one speaker, who has one gender
             missing = sorted(set(value_B.tolist()) - set(value_B[index].tolist()) - {""})
             if missing:
                 said = (

@@ -18,7 +18,7 @@ from ser_jax.corpora import Corpus, PrepareReport
 from ser_jax.corpora.assembly import assemble
 from ser_jax.corpora.checksums import is_unchanged, save_checksums
 from ser_jax.corpora.grammars import Facts
-from ser_jax.corpora.labels import find_class, make_table
+from ser_jax.corpora.labels import find_class, list_in_order, make_table
 from ser_jax.corpora.reading import damaged, iterate_clips
 from ser_jax.corpora.sources import Clip, Listing, Source, find_cache, find_source
 from ser_jax.corpora.threads import map_in_order
@@ -38,6 +38,11 @@ def prepare(data: DataConfig) -> PrepareReport:
     source = find_source(data)
     name = f"{data.corpus}-{data.rate_hz}hz-v{_STORE_VERSION}-{source.fingerprint}"
     folder = Path(data.store_dir).expanduser() / name
+    check(
+        not any("\ud800" <= letter <= "\udfff" for letter in str(folder)),
+        f"data.store_dir={data.store_dir}: its name is no UTF-8 text, which array_record needs; "
+        "choose another",
+    )
     built = False
     if not (folder / _REPORT).exists():
         with locked(folder):
@@ -159,7 +164,7 @@ def _make_examples(
             clip.path is None or is_unchanged(clip.path),
             f"{clip.path}: has changed while it was read; run this again",
         )
-        digest = hashlib.blake2b(wave_N.tobytes(), digest_size=16).digest()
+        digest = hashlib.blake2b(np.ascontiguousarray(wave_N), digest_size=16).digest()
         return _Encoded(clip, encode_flac(wave_N, data.rate_hz), digest)
 
     # Decoder, resampler and encoder release the interpreter's lock, so that threads are as fast
@@ -222,7 +227,8 @@ def _count_classes(data: DataConfig, counts: list[list[Any]]) -> dict[tuple[str,
         name = find_class(table, emotion, data.title)
         if name is not None:
             found[name, speaker, gender] += count
-    return dict(found)
+    order = {name: place for place, name in enumerate(list_in_order(name for name, *_ in found))}
+    return dict(sorted(found.items(), key=lambda item: (order[item[0][0]], item[0])))
 
 
 def _raise_strict(reason: str) -> None:

@@ -1,6 +1,8 @@
 """A run measured on the recordings it was trained on, or on others."""
 
+import csv
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 from ser_jax.ahead import cut_to_predict
 from ser_jax.cmvn import Statistics
 from ser_jax.config import CLASSICAL, DataConfig
-from ser_jax.corpora import Corpus, load_corpus, trim_corpus, with_clip_length
+from ser_jax.corpora import Corpus, load_corpus, with_clip_length
 from ser_jax.errors import UserError, check
 from ser_jax.inference.loading import LoadedRun, load_run, warn
 from ser_jax.inference.measurement import Heard, Measurement
@@ -61,16 +63,18 @@ def measure(
         f"data.rate_hz={wanted.rate_hz}: {run_dir} was trained at {run.config.data.rate_hz} Hz; "
         "leave the key out",
     )
-    corpus = load_corpus(dataclasses.replace(wanted, trim_db=None, clip_s=None))
+    corpus = load_corpus(_cut_as(run, wanted))
     part = _choose_part(run, corpus, wanted, split, is_own=data is None)
-    corpus = _fit_length(run, trim_corpus(corpus, run.config.data))
+    corpus = _fit_length(run, corpus)
     # Before classes are looked at, since a speaker's statistics need no labels.
     inputs = compute_inputs(corpus, run.config.features, masked=run.is_masked)
     inputs, left_out = _fit_classes(run, inputs)
     corpus = inputs.corpus
     index = np.arange(len(corpus.file_names))
     if part != "all":
-        index = getattr(split_corpus(run.config, corpus), part)
+        parts = split_corpus(run.config, corpus)
+        _check_split(run, [corpus.file_names[clip] for clip in parts.test])
+        index = getattr(parts, part)
     dataset = make_dataset(inputs, run.normaliser, on_host=run.config.model.name in CLASSICAL)
     batches_SB = cut_to_predict(run.programs, index)
     logits_BC = run.programs.predict(run.variables, dataset, batches_SB)[: len(index)]
@@ -86,6 +90,16 @@ def measure(
     protocol = name_fold(own.protocol, own.fold)
     heard = Heard(corpus, index, softmax(logits_BC.astype(np.float64), axis=-1))
     return Measurement(report, corpus.name, part, protocol, own.title, heard)
+
+
+def _cut_as(run: LoadedRun, data: DataConfig) -> DataConfig:
+    """Settings that trim clips as the run's were, and keep of each a sample more than the run has:
+    so memory holds no more, and what was longer can be told."""
+    own, clip_s = run.config.data, (run.n_samples + 1) / data.rate_hz
+    return dataclasses.replace(
+        data, trim_db=own.trim_db, trim_margin_s=own.trim_margin_s,
+        clip_s=clip_s if clip_s <= 600 else None,
+    )  # fmt: skip
 
 
 def _choose_part(
@@ -107,6 +121,22 @@ def _choose_part(
     if _list_names(data) & _list_names(run.config.data):
         warn(f"not the recordings {run.run_dir} was trained on, but some may be among them")
     return split or "all"
+
+
+def _check_split(run: LoadedRun, file_names: Sequence[str]) -> None:
+    """Raise where a run was tested on other clips than its split has now: training clips may be
+    among these."""
+    try:
+        with (Path(run.run_dir) / "predictions.csv").open(newline="", encoding="utf-8") as file:
+            tested = {Path(row["file"]).stem for row in csv.DictReader(file)}
+    except (OSError, ValueError, KeyError):
+        return
+    check(
+        tested == {Path(name).stem for name in file_names},
+        f"{run.run_dir}: was tested on other clips than data.protocol={run.config.data.protocol} "
+        "draws now, as an earlier version drew them; its metrics.json has their figures; train "
+        "again for others",
+    )
 
 
 def _list_names(data: DataConfig) -> set[str]:

@@ -21,7 +21,7 @@ def default_run_dir(config: Config) -> Path:
     """runs/MODEL-CORPUS-PROTOCOL-seedN-HASH: no two different runs share one."""
     data = config.data
     fold = f"-{data.fold}" if data.protocol == "speakers5" else f"{data.fold}"
-    fold = "" if data.protocol in ("study", "speakers") else fold
+    fold = "" if data.protocol in ("study", "given", "speakers") else fold
     corpus = make_slug(data.title)
     name = f"{config.model.name}-{corpus}-{data.protocol}{fold}-seed{config.seed}"
     return Path("runs") / f"{name}-{compute_identity(config)[:6]}"

@@ -3,17 +3,21 @@
 import collections
 import dataclasses
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from named_corpora import RATE_HZ, TINY, write_tone
 
+from ser_jax.audio import load_int16
 from ser_jax.cli import main
 from ser_jax.config import Config, DataConfig, override
 from ser_jax.corpora import check_protocols, load_corpus, prepare
 from ser_jax.errors import UserError
-from ser_jax.run import train
+from ser_jax.run import split_corpus, train
+from ser_jax.run_dir import default_run_dir
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 EMOTIONS = ("joy", "Sadness", "anger")
@@ -190,3 +194,197 @@ def test_a_missing_manifest_is_an_error(tmp_path, capsys):
 
 def test_a_manifest_of_one_speaker_can_still_be_measured(rows, write):
     assert np.unique(load_corpus(write(keep_speaker(rows))).actor_B).tolist() == [1]
+
+
+# What else a manifest may say.
+
+
+def add_column(rows: list[str], name: str, values) -> list[str]:
+    return [f"{rows[0]},{name}", *(f"{row},{values(row)}" for row in rows[1:])]
+
+
+def split_by_speaker(row: str) -> str:
+    return {"a": "train", "b": "Training", "c": "dev", "d": "test"}[row.split(",")[2]]
+
+
+def test_a_manifest_s_own_split_is_taken_unless_another_is_named(rows, write, tmp_path):
+    data = write(add_column(rows, "split", split_by_speaker))
+    assert data.protocol == "given"
+    config = override(Config(data=data), {**TINY, "run_dir": str(tmp_path / "run")})
+    split = split_corpus(config, corpus := load_corpus(data))
+    parts = [split.train, split.val, split.test]
+    speakers = [sorted({corpus.speakers[n - 1] for n in corpus.actor_B[part]}) for part in parts]
+    assert speakers == [["a", "b"], ["c"], ["d"]]
+    metrics = train(config, observe=lambda event: None)
+    assert metrics["protocol"] == "given"
+    assert set(metrics["test"]["by"]) == {"emotion", "gender"}
+    assert dataclasses.replace(data, protocol="speakers").protocol == "speakers"
+    assert default_run_dir(config).name.startswith("lstm-mine-given-seed0-")
+
+
+def test_an_unknown_word_for_a_part_is_named_if_the_split_is_taken(rows, write):
+    odd = add_column(rows, "split", lambda row: "tarin" if ",a," in row else "test")
+    write(odd)
+    with pytest.raises(UserError, match=r"mine.csv: split: unknown: tarin \(6 rows\); known are"):
+        load_corpus(write(odd))
+    load_corpus(dataclasses.replace(write(odd), protocol="speakers"))
+    write(empty := add_column(rows, "split", lambda row: "" if "a3" in row else "test"))
+    with pytest.raises(UserError, match="row 5: has no split; fill it in"):
+        load_corpus(write(empty))
+
+
+@pytest.mark.parametrize(("others", "eval_part"), [("test", "val"), ("train", "test")])
+def test_eval_means_test_beside_train_and_validation_beside_test(others, eval_part, rows, write):
+    marked = add_column(rows, "split", lambda row: "eval" if ",a," in row else others)
+    write(marked)
+    corpus = load_corpus(write(marked))
+    assert set(corpus.attributes["split"][corpus.actor_B == 1]) == {eval_part}
+
+
+def test_speakers_in_two_parts_of_a_given_split_are_named(rows, write, capsys):
+    turn = iter(["train", "train", "dev", "test"] * 6)
+    mixed = add_column(rows, "split", lambda row: next(turn))
+    write(mixed)
+    check_protocols([(write(mixed), 0)])
+    assert "4 speakers are in two parts, so that the test is easier" in capsys.readouterr().err
+
+
+def cut_rows(tmp_path, spans, name="long") -> list[str]:
+    """A file per speaker, of which each row is a part."""
+    rows = ["path,start,end,emotion,speaker"]
+    for speaker in "abcd":
+        path = f"clips/{speaker}_{name}.wav"
+        write_tone(tmp_path / path, 400, ord(speaker), clip_s=2.0)
+        rows += [
+            f"{path},{start},{end},{EMOTIONS[n % 3]},{speaker}"
+            for n, (start, end) in enumerate(spans)
+        ]
+    return rows
+
+
+def test_parts_of_a_file_are_clips_of_their_own(write, tmp_path):
+    spans = [(n * 0.25, n * 0.25 + 0.25) for n in range(6)]
+    corpus = load_corpus(write(cut_rows(tmp_path, spans)))
+    assert len(corpus.file_names) == 24
+    assert corpus.file_names[1] == "clips/a_long.wav#0.25-0.5"
+    whole_N = load_int16(tmp_path / "clips/a_long.wav", RATE_HZ)
+    for row in range(6):
+        start = round(spans[row][0] * RATE_HZ)
+        np.testing.assert_array_equal(
+            corpus.wave_BN[row], whole_N[start : start + corpus.length_B[row]]
+        )
+
+
+@pytest.mark.parametrize(
+    ("span", "said"),
+    [
+        ((0.5, 3.0), r"row 2: start=0.5, end=3: clips/a_long.wav lasts 2.000 s; times are in sec"),
+        ((2.5, ""), r"row 2: start=2.5, end=inf: clips/a_long.wav lasts 2.000 s"),
+        ((1.0, 0.5), "row 2: start=1.0, end=0.5: a part starts at 0 s or later and before its end"),
+        ((-1, 0.5), "row 2: start=-1, end=0.5: a part starts"),
+        (("x", 0.5), "row 2: start=x: is no number of seconds; correct it"),
+    ],
+)
+def test_a_part_that_is_not_in_its_file_is_an_error(span, said, write, tmp_path):
+    with pytest.raises(UserError, match=said):
+        load_corpus(write(cut_rows(tmp_path, [span, (0, 0.2)])))
+
+
+def test_parts_that_overlap_across_the_split_are_named(write, tmp_path, capsys):
+    spans = [(n * 0.25, n * 0.25 + 0.3) for n in range(6)]
+    data = write(cut_rows(tmp_path, spans), protocol="study")
+    check_protocols([(data, 0)])
+    assert "parts of recordings overlap across the split" in capsys.readouterr().err
+    check_protocols([(dataclasses.replace(data, protocol="loso"), 0)])
+    assert "overlap" not in capsys.readouterr().err
+
+
+def test_the_same_file_twice_may_be_two_parts_of_it(rows, write):
+    again = [*rows, "clips/a0.wav,joy,a,f"]
+    with pytest.raises(UserError, match=r"row 26: .*or give their parts of the file in columns st"):
+        load_corpus(write(again))
+    parts = add_column(again, "start,end", lambda row: "0,0.1" if "a0" in row else ",")
+    with pytest.raises(UserError, match=r"start=0, end=0.1: stands in row 2 already; delete one"):
+        load_corpus(write(parts))
+    parts[-1] = "clips/a0.wav,joy,a,f,0.1,0.2"
+    assert len(load_corpus(write(parts)).file_names) == 25
+
+
+def test_a_speaker_of_two_genders_is_refused(rows, write):
+    mixed = [*rows[:3], rows[3].replace(",a,f", ",a,M"), *rows[4:]]
+    with pytest.raises(
+        UserError, match="speaker=a: is female in row 2 and male in row 4; correct"
+    ) as e:
+        load_corpus(write([row.replace(",f", ",female") for row in mixed]))
+    assert "\n" not in str(e.value)
+
+
+def test_all_unknown_emotions_stand_in_one_error_whose_remedy_works(rows, write, capsys):
+    codes = [r.replace(",joy,", ",3,").replace(",Sadness,", ",no,") for r in rows]
+    codes = [row.replace(",anger,", ",2.5 (a: b),") for row in codes]
+    data = write(codes)
+    flags = ["prepare", "--data.corpus=manifest", f"--data.root={data.root}",
+             f"--data.store_dir={data.store_dir}", f"--data.rate_hz={RATE_HZ}"]  # fmt: skip
+    assert main(flags) == 2
+    said = capsys.readouterr().err
+    assert "3 (8 rows from row 2), no (8 rows from row 3), 2.5 (a: b) (8 rows from row 4)" in said
+    (remedy,) = re.findall(r"as in (--data.labels '.*?'),", said)
+    assert main([*flags, *shlex.split(remedy)]) == 0
+    assert "8 happy, 8 sad, 8 angry" in capsys.readouterr().out
+    assert main([*flags, "--data.labels={3: happy, no: sad, '2.5 (a: b)': null}"]) == 0
+    assert "8 happy, 8 sad\n" in capsys.readouterr().out
+
+
+def test_words_that_yaml_reads_as_numbers_or_truths_are_words(rows, write, tmp_path, capsys):
+    data = write([row.replace(",joy,", ",3,").replace(",anger,", ",no,") for row in rows])
+    tree = "data:\n  labels:\n    3: happy\n    no: no\n    n: neutral\n"
+    (tmp_path / "c.yaml").write_text(tree)
+    with pytest.raises(SystemExit):
+        main(["train", "--config", str(tmp_path / "c.yaml"), "--print_config"])
+    labels = yaml.safe_load(capsys.readouterr().out)["data"]["labels"]
+    assert labels == {"3": "happy", "no": "no", "n": "neutral"}
+    assert load_corpus(dataclasses.replace(data, labels=labels)).labels == ("happy", "sad", "no")
+    numbered = DataConfig(labels={3: "happy", 4.5: None})  # pyright: ignore[reportArgumentType]
+    assert numbered.labels == {"3": "happy", "4.5": None}
+    with pytest.raises(UserError, match=r"YAML reads False out of yes, no, on.* in quotes"):
+        DataConfig(labels={False: "happy"})  # pyright: ignore[reportArgumentType]
+
+
+def test_changes_of_files_are_seen_behind_a_path_from_home(rows, write, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    at_home = [rows[0], *(f"~/{row}" for row in rows[1:])]
+    before = load_corpus(write(at_home))
+    write_tone(tmp_path / "clips/a0.wav", 777)
+    assert load_corpus(write(at_home)).checksum != before.checksum
+
+
+def test_several_manifests_are_joined_under_names_of_their_own(rows, write, tmp_path):
+    data = write(rows)
+    (tmp_path / "other.csv").write_text("\n".join([rows[0], *rows[7:]]))
+    roots = {"one": data.root, "two": str(tmp_path / "other.csv")}
+    joined = DataConfig(corpus="joined", roots=roots, rate_hz=RATE_HZ, store_dir=data.store_dir)
+    corpus = load_corpus(joined)  # whose clips of the second are copies of the first's
+    assert set(corpus.attributes["corpus"]) == {"one"}
+    assert len(corpus.file_names) == 24
+    assert joined.title == "one+two"
+    same = {"manifest": data.root, "mine": str(tmp_path / "other.csv")}
+    with pytest.raises(UserError, match=r"another corpus is called mine too; name this manifest"):
+        load_corpus(dataclasses.replace(joined, roots=same))
+    with pytest.raises(UserError, match=r"data.roots.iemocap: no such corpus; .*\{mine: FILE.csv"):
+        dataclasses.replace(joined, roots={"iemocap": "folder", "one": data.root})
+
+
+def test_a_corpus_of_one_class_is_refused_before_it_is_read(rows, write, capsys):
+    data = write([row.replace("Sadness", "joy").replace("anger", "happy") for row in rows])
+    with pytest.raises(UserError, match="emotion=joy: all 24 clips are happy; a network needs two"):
+        check_protocols([(data, 0)])
+
+
+def test_classes_and_genders_that_a_part_lacks_are_named_with_a_remedy(rows, write, capsys):
+    check_protocols([(write(rows), 0)])
+    said = capsys.readouterr().err
+    assert re.search(
+        r"no (fe)?male speakers in test; with 4 speakers take data.protocol=loso", said
+    )
+    check_protocols([(write(rows, protocol="loso"), 0)])
+    assert capsys.readouterr().err == ""

@@ -142,6 +142,29 @@ def test_crema_d_has_43_actresses_among_91_and_emodb_five_of_ten():
     assert genders == {"female": 5, "male": 5}
 
 
+@pytest.mark.parametrize(("corpus", "path"), [
+    ("crema_d", "1001_DFA_ANG_XX.wav"), ("savee", "DC_sa01.wav"), ("savee", "DC/sa01.wav"),
+    ("tess", "OAF_back_angry.wav"), ("emodb", "03a01Fa.wav"),
+])  # fmt: skip
+def test_letter_case_of_a_name_changes_nothing(corpus, path):
+    parse = GRAMMARS[corpus].parse
+    assert parse(PurePath(path)) is not None
+    for name in (path.upper(), path.lower()):
+        assert parse(PurePath(name)) == parse(PurePath(path))
+
+
+_NAMES = Path(__file__).parents[2] / "shared" / "data" / "names" / "tess_savee_crema_d.txt"
+
+
+def test_the_grammars_take_published_names():
+    if not _NAMES.exists():
+        pytest.skip("needs the published names")
+    for line in _NAMES.read_text().split()[::20]:
+        folder, _, path = line.partition("/")
+        corpus = {"CREMA-D": "crema_d", "SAVEE": "savee", "TESS": "tess"}[folder]
+        assert GRAMMARS[corpus].parse(PurePath(path)) is not None, line
+
+
 @pytest.mark.parametrize("corpus", OTHERS)
 def test_every_word_of_a_corpus_is_in_the_table(corpus):
     assert {TABLE[word] for word in GRAMMARS[corpus].words} == set(CLASSES[corpus])

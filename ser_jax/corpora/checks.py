@@ -88,6 +88,12 @@ def _list_kept(data: DataConfig) -> _Known:
             clips.append(clip)
             classes.append(name)
     check(len(clips) > 0, f"data.labels={data.labels}: leaves no clips of {data.title}")
+    first = clips[0]
+    check(
+        len(set(classes)) > 1,
+        f"{first.where}: emotion={first.facts.emotion}: all {len(clips)} clips are {classes[0]}; a "
+        "network needs two classes: add clips of others, or map words apart by data.labels",
+    )
     return _Known(clips, classes, list_labels(data, [clip.facts for clip in clips]))
 
 
@@ -101,14 +107,7 @@ def _check_speakers(known: _Known, data: DataConfig) -> None:
 
 
 def _check_counts(known: _Known) -> None:
-    counts = Counter(known.classes)
-    first = known.clips[0]
-    check(
-        len(counts) > 1,
-        f"{first.where}: emotion={first.facts.emotion}: all {len(known.clips)} clips are of this "
-        "class; a network needs two: add clips of others, or map words apart by data.labels",
-    )
-    for name, count in counts.items():
+    for name, count in Counter(known.classes).items():
         first = known.clips[known.classes.index(name)]
         check(
             count >= _PARTS,

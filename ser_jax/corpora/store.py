@@ -164,7 +164,7 @@ def _make_examples(
             clip.path is None or is_unchanged(clip.path),
             f"{clip.path}: has changed while it was read; run this again",
         )
-        digest = hashlib.blake2b(np.ascontiguousarray(wave_N), digest_size=16).digest()
+        digest = hashlib.blake2b(np.ascontiguousarray(wave_N).data, digest_size=16).digest()
         return _Encoded(clip, encode_flac(wave_N, data.rate_hz), digest)
 
     # Decoder, resampler and encoder release the interpreter's lock, so that threads are as fast

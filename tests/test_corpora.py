@@ -257,6 +257,13 @@ def test_copies_of_a_clip_are_left_out_whatever_their_names_and_formats(root, da
         prepare(dataclasses.replace(data, strict=True))
 
 
+def test_a_copy_that_ravdess_itself_publishes_is_kept(root, data, capsys):
+    for number in ("01", "02"):
+        write_clip(root / f"03-01-03-01-02-{number}-07.wav", seed=70)
+    assert prepare(data).clips == 18
+    assert capsys.readouterr().err == ""
+
+
 def test_an_archive_that_is_not_unpacked_is_named(root, data):
     empty_root(root)
     (root / "Audio.zip").write_bytes(b"PK")

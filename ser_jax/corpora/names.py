@@ -11,6 +11,9 @@ GRAMMAR = (
     "(modality-channel-emotion-intensity-statement-repetition-actor)"
 )
 
+PUBLISHED_COPIES = {"03-01-03-01-02-02-07": "03-01-03-01-02-01-07"}
+"""Clips that RAVDESS itself has twice: the study's 1,440 clips count them, so they are kept."""
+
 _NAME = re.compile(
     r"(0[1-3])-(0[12])-(0[1-8])-(0[12])-(0[12])-(0[12])-(0[1-9]|1\d|2[0-4])", re.ASCII
 )

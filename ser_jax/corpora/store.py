@@ -19,6 +19,7 @@ from ser_jax.corpora.assembly import assemble
 from ser_jax.corpora.checksums import is_unchanged, save_checksums
 from ser_jax.corpora.grammars import Facts
 from ser_jax.corpora.labels import find_class, list_in_order, make_table
+from ser_jax.corpora.names import PUBLISHED_COPIES
 from ser_jax.corpora.reading import damaged, iterate_clips
 from ser_jax.corpora.sources import Clip, Listing, Source, find_cache, find_source
 from ser_jax.corpora.threads import map_in_order
@@ -191,7 +192,8 @@ def _is_kept(encoded: _Encoded, data: DataConfig, made: _Made) -> bool:
         made.bad.append((clip.file_name, str(encoded.error).removeprefix(f"{clip.path}: ")))
         return False
     original = made.first.setdefault(encoded.digest, clip)
-    if original is not clip:
+    stem, original_stem = Path(clip.file_name).stem, Path(original.file_name).stem
+    if original is not clip and PUBLISHED_COPIES.get(stem) != original_stem:
         pairs = ((name, getattr(clip.facts, name), getattr(original.facts, name))
                  for name in ("emotion", "speaker", "split"))  # fmt: skip
         differs = ", ".join(

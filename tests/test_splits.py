@@ -172,7 +172,7 @@ def compute_cost(parts, shares, actor_B, emotion_B, gender_B) -> float:
                 )
                 costs.append((count / wanted - 1) ** 2 + 4 * (count == 0))
             total += np.mean(costs)
-    return total
+    return float(total)
 
 
 @settings(max_examples=15, deadline=None)

@@ -24,7 +24,7 @@ def print_preparation(report: Any) -> None:
     left_out = {"song": (), "video": (), "duplicates": (), "unnamed": (), **report.skipped}
     words = {"duplicates": "duplicate", "unnamed": "otherwise named"}
     left_out = {words.get(kind, kind): names for kind, names in left_out.items()}
-    left_out |= {"copy": report.copies, "unreadable": report.bad}
+    left_out |= {"same sound": report.copies, "unreadable": report.bad}
     left_out = {what: names for what, names in left_out.items() if names}
     if left_out:
         print("skipped:", ", ".join(f"{len(names)} {what}" for what, names in left_out.items()))
@@ -50,7 +50,8 @@ def _print_counts(counts: Mapping[tuple[str, str, str], int]) -> None:
         f" to {max(by_speaker)}" if min(by_speaker) < max(by_speaker) else ""
     )
     people = f"{len(speakers)} speaker{'' if len(speakers) == 1 else 's'}"
-    print(f"{people}{f' ({said})' if said else ''}, {each} clips each")
+    each += " clip" if each == "1" else " clips"
+    print(f"{people}{f' ({said})' if said else ''}, {each} each")
     print(", ".join(f"{count} {name}" for name, count in sums.items()))
     if len(classes) == 1:
         print(f"warning: all clips are {classes[0]}; a network needs two classes", file=sys.stderr)

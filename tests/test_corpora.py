@@ -276,10 +276,7 @@ def test_folders_whose_names_are_no_utf8_are_read(root, data, tmp_path, capsys):
     shutil.move(root, strange)
     os.rename(f"{strange}/Actor_02/{make_name(2, 2)}.flac", f"{strange}/Actor_02/caf\udce9.flac")
     found = dataclasses.replace(data, root=strange)
-    try:
-        report = prepare(found)
-    except UnicodeEncodeError:
-        pytest.skip("the decoder does not take such names yet")
+    report = prepare(found)
     assert report.skipped["unnamed"] == ("Actor_02/caf\\xe9.flac",)
     store_dir = f"{tmp_path}/\udce9"
     with pytest.raises(UserError, match=r"data.store_dir=.*: its name is no UTF-8 text"):

@@ -80,7 +80,7 @@ def train_and_record(path: Path, *argv: str) -> int:
 
     def record(folder: Path, rows: Any = None, **named: Any) -> list[Any]:
         read.append(rows)
-        return read_clips(folder, rows, **named)
+        return list(read_clips(folder, rows, **named))
 
     builder.read_clips = record
     status = run_command(*argv) if "1" in path.name else train_without_figures(*argv)

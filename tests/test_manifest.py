@@ -278,8 +278,6 @@ def test_parts_of_a_file_are_clips_of_their_own(write, tmp_path):
 @pytest.mark.parametrize(
     ("span", "said"),
     [
-        ((0.5, 3.0), r"row 2: start=0.5, end=3: clips/a_long.wav lasts 2.000 s; times are in sec"),
-        ((2.5, ""), r"row 2: start=2.5, end=inf: clips/a_long.wav lasts 2.000 s"),
         ((1.0, 0.5), "row 2: start=1.0, end=0.5: a part starts at 0 s or later and before its end"),
         ((-1, 0.5), "row 2: start=-1, end=0.5: a part starts"),
         (("x", 0.5), "row 2: start=x: is no number of seconds; correct it"),
@@ -288,6 +286,28 @@ def test_parts_of_a_file_are_clips_of_their_own(write, tmp_path):
 def test_a_part_that_is_not_in_its_file_is_an_error(span, said, write, tmp_path):
     with pytest.raises(UserError, match=said):
         load_corpus(write(cut_rows(tmp_path, [span, (0, 0.2)])))
+
+
+@pytest.mark.parametrize(("span", "end"), [((500, 3000), "3000"), ((2.0, ""), "inf")])
+def test_a_part_that_begins_beyond_its_file_is_left_out_and_named(span, end, write, tmp_path):
+    spans = [span, *((n * 0.25, n * 0.25 + 0.25) for n in range(5))]
+    report = prepare(write(cut_rows(tmp_path, spans)))
+    assert report.clips == 20
+    assert len(report.bad) == 4
+    said = f"row 2: start={span[0]:g}, end={end}: clips/a_long.wav lasts 2.000 s; times are in sec"
+    assert any(said in line for line in report.bad)
+
+
+def test_a_part_that_ends_beyond_its_file_is_cut_there_and_named_once(write, tmp_path, capsys):
+    spans = [(0.5, 3.0), *((n * 0.25, n * 0.25 + 0.25) for n in range(5))]
+    data = write(cut_rows(tmp_path, spans))
+    for _ in range(2):
+        corpus = load_corpus(data)
+    row = corpus.file_names.index("clips/a_long.wav#0.5-3.0")
+    assert corpus.length_B[row] == round(1.5 * RATE_HZ)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "4 rows end beyond the file and are cut there; the first: " in line
+    assert "row 2: start=0.5, end=3: clips/a_long.wav lasts 2.000 s" in line
 
 
 def test_parts_that_overlap_across_the_split_are_named(write, tmp_path, capsys):

@@ -1,5 +1,7 @@
 """Any corpus as a CSV file: one row per clip, errors told by their row."""
 
+import functools
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import partial
@@ -24,7 +26,7 @@ _PARTS = {
     "test": "test", "testing": "test", "tst": "test",
 }  # fmt: skip
 _EVAL = ("eval", "evaluation")  # means test beside dev, and validation beside test
-_SPARE_S = 0.1  # by which a segment's end may lie beyond its file's, as rounded times do
+_SPARE_S = 0.1  # by which a segment's end may lie beyond its file's without a word, as if rounded
 
 
 def list_manifest(data: DataConfig) -> Listing:
@@ -35,9 +37,8 @@ def list_manifest(data: DataConfig) -> Listing:
 
     Raises:
       UserError: the file is missing, empty, no UTF-8 text or no CSV; a column is missing; a row
-        lacks a value, names a file that is missing or what another row names, a part beyond its
-        file's end or an unknown split; emotions that are not in the table of labels; a speaker of
-        two genders.
+        lacks a value, names a file that is missing or what another row names, an unknown
+        split; emotions that are not in the table of labels; a speaker of two genders.
     """
     path = Path(data.root or "").expanduser()
     rows = list(read_rows(path, REQUIRED, (*ATTRIBUTES, "start", "end")))
@@ -51,7 +52,7 @@ def list_manifest(data: DataConfig) -> Listing:
         _make_clip(row, path.parent, part, data) for row, part in zip(rows, parts, strict=True)
     ]
     _check_once(rows, clips)
-    _check_parts(rows, clips)
+    clips = _hold_parts(rows, clips)
     _check_genders(path, rows, clips)
     return Listing(sorted(clips, key=lambda clip: clip.file_name), {})
 
@@ -154,10 +155,16 @@ def _check_once(rows: Sequence[Row], clips: Sequence[Clip]) -> None:
         )
 
 
-def _check_parts(rows: Sequence[Row], clips: Sequence[Clip]) -> None:
-    """Raise where a part lies beyond its file's end; what cannot be read is told when it is."""
+def _hold_parts(rows: Sequence[Row], clips: Sequence[Clip]) -> list[Clip]:
+    """The clips, held against their files' lengths: a part that begins beyond its file's end cannot
+    be read, and of one that only ends there a warning tells.
+
+    What cannot be read is told when it is.
+    """
     lengths: dict[Path, float] = {}
-    for row, clip in zip(rows, clips, strict=True):
+    held = list(clips)
+    beyond: list[str] = []
+    for place, (row, clip) in enumerate(zip(rows, clips, strict=True)):
         if clip.part_s is None or clip.path is None:
             continue
         if clip.path not in lengths:
@@ -167,12 +174,30 @@ def _check_parts(rows: Sequence[Row], clips: Sequence[Clip]) -> None:
                 lengths[clip.path] = np.inf
         start_s, end_s = clip.part_s
         length_s = lengths[clip.path]
-        beyond = end_s > length_s + _SPARE_S and not np.isinf(end_s)
-        check(
-            start_s < length_s and not beyond,
+        said = (
             f"{row.where}: start={start_s:g}, end={end_s:g}: {row.get('path')} lasts "
-            f"{length_s:.3f} s; times are in seconds; correct them",
+            f"{length_s:.3f} s"
         )
+        if start_s >= length_s:
+            held[place] = clip._replace(load=partial(_raise_beyond, said))
+        elif end_s > length_s + _SPARE_S and not np.isinf(end_s):
+            beyond.append(said)
+    if beyond:
+        one = len(beyond) == 1
+        count = f"{len(beyond)} {'row ends' if one else 'rows end'}"
+        cut = f"beyond the file and {'is' if one else 'are'} cut there"
+        _warn_once(f"{count} {cut}; the first: {beyond[0]}")
+    return held
+
+
+def _raise_beyond(said: str) -> np.ndarray:
+    raise UserError(f"{said}; times are in seconds; correct them")
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    """A manifest is read several times in a run; nobody needs to be told each time."""
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def _check_genders(path: Path, rows: Sequence[Row], clips: Sequence[Clip]) -> None:

@@ -1,10 +1,11 @@
 """Checkpoints of a run by orbax: the latest epoch and the best one, each complete or not there."""
 
+import contextlib
+import errno
 import functools
 import inspect
 import logging
 import os
-import re
 import shutil
 import sys
 import time
@@ -13,13 +14,14 @@ import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import jax
 
-from ser_jax.errors import UserError
-from ser_jax.files import saving
+from ser_jax.errors import UserError, check
+from ser_jax.files import plainly_named, saving
+from ser_jax.reading import explain_failure, find_reason
 from ser_jax.saved import copy_to_host, list_saved, restore
+from ser_jax.state import TrainState
 
 _CLEAR_TRIES = 10
 """How often what a failed save has left is deleted, a tenth of a second apart, until it is gone."""
@@ -43,6 +45,7 @@ class Checkpoints:
 
         _mute_threads()
         self.folder = Path(folder).absolute()
+        self._links = contextlib.ExitStack()
         # Not orbax' asynchronous save, which keeps its caller for 28 of 109 ms: this takes 3.
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._saving: Future[None] | None = None
@@ -59,7 +62,8 @@ class Checkpoints:
             if not read_only:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._clear_unfinished()
-            self._manager = ocp.CheckpointManager(self.folder, options=options)
+            self._plain = self._links.enter_context(plainly_named(self.folder))
+            self._manager = ocp.CheckpointManager(self._plain, options=options)
 
     def save(self, epoch: int, state: Any, facts: dict[str, Any], *, best_epoch: int) -> None:
         """Save the state after `epoch` with JSON-able `facts`; only `best_epoch` is kept beside it.
@@ -99,8 +103,8 @@ class Checkpoints:
         except Exception as error:  # tensorstore reports a full disk as a ValueError
             raise UserError(
                 f"{self.folder}: cannot write the checkpoint of epoch {epoch}: "
-                f"{_find_reason(error)}; make room, or the folder writable, and run the same "
-                "command again to go on"
+                f"{find_reason(error)}; make room, or the folder writable, and run the same "
+                "command again to resume"
             ) from error
 
     def _write(self, epoch: int, arguments: Any) -> None:
@@ -151,7 +155,7 @@ class Checkpoints:
         What of a `TrainState` is frozen is not saved; it is that of `like`.
 
         Raises:
-          UserError: the checkpoint is damaged, or of another network.
+          UserError: the checkpoint is damaged, cannot be read, or is of another network or version.
         """
         import orbax.checkpoint as ocp
 
@@ -159,19 +163,47 @@ class Checkpoints:
         state = self._restore(epoch, state=ocp.args.StandardRestore(abstract))["state"]
         return restore(state, like)
 
+    def load_variables(self, epoch: int, like: TrainState) -> dict[str, Any]:
+        """What of the state saved with `epoch` evaluates, as `TrainState.variables` but the frozen.
+
+        Nothing else is read, so that a run outlives changes of the optimiser and of its state.
+
+        Raises:
+          UserError: as `load_state`.
+        """
+        import orbax.checkpoint as ocp
+
+        names = ("average",) if like.average else ("params", "batch_stats")
+        wanted = {name: getattr(like, name) for name in names}
+        wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, wanted)
+        arguments = ocp.args.PyTreeRestore(
+            item=wanted,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+            partial_restore=True,
+        )
+        found = self._restore(epoch, state=arguments)["state"]
+        for (path, leaf), here in zip(
+            jax.tree.leaves_with_path(wanted), jax.tree.leaves(found), strict=True
+        ):
+            check(
+                leaf.shape == here.shape,
+                f"{self.folder / str(epoch)}: holds {jax.tree_util.keystr(path)} of shape "
+                f"{here.shape}, the settings of config.yaml give {leaf.shape}; undo the change",
+            )
+        return found["average"] if like.average else found
+
     def _restore(self, epoch: int, **items: Any) -> Any:
         import orbax.checkpoint as ocp
 
         self.wait()
+        folder = self.folder / str(epoch)
         try:
             if "state" in items:
-                _read_through(self.folder / str(epoch) / "state")
+                _read_through(self._plain / str(epoch) / "state")
             return self._manager.restore(epoch, args=ocp.args.Composite(**items))
-        except Exception as error:  # orbax raises many kinds for one fact: it cannot be read
-            raise UserError(
-                f"{self.folder / str(epoch)}: damaged checkpoint, or one of another network; "
-                "train again into a new run_dir"
-            ) from error
+        except Exception as error:  # orbax and tensorstore raise many kinds
+            others = [step for step in self._manager.all_steps() if step != epoch]
+            raise explain_failure(folder, error, others) from error
 
     def close(self) -> None:
         """End the save that is under way and all threads. Raises: UserError, as `wait`."""
@@ -180,6 +212,7 @@ class Checkpoints:
         finally:
             self._thread.shutdown()
             self._manager.close()
+            self._links.close()
 
 
 def _read_through(folder: Path) -> None:
@@ -190,10 +223,11 @@ def _read_through(folder: Path) -> None:
     """
     import tensorstore
 
-    store = tensorstore.KvStore.open(f"file://{quote(str(folder))}/|ocdbt:").result()
+    base = {"driver": "file", "path": f"{folder}/"}
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
     keys = store.list().result()
     if not keys:
-        raise FileNotFoundError(folder)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
     for key in keys:
         store.read(key).result()
 
@@ -221,16 +255,3 @@ def _mute_threads() -> None:
             before(unraisable)
 
     sys.unraisablehook = hook
-
-
-def _find_reason(error: BaseException) -> str:
-    """What the system said, out of the page that tensorstore and orbax make of it."""
-    seen: list[BaseException] = [error]
-    for one in seen:  # grows meanwhile
-        if isinstance(one, OSError) and one.strerror:
-            return one.strerror
-        if code := re.search(r"os_error_code='(\d+)'", str(one)):
-            return os.strerror(int(code[1]))
-        inner = [*getattr(one, "exceptions", ()), one.__cause__, one.__context__]
-        seen += [other for other in inner if other is not None and other not in seen]
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -92,6 +93,22 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(beside, ignore_errors=True)
             raise
+
+
+@contextlib.contextmanager
+def plainly_named(folder: Path) -> Iterator[Path]:
+    """A path of `folder` for libraries that take one for a pattern, a URL or UTF-8.
+
+    orbax looks for files by patterns, in which '[Lab] emotion' is another folder, and takes 'gs:'
+    for a bucket.
+    """
+    if re.fullmatch(r"[\w./ +=,@~-]*", str(folder)):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="ser_jax-") as place:
+        link = Path(place) / "folder"
+        link.symlink_to(folder, target_is_directory=True)
+        yield link
 
 
 @contextlib.contextmanager

@@ -55,17 +55,27 @@ def load_config(run_dir: str | Path) -> Config:
       UserError: the directory or its config.yaml is missing, damaged, or of another version.
     """
     path = Path(run_dir) / CONFIG_FILE
-    tree = load_tree(run_dir)
+    settings = flatten(load_tree(run_dir))
     try:
-        return override(Config(), flatten(tree))
+        try:
+            return override(Config(), settings)
+        except UserError:  # what only says how a run works must not keep it from being read
+            return override(Config(), {k: v for k, v in settings.items() if not _says_how(k)})
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        raise UserError(f"{path}: {error}; a run of a newer ser-jax needs that version") from error
     except (AttributeError, TypeError) as error:
         raise _damaged(path) from error
 
 
+def _says_how(key: str) -> bool:
+    """Whether a dotted key says how fast a run works, and nothing of what it is."""
+    return key.startswith("parallel.") or key.endswith("workers") or key == "train.profile"
+
+
 def _damaged(path: Path) -> UserError:
-    return UserError(f"{path}: damaged; train again into a new run_dir")
+    return UserError(
+        f"{path}: damaged; put back what ser-jax wrote there, or train into another run_dir"
+    )
 
 
 def check_run_dir(run_dir: Path, config: Config) -> bool:

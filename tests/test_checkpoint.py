@@ -137,7 +137,7 @@ def test_failed_save_is_told_once_by_whatever_comes_next(when, disk, tmp_path):
         calls[when]()
     assert str(caught.value) == (
         f"{folder}: cannot write the checkpoint of epoch 2: No space left on device; make room, "
-        "or the folder writable, and run the same command again to go on"
+        "or the folder writable, and run the same command again to resume"
     )
     if when != "close":
         checkpoints.close()

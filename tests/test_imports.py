@@ -26,6 +26,7 @@ ROWS = [
     ["command_buffers"],
     ["parallel", "probe"],
     ["programs"],
+    ["reading"],
     ["checkpoint", "pretrained", "report", "grid", "building", "classical"],
     ["loop", "finetuning"],
     ["monitor", "run_dir", "results", "ahead"],

@@ -200,7 +200,7 @@ def test_a_config_of_another_network_is_refused(copied, section, key, value):
 def test_a_state_of_another_network_is_refused(copied, monkeypatch):
     monkeypatch.setattr("ser_jax.inference.loading._check_identity", lambda *args: None)
     change_config(copied, "model", "hidden", 16)
-    with pytest.raises(UserError, match=r"checkpoints/2: .*another network; train again"):
+    with pytest.raises(UserError, match=r"checkpoints/2: holds .*undo a change"):
         load_run(copied)
 
 
@@ -239,7 +239,7 @@ def test_a_truncated_checkpoint_is_refused_in_one_line(copied, capfd, pattern, k
     (folder,) = [path for path in (copied / "checkpoints").iterdir() if path.name == "2"]
     for path in folder.glob(pattern):
         os.truncate(path, int(kept * path.stat().st_size))
-    with pytest.raises(UserError, match=r"checkpoints/2: damaged checkpoint.*; train again"):
+    with pytest.raises(UserError, match=r"checkpoints/2: damaged checkpoint.*; copy it again"):
         load_run(copied)
     assert capfd.readouterr().err == ""  # orbax' threads would print tracebacks
 

@@ -20,9 +20,10 @@ from ser_jax.finetuning import init_trained, load_kept
 from ser_jax.models import BackboneSpec
 from ser_jax.precision import in_32_bits
 from ser_jax.programs import Programs
+from ser_jax.reading import explain_failure
 from ser_jax.run_dir import CONFIG_FILE, METRICS_FILE, load_config, load_tree
 from ser_jax.runtime import settle
-from ser_jax.state import TrainState, describe_state, list_numbers
+from ser_jax.state import TrainState, describe_state, list_numbers, merge_params
 
 
 @dataclass(frozen=True)
@@ -101,14 +102,8 @@ def _load_fitted(run_dir: Path, config: Config) -> LoadedRun:
 def _open_checkpoints(folder: Path) -> Checkpoints:
     try:
         return Checkpoints(folder, read_only=True)
-    except UserError:
-        raise
-    except Exception as error:  # orbax raises many kinds for one fact: it cannot be read
-        raise _damaged(folder) from error
-
-
-def _damaged(folder: Path) -> UserError:
-    return UserError(f"{folder}: damaged checkpoint; train again into a new run_dir")
+    except Exception as error:  # orbax raises many kinds
+        raise explain_failure(folder, error) from error
 
 
 def _check_identity(run_dir: Path, facts: dict[str, Any]) -> None:
@@ -130,7 +125,10 @@ def _load_best(
         mean_F, std_F = (np.array(facts[key], np.float32) for key in ("mean_F", "std_F"))
         checksum, best_epoch = str(facts["checksum"]), int(facts["best_epoch"])
     except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(checkpoints.folder) from error
+        raise UserError(
+            f"{checkpoints.folder}: its facts lack {error}, as another version of ser-jax wrote "
+            "them; use that version"
+        ) from error
     spec, kept = None, {}
     if config.model.name == "wav2vec2":
         spec, kept = load_kept(run_dir, config)
@@ -143,7 +141,8 @@ def _load_best(
         model, tx, n_frames=n_frames, n_features=len(mean_F), variables=variables,
         numbers=list_numbers(config.train, config.augment),
     ))  # fmt: skip
-    variables = checkpoints.load_state(best_epoch, like).replace(frozen=kept).variables
+    variables = checkpoints.load_variables(best_epoch, like)
+    variables = variables | {"params": merge_params(variables["params"], kept)}
     return LoadedRun(
         run_dir=run_dir,
         config=config,

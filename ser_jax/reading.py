@@ -1,0 +1,93 @@
+"""Why a checkpoint could not be read or written, in one line, out of what libraries say."""
+
+import errno
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ser_jax.errors import UserError
+
+_MISSING = ("NOT_FOUND", "not found", "does not exist", "No such file")
+_BROKEN = (
+    "DATA_LOSS",
+    "checksum",
+    "truncat",
+    "corrupt",
+    "decode",
+    "OUT_OF_RANGE",
+    "Expecting value",
+)
+_OTHER_TREE = (
+    "tree structures do not match", "not found in checkpoint", "do not match", "mismatch",
+    "not compatible", "Missing keys", "key error", "Dict key",
+)  # fmt: skip
+
+
+def explain_failure(folder: Path, error: Exception, others: Sequence[int] = ()) -> Exception:
+    """What to raise for `error`, which the reading of a checkpoint met.
+
+    Only what is known to be damaged is called so: people delete what is. What is not understood is
+    told in the library's own words.
+
+    Args:
+      folder: of the checkpoint.
+      error: as orbax, tensorstore or the system raised it.
+      others: epochs that lie beside it.
+    """
+    if isinstance(error, UserError | MemoryError):
+        return error
+    texts = [" ".join(str(one).split()) for one in _list_causes(error)]
+    number = _find_number(error)
+    if number == errno.ENOMEM or any("RESOURCE_EXHAUSTED" in text for text in texts):
+        return UserError(f"{folder}: not enough memory to read it; use a device with more")
+    if number not in (None, errno.ENOENT):
+        return UserError(f"{folder}: cannot read: {os.strerror(number)}; it may be whole")
+    if not os.access(folder, os.R_OK | os.X_OK) and folder.exists():
+        return UserError(f"{folder}: cannot read: {os.strerror(errno.EACCES)}; change permissions")
+    if any(word in text for text in texts for word in _OTHER_TREE) or isinstance(error, KeyError):
+        return UserError(
+            f"{folder}: holds the state of another network, or of another version of ser-jax, than "
+            "config.yaml and this version make; undo a change of config.yaml, or use that version"
+        )
+    reason = find_reason(error)
+    is_missing = number == errno.ENOENT or any(w in text for text in texts for w in _MISSING)
+    is_broken = any(word in text for text in texts for word in _BROKEN)
+    if is_missing or is_broken or isinstance(error, json.JSONDecodeError):
+        what = "a file of it is missing" if is_missing else "a file of it is cut short or changed"
+        return UserError(f"{folder}: damaged checkpoint: {what}; {_advise(folder, others)}")
+    return UserError(f"{folder}: cannot be read: {type(error).__name__}: {reason}")
+
+
+def _advise(folder: Path, others: Sequence[int]) -> str:
+    copy = "copy it again from where it is whole"
+    if others:
+        return f"{copy}, or delete this folder to use epoch {max(others)}"
+    return f"{copy}, or choose another run_dir"
+
+
+def find_reason(error: BaseException) -> str:
+    """What the system said, out of the page that tensorstore and orbax make of it."""
+    number = _find_number(error)
+    if number is not None:
+        return os.strerror(number)
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _find_number(error: BaseException) -> int | None:
+    """The system's number of an error that is, or lies behind, `error`."""
+    for one in _list_causes(error):
+        if isinstance(one, OSError) and one.errno:
+            return one.errno
+        if code := re.search(r"os_error_code='(\d+)'", str(one)):
+            return int(code[1])
+    return None
+
+
+def _list_causes(error: BaseException) -> list[BaseException]:
+    seen: list[BaseException] = [error]
+    for one in seen:  # grows meanwhile
+        inner = [*getattr(one, "exceptions", ()), one.__cause__, one.__context__]
+        seen += [other for other in inner if other is not None and other not in seen]
+    return seen

@@ -1,0 +1,112 @@
+"""A run is read whatever its folder is called and its version was; what fails is told as it is."""
+
+import contextlib
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+import yaml
+from tiny import make_config, make_template
+
+from ser_jax.checkpoint import Checkpoints
+from ser_jax.errors import UserError
+from ser_jax.inference import load_run
+from ser_jax.run import train
+from ser_jax.run_dir import load_config
+
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A run that must not be written to."""
+    config = make_config(tmp_path_factory.mktemp("trained") / "run")
+    train(config, observe=lambda event: None)
+    return Path(config.run_dir or "")
+
+
+@pytest.fixture
+def copied(finished, tmp_path) -> Path:
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def change_optimizer(checkpoints: Path) -> None:
+    """Save what was learned with the state of an optimiser that this version does not know."""
+    with contextlib.closing(Checkpoints(checkpoints)) as opened:
+        epoch = opened.latest_epoch()
+        facts = opened.load_facts(epoch)
+        state = opened.load_state(epoch, make_template(load_config(checkpoints.parent)))
+        learned = {"params": state.params, "batch_stats": state.batch_stats}
+        later = facts | {"best_epoch": epoch + 10}
+        opened.save(epoch + 10, learned | {"moments": jnp.ones(3)}, later, best_epoch=epoch + 10)
+
+
+def test_a_run_is_read_whatever_state_its_optimizer_had(copied, finished):
+    before = load_run(finished)
+    change_optimizer(copied / "checkpoints")
+    assert load_run(copied).best_epoch > 10
+    leaves = zip(*(jax.tree.leaves(r.variables) for r in (load_run(copied), before)), strict=True)
+    assert all(here.shape == there.shape for here, there in leaves)
+
+
+@pytest.mark.parametrize("changes", [{"heartbeat_s": 20}, {"mode": "unheard"}, {"later": 1}])
+def test_how_an_earlier_or_later_version_worked_does_not_keep_a_run_from_being_read(
+    copied, changes
+):
+    path = copied / "config.yaml"
+    tree = yaml.safe_load(path.read_text())
+    tree["parallel"] |= changes
+    path.write_text(yaml.safe_dump(tree))
+    assert load_run(copied).config.parallel.heartbeat_s == 12
+
+
+NASTY = [
+    "[Lab] emotion", "a?b", "a#b", "100%", "a%20b", "a|b", "two  words ", "\u97f3\u58f0", "*", "~x",
+    "a\nb", "{a}", "$HOME", "'q' \"r\"", "gs:", "a:b", "\udce4",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_a_run_is_saved_and_read_below_a_folder_of_any_name(tmp_path, name, finished):
+    folder = tmp_path / name / "checkpoints"
+    with contextlib.closing(Checkpoints(folder)) as checkpoints:
+        state = {"w": jnp.arange(4.0), "key": jax.random.key(1)}
+        checkpoints.save(1, state, {"a": 1}, best_epoch=1)
+    with contextlib.closing(Checkpoints(folder, read_only=True)) as checkpoints:
+        assert checkpoints.load_facts(1) == {"a": 1}
+        assert checkpoints.load_state(1, state)["w"].tolist() == [0, 1, 2, 3]
+    shutil.copytree(finished, tmp_path / name / "run")
+    assert load_run(tmp_path / name / "run").best_epoch == load_run(finished).best_epoch
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(13, "Permission denied"), "cannot read: Permission denied"),
+        (ValueError("os_error_code='5'"), "cannot read: Input/output error"),
+        (RuntimeError("RESOURCE_EXHAUSTED: out of memory"), "not enough memory"),
+        (RuntimeError("no device cuda:0"), "cannot be read: RuntimeError: no device cuda:0"),
+        (ImportError("no zstandard"), "cannot be read: ImportError: no zstandard"),
+    ],
+)
+def test_what_is_no_damage_is_not_called_so(copied, monkeypatch, error, said):
+    def fail(folder: Path) -> None:
+        raise error
+
+    monkeypatch.setattr("ser_jax.checkpoint._read_through", fail)
+    with pytest.raises(UserError, match=said) as caught:
+        load_run(copied)
+    assert "damaged" not in str(caught.value)
+    assert "delete" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_reading_lets_through_what_is_no_failure_of_the_checkpoint(copied, monkeypatch, error):
+    def fail(folder: Path) -> None:
+        raise error
+
+    monkeypatch.setattr("ser_jax.checkpoint._read_through", fail)
+    with pytest.raises(error):
+        load_run(copied)

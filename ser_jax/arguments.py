@@ -1,6 +1,7 @@
 """The commands and their keys; a command line or a YAML file becomes a checked config."""
 
 import dataclasses
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +40,11 @@ def parse(argv: list[str]) -> Command:
         raise UserError(f"{name}: unknown command; {suggest(name, commands, 'ser-jax')}")
     values = commands[name].parse_args(argv[1:])
     options = values.as_dict()
+    for key in ("run_dir", "dir"):
+        if isinstance(options.get(key), str):
+            options[key] = os.path.expanduser(options[key])
+    if "files" in options:
+        options["files"] = [os.path.expanduser(file) for file in options["files"]]
     made = None
     if name == "prepare":
         made = make_config(config.DataConfig, options["data"])

@@ -10,6 +10,7 @@ from typing import Any
 
 from ser_jax.arguments import Command, parse
 from ser_jax.errors import UserError
+from ser_jax.surroundings import mend_streams
 
 _REMEDIES = {
     errno.ENOSPC: "free some space or choose another folder",
@@ -20,9 +21,9 @@ _REMEDIES = {
     errno.EPERM: "choose a folder that you may read and write, or change its permissions",
 }
 _INTERRUPTED = {
-    "train": "; the same command goes on from the last finished epoch",
-    "pretrain": "; the same command goes on from the last finished epoch",
-    "ablate": "; the same command goes on with what is left of the grid",
+    "train": "; the same command resumes from the last finished epoch",
+    "pretrain": "; the same command resumes from the last finished epoch",
+    "ablate": "; the same command resumes what is left of the grid",
     "prepare": "; the same command starts over, a download goes on where it stopped",
 }
 
@@ -34,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
       The exit status: 0; 2 for bad input, said in one line, or in one for each bad
       file; 130 after Ctrl-C; 141 when whatever read the output has closed it.
     """
+    mend_streams()
     command = None
     try:
         command = parse(sys.argv[1:] if argv is None else argv)

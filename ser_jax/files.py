@@ -4,14 +4,21 @@ import contextlib
 import os
 import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from ser_jax.errors import UserError
 
 _UNFINISHED = ".unfinished"
 """How the names of files and folders end that are not yet in their place."""
+
+
+def expand(path: str | Path) -> Path:
+    """A path with the home folder in place of its ~, where one is known."""
+    return Path(os.path.expanduser(path))
 
 
 @contextlib.contextmanager
@@ -117,7 +124,7 @@ def locked(folder: Path) -> Iterator[None]:
     import fcntl
 
     path = folder.with_name(f".{folder.name}.lock")
-    with saving(path):
+    with saving(path, "free some space, or set data.store_dir to a folder that can be written"):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("w")
     with file:
@@ -129,3 +136,55 @@ def locked(folder: Path) -> Iterator[None]:
                 if left.is_dir():
                     shutil.rmtree(left, ignore_errors=True)
         yield
+
+
+@contextlib.contextmanager
+def held(folder: Path, remedy: str, share: str = "") -> Iterator[None]:
+    """Hold `folder` for this process; the system lets go of it when the process ends, however.
+
+    Args:
+      folder: made or not; the lock lies beside it, and is gone afterwards.
+      remedy: what to do where another process holds it.
+      share: of `folder`; different ones may be held at the same time.
+
+    Raises:
+      UserError: another process holds it, as its name says.
+    """
+    path = folder.absolute().with_name(f".{folder.name}{share}.lock")
+    file = _take(path, f"{folder}: is in use by", remedy)
+    try:
+        yield
+    finally:
+        if file is not None:
+            with contextlib.suppress(OSError):
+                path.unlink()  # while it is held, so that nobody else's is deleted
+            file.close()
+
+
+def _take(path: Path, whose: str, remedy: str) -> IO[str] | None:
+    """The locked file; None where the file system has no locks or cannot be written."""
+    import fcntl
+
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("a+")
+        except OSError:
+            return None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            with file:
+                file.seek(0)
+                holder = file.read() or "another process"
+            raise UserError(f"{whose} {holder}; {remedy}") from error
+        except OSError:  # some network drives have no locks
+            file.close()
+            return None
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                file.truncate(0)
+                file.write(f"pid {os.getpid()} on {socket.gethostname()}")
+                file.flush()
+                return file
+        file.close()  # deleted by who held it before

@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import inspect
 import json
+import os
 import re
 import types
 import typing
@@ -206,7 +207,7 @@ def read_yaml(path: str) -> dict:
             return super().construct_mapping(node, deep)
 
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(os.path.expanduser(path), encoding="utf-8") as file:
             tree = yaml.load(file, Loader=Loader)
     except OSError as error:
         raise UserError(f"{path}: cannot read: {error.strerror}; give a YAML file") from error

@@ -24,7 +24,7 @@ from ser_jax.corpora import Corpus, check_protocols
 from ser_jax.distributed import is_writer
 from ser_jax.epochs import open_epochs
 from ser_jax.errors import check
-from ser_jax.files import write_atomic
+from ser_jax.files import held, write_atomic
 from ser_jax.finetuning import Prepared, prepare, save_kept
 from ser_jax.inputs import (
     Inputs,
@@ -72,7 +72,7 @@ def train(
 ) -> dict[str, Any]:
     """Train one network, or fit an svm or hmm, score its best epoch, and write the run directory.
 
-    A directory that holds the same run is gone on with, or read if the run is complete.
+    A directory that holds the same run is resumed, or read if the run is complete.
 
     Args:
       config: all settings.
@@ -92,6 +92,20 @@ def train(
     config = dataclasses.replace(config, run_dir=str(run_dir))
     if finished := share(lambda: _read_if_finished(run_dir, config, draw=observe is None)):
         return finished
+    with _hold(run_dir):
+        return _train(config, run_dir, memo, observe)
+
+
+def _hold(run_dir: Path) -> contextlib.AbstractContextManager[None]:
+    """The run's directory for this process, or for the one that writes of several."""
+    remedy = "wait until it ends, or choose another --run_dir"
+    return held(run_dir, remedy) if is_writer() else contextlib.nullcontext()
+
+
+def _train(
+    config: Config, run_dir: Path, memo: Memo | None, observe: OnEvent | None
+) -> dict[str, Any]:
+    """`train` of a run that is not complete."""
     check_protocols([(config.data, config.seed)])
     if config.model.name in CLASSICAL:
         return _train_classical(config, run_dir, observe)

@@ -1,5 +1,6 @@
 """The directory of a run: its name, its configuration, and whether it may be written into."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import yaml
 
 from ser_jax.config import Config, compute_identity, flatten, override, to_dict
 from ser_jax.errors import UserError, check
-from ser_jax.files import clear_unfinished, is_unfinished, saving, write_atomic
+from ser_jax.files import clear_unfinished, expand, is_unfinished, saving, write_atomic
 from ser_jax.report import write_run_report
 from ser_jax.report.inputs import load_json
 from ser_jax.report.tables import make_slug
@@ -33,8 +34,8 @@ def load_tree(run_dir: str | Path) -> dict[str, Any]:
     Raises:
       UserError: the directory or its config.yaml is missing or damaged.
     """
-    path = Path(run_dir) / CONFIG_FILE
-    check(Path(run_dir).is_dir(), f"{run_dir}: no such run directory; ser-jax train makes one")
+    path = expand(run_dir) / CONFIG_FILE
+    check(path.parent.is_dir(), f"{run_dir}: no such run directory; ser-jax train makes one")
     try:
         tree = yaml.safe_load(path.read_text())
     except OSError as error:
@@ -54,7 +55,7 @@ def load_config(run_dir: str | Path) -> Config:
     Raises:
       UserError: the directory or its config.yaml is missing, damaged, or of another version.
     """
-    path = Path(run_dir) / CONFIG_FILE
+    path = expand(run_dir) / CONFIG_FILE
     settings = flatten(load_tree(run_dir))
     try:
         try:
@@ -101,7 +102,19 @@ def open_run_dir(run_dir: Path, config: Config) -> None:
     """Make the directory, or clear what a killed run has left in it."""
     clear_unfinished(run_dir)
     if not (run_dir / CONFIG_FILE).exists():
-        write_atomic(run_dir / CONFIG_FILE, yaml.safe_dump(to_dict(config), sort_keys=False))
+        tree = to_dict(config)
+        for key in ("root", "roots", "store_dir"):
+            tree["data"][key] = _make_absolute(tree["data"][key])
+        write_atomic(run_dir / CONFIG_FILE, yaml.safe_dump(tree, sort_keys=False))
+
+
+def _make_absolute(path: Any) -> Any:
+    """A path, or each of several, that holds in another working directory as well."""
+    if isinstance(path, dict):
+        return {name: _make_absolute(below) for name, below in path.items()}
+    if isinstance(path, list):
+        return [_make_absolute(one) for one in path]
+    return path and os.path.abspath(path)
 
 
 def read_finished(run_dir: Path, *, draw: bool) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from ser_jax.config import Config, flatten, to_dict
 from ser_jax.errors import check
+from ser_jax.files import expand
 from ser_jax.parser import Parser, read_yaml
 
 _FILE = "config"
@@ -43,7 +44,7 @@ def read_system(
         return dict(keys)
     file = changes[_FILE]
     check(isinstance(file, str), f"{where}.{_FILE}={file}: must be the name of a YAML file")
-    found = [path for path in (Path(folder) / file for folder in folders) if path.is_file()]
+    found = [path for path in (Path(folder) / expand(file) for folder in folders) if path.is_file()]
     check(
         len(found) > 0,
         f"{where}.{_FILE}={file}: no such file; name one that lies beside the grid's own",

@@ -176,7 +176,7 @@ def test_a_grid_of_processes_can_be_stopped_and_ends_as_one_in_this_process(fini
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert drop_progress(errors) == [
-        "ser-jax: interrupted; the same command goes on with what is left of the grid"
+        "ser-jax: interrupted; the same command resumes what is left of the grid"
     ]
     wait_until(lambda: not list_group(process.pid), "processes are left")
 

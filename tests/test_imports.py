@@ -14,7 +14,7 @@ ROOT = Path(ser_jax.__file__).parent
 
 # A pattern may name a package: its own modules import each other freely.
 ROWS = [
-    ["errors", "cores", "weights", "accelerator", "precision", "workers"],
+    ["errors", "cores", "weights", "accelerator", "precision", "workers", "surroundings"],
     ["files", "progress", "config", "watch", "jax_private", "contents"],
     ["meeting"],
     ["audio", "cmvn", "features", "losses", "metrics", "parser", "distributed", "speakers"],

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 import yaml
-from tiny import make_config, make_template
 
 from ser_jax.checkpoint import Checkpoints
 from ser_jax.errors import UserError
 from ser_jax.inference import load_run
 from ser_jax.run import train
 from ser_jax.run_dir import load_config
+from tests.tiny import make_config, make_template
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 

@@ -129,7 +129,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(uninterrupted, tmp_path):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert drop_progress(errors) == [
-        "ser-jax: interrupted; the same command goes on from the last finished epoch"
+        "ser-jax: interrupted; the same command resumes from the last finished epoch"
     ]
     wait_until(lambda: not list_group(process.pid), "processes are left", 10)
     status, output = Child(run_command, *argv).wait()

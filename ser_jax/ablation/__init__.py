@@ -1,6 +1,7 @@
 """ablate(): a grid of runs, together in one program or one by one, resumable cell by cell."""
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from ser_jax.ablation.together import run_together
 from ser_jax.config import AblationConfig, compute_identity, to_dict
 from ser_jax.corpora import check_protocols, load_corpus, prepare
 from ser_jax.errors import check
-from ser_jax.files import write_atomic
+from ser_jax.files import held, write_atomic
 from ser_jax.precision import in_32_bits
 from ser_jax.progress import progress
 from ser_jax.report import write_ablation_report
@@ -70,6 +71,20 @@ def ablate(config: AblationConfig, *, command: str | None = None) -> dict[str, A
     prepare(config.data)
     manifest = Manifest(config, load_corpus(config.data).checksum)
     results = _Results(config, cells, command)
+    chosen = [config.shard or "", *config.only]
+    share = hashlib.sha256("\n".join(chosen).encode()).hexdigest()[:8] if any(chosen) else ""
+    with held(Path(config.out), "wait until it ends, or choose another --out", share):
+        return _run(config, cells, selected, manifest, results)
+
+
+def _run(
+    config: AblationConfig,
+    cells: list[Cell],
+    selected: list[Cell],
+    manifest: Manifest,
+    results: "_Results",
+) -> dict[str, Any]:
+    """The cells that are left, and the report."""
     results.write()  # so that `ser-jax report` can say at any time what is missing
     waiting = [cell for cell in choose_cells(selected, config.shard) if results.is_missing(cell)]
     with contextlib.closing(_run_cells(config, waiting, manifest)) as finished:

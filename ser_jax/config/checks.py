@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+import tempfile
 from typing import Any
 
 from ser_jax.errors import check
@@ -10,11 +11,34 @@ from ser_jax.errors import check
 
 def default_store_dir() -> str:
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
+    if os.path.expanduser(cache).startswith("~"):  # a user without a home, as in some containers
+        return os.path.join(tempfile.gettempdir(), f"ser_jax-{os.getuid()}")
     return os.path.join(cache, "ser_jax")
 
 
 def default_compile_cache() -> str:
     return os.path.join(default_store_dir(), "compiled")
+
+
+def expand_paths(config: Any, section: str, *names: str) -> None:
+    """Put the home folder in place of the ~ of paths, in a config that is being made."""
+    for name in names:
+        object.__setattr__(config, name, _expand(f"{section}{name}", getattr(config, name)))
+
+
+def _expand(key: str, path: Any) -> Any:
+    if isinstance(path, dict):
+        return {name: _expand(f"{key}.{name}", below) for name, below in path.items()}
+    if isinstance(path, list | tuple):
+        return type(path)(_expand(key, one) for one in path)
+    if not isinstance(path, str):
+        return path
+    expanded = os.path.expanduser(path)
+    check(
+        not expanded.startswith("~/") and expanded != "~",
+        f"{key}={path}: no home folder is known; set HOME, or write the path out",
+    )
+    return expanded
 
 
 def check_min(section: str, config: Any, least: float, *names: str) -> None:

@@ -6,7 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, Literal, get_args
 
-from ser_jax.config.checks import check_min, check_range, check_seed, default_store_dir
+from ser_jax.config.checks import (
+    check_min,
+    check_range,
+    check_seed,
+    default_store_dir,
+    expand_paths,
+)
 from ser_jax.errors import check
 
 Protocol = Literal["auto", "study", "given", "emobox6", "luna5", "loso", "speakers", "speakers5"]
@@ -115,6 +121,7 @@ class DataConfig:
         return self.corpus in _RAVDESS_ACTORS
 
     def __post_init__(self) -> None:
+        expand_paths(self, "data.", "root", "roots", "store_dir")
         object.__setattr__(self, "protocol", choose_protocol(self.protocol, self.corpus, self.root))
         object.__setattr__(self, "labels", _as_text(self.labels))
         check(

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ser_jax.config.backbone import BackboneConfig
-from ser_jax.config.checks import check_finite, check_seed
+from ser_jax.config.checks import check_finite, check_seed, expand_paths
 from ser_jax.config.classical import CLASSICAL, ClassicalConfig
 from ser_jax.config.data import (
     AugmentConfig,
@@ -94,10 +94,11 @@ class Config(Experiment):
     """Sets the split, the initial values, the order of the clips, dropout and augmentation."""
     run_dir: str | None = None
     """Folder of the run; none: runs/MODEL-CORPUS-PROTOCOL-seedN-HASH.
-    A run of the same settings found there is gone on with."""
+    A run of the same settings found there is resumed."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        expand_paths(self, "", "run_dir")
         check_seed("seed", self.seed)
 
 
@@ -134,6 +135,7 @@ class AblationConfig(Experiment):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        expand_paths(self, "", "out")
         for name in ("protocols", "seeds"):
             check(len(getattr(self, name)) > 0, f"{name}=[]: name at least one")
         data = self.data

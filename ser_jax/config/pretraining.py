@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ser_jax.config.checks import check_finite, check_min, check_seed
+from ser_jax.config.checks import check_finite, check_min, check_seed, expand_paths
 from ser_jax.config.data import Protocol, choose_protocol
 from ser_jax.config.training import ParallelConfig
 from ser_jax.errors import check
@@ -31,6 +31,7 @@ class UnlabelledConfig:
     """Files that take less than this, decoded, are decoded once; more are read as they come."""
 
     def __post_init__(self) -> None:
+        expand_paths(self, "data.", "root")
         object.__setattr__(self, "protocol", choose_protocol(self.protocol, "ravdess"))
         check_min("data", self, 1, "fold", "memory_mb")
         check(
@@ -153,9 +154,10 @@ class PretrainConfig:
     """Sets the initial values, the crops, the masks and dropout."""
     run_dir: str = "runs/pretrained"
     """Folder of the run; its folder backbone is the result. A run of the same settings found there
-    is gone on with."""
+    is resumed."""
 
     def __post_init__(self) -> None:
+        expand_paths(self, "", "run_dir")
         check_finite(self)
         check_seed("seed", self.seed)
         check_seed("data.split_seed", self.data.split_seed)

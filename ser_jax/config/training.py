@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ser_jax.config.checks import check_min, default_compile_cache
+from ser_jax.config.checks import check_min, default_compile_cache, expand_paths
 from ser_jax.errors import check
 
 
@@ -177,6 +177,7 @@ class ParallelConfig:
     closes does at once."""
 
     def __post_init__(self) -> None:
+        expand_paths(self, "parallel.", "cache_dir")
         check(
             5 <= self.heartbeat_s <= 14,  # JAX' own watch aborts after 15, in a page of C++
             f"parallel.heartbeat_s={self.heartbeat_s}: must lie between 5 and 14 seconds",

@@ -16,6 +16,7 @@ from ser_jax.checkpoint import Checkpoints
 from ser_jax.config import CLASSICAL, Config, compute_identity
 from ser_jax.errors import UserError, check
 from ser_jax.features import Normaliser, count_feature_frames
+from ser_jax.files import expand
 from ser_jax.finetuning import init_trained, load_kept
 from ser_jax.models import BackboneSpec
 from ser_jax.precision import in_32_bits
@@ -59,7 +60,7 @@ def load_run(run_dir: str | Path) -> LoadedRun:
       UserError: the directory is missing or no run's, holds no checkpoint yet, is damaged, or its
         config.yaml is not the one that was trained.
     """
-    run_dir = Path(run_dir)
+    run_dir = expand(run_dir)
     config = load_config(run_dir)
     settle(config.parallel)
     if config.model.name in CLASSICAL:

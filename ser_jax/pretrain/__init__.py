@@ -19,7 +19,7 @@ from ser_jax.config import PretrainConfig, TrainConfig, compute_identity, to_dic
 from ser_jax.corpora.unlabelled import UnlabelledClips
 from ser_jax.errors import UserError, check
 from ser_jax.export import save_pretrained
-from ser_jax.files import clear_unfinished, write_atomic
+from ser_jax.files import clear_unfinished, held, write_atomic
 from ser_jax.finetuning import FOLDER
 from ser_jax.models.wav2vec2.architecture import Architecture
 from ser_jax.parallel import Layout, choose_layout, compile_step
@@ -44,7 +44,7 @@ __all__ = ["init_pretraining", "make_architecture", "make_pretrain_step", "pretr
 def pretrain(config: PretrainConfig) -> dict[str, float]:
     """Pre-train, and write RUN_DIR/backbone, which `train` takes for backbone.path.
 
-    A directory that holds the same run is gone on with, and ends with the same numbers.
+    A directory that holds the same run is resumed, and ends with the same numbers.
 
     Returns:
       The figures of the last epoch.
@@ -55,6 +55,12 @@ def pretrain(config: PretrainConfig) -> dict[str, float]:
     """
     settle(config.parallel)
     run_dir = Path(config.run_dir)
+    with held(run_dir, "wait until it ends, or choose another --run_dir"):
+        return _pretrain(config, run_dir)
+
+
+def _pretrain(config: PretrainConfig, run_dir: Path) -> dict[str, float]:
+    """`pretrain` in a directory that is this process's."""
     _open_run_dir(run_dir, config)
     layout = choose_layout(
         config.parallel, batch_size=config.train.batch_size, convolves=True, by_step=True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ser_jax.errors import UserError, check
+from ser_jax.files import expand
 from ser_jax.report.events import EVENTS_FILE, EventLog, load_events
 from ser_jax.report.of_ablation import RESULTS_FILE, write_ablation_report
 from ser_jax.report.of_run import CONFIG_FILE, METRICS_FILE, SPECTROGRAM_FILE, write_run_report
@@ -31,7 +32,7 @@ def rebuild(folder: str | Path) -> list[Path]:
     Raises:
       UserError: a file that is needed is missing or broken, or a result cannot be written.
     """
-    folder = Path(folder)
+    folder = expand(folder)
     check(folder.is_dir(), f"{folder}: no such folder; name one that ser-jax train or ablate wrote")
     if (folder / RESULTS_FILE).exists():
         return write_ablation_report(folder)

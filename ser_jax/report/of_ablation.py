@@ -24,6 +24,7 @@ from ser_jax.report.evidence import load_evidence
 from ser_jax.report.inputs import blaming, load_json
 from ser_jax.report.material import Material, gather
 from ser_jax.report.style import CSS
+from ser_jax.surroundings import import_matplotlib
 
 RESULTS_FILE = "results.json"
 REPORT_FILE = "report.html"
@@ -43,6 +44,7 @@ def write_ablation_report(folder: str | Path) -> list[Path]:
     Raises:
       UserError: results.json is missing or broken, or a result cannot be written.
     """
+    import_matplotlib()
     folder = Path(folder)
     path = folder / RESULTS_FILE
     results = load_json(path, _REMEDY)

@@ -13,6 +13,7 @@ from ser_jax.report import curves, figures
 from ser_jax.report.events import EVENTS_FILE, load_events
 from ser_jax.report.inputs import blaming, load_json
 from ser_jax.splits import name_fold
+from ser_jax.surroundings import import_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,6 +29,7 @@ def write_run_report(run_dir: str | Path) -> list[Path]:
     Raises:
       UserError: a file is missing or broken, or a figure cannot be written.
     """
+    import_matplotlib()
     run_dir = Path(run_dir)
     metrics_path = run_dir / METRICS_FILE
     metrics = load_json(metrics_path, _REMEDY)

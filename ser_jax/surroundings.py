@@ -1,0 +1,66 @@
+"""What libraries take for granted of a machine: folders they may write, a backend that is there."""
+
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+
+def give_numba_a_cache() -> None:
+    """Name a folder for what numba compiles, where neither of its own can be written.
+
+    librosa fails at its import there. To be called before that; what the user has set stays.
+    """
+    if "NUMBA_CACHE_DIR" in os.environ or "numba" in sys.modules:
+        return
+    librosa = find_spec("librosa")
+    beside = Path(librosa.origin).parent if librosa and librosa.origin else None
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
+    home = Path(os.path.expanduser(cache)) / "numba"
+    if (beside and _is_writable(beside)) or (home.is_absolute() and _is_writable(home)):
+        return
+    try:
+        # Not one for all processes: numba executes what it finds, and others may write there.
+        folder = tempfile.mkdtemp(prefix="ser_jax-numba-")
+    except OSError:  # librosa says what it lacks
+        return
+    os.environ["NUMBA_CACHE_DIR"] = folder
+    atexit.register(_delete, folder, os.getpid())
+
+
+def _delete(folder: str, pid: int) -> None:
+    if os.getpid() == pid:  # not by a process that was forked off
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_writable(folder: Path) -> bool:
+    """Whether files can be made in `folder`, or it can be made."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return os.access(there, os.W_OK | os.X_OK)
+
+
+def import_matplotlib() -> None:
+    """Import matplotlib, also where MPLBACKEND names what this environment does not have.
+
+    A notebook's programs inherit its kernel's backend. Figures here need none.
+    """
+    try:
+        import matplotlib
+    except ValueError:
+        del os.environ["MPLBACKEND"]
+        for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+            del sys.modules[name]  # half imported
+        import matplotlib  # noqa: F401
+
+
+def mend_streams() -> None:
+    """Let any text be printed: escape what a stream cannot encode, drop what a closed one gets."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")

@@ -36,6 +36,7 @@ def change_optimizer(checkpoints: Path) -> None:
     """Save what was learned with the state of an optimiser that this version does not know."""
     with contextlib.closing(Checkpoints(checkpoints)) as opened:
         epoch = opened.latest_epoch()
+        assert epoch is not None
         facts = opened.load_facts(epoch)
         state = opened.load_state(epoch, make_template(load_config(checkpoints.parent)))
         learned = {"params": state.params, "batch_stats": state.batch_stats}

@@ -8,7 +8,6 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from ser_jax.errors import UserError
 
@@ -151,40 +150,39 @@ def held(folder: Path, remedy: str, share: str = "") -> Iterator[None]:
       UserError: another process holds it, as its name says.
     """
     path = folder.absolute().with_name(f".{folder.name}{share}.lock")
-    file = _take(path, f"{folder}: is in use by", remedy)
+    handle = _take(path, f"{folder}: is in use by", remedy)
     try:
         yield
     finally:
-        if file is not None:
+        if handle is not None:
             with contextlib.suppress(OSError):
                 path.unlink()  # while it is held, so that nobody else's is deleted
-            file.close()
+            os.close(handle)
 
 
-def _take(path: Path, whose: str, remedy: str) -> IO[str] | None:
+def _take(path: Path, whose: str, remedy: str) -> int | None:
     """The locked file; None where the file system has no locks or cannot be written."""
     import fcntl
 
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("a+")
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError:
             return None
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            with file:
-                file.seek(0)
-                holder = file.read() or "another process"
+            holder = os.read(handle, 1000).decode(errors="replace") or "another process"
+            os.close(handle)
             raise UserError(f"{whose} {holder}; {remedy}") from error
         except OSError:  # some network drives have no locks
-            file.close()
+            os.close(handle)
             return None
         with contextlib.suppress(OSError):
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                file.truncate(0)
-                file.write(f"pid {os.getpid()} on {socket.gethostname()}")
-                file.flush()
-                return file
-        file.close()  # deleted by who held it before
+            if os.path.samestat(os.fstat(handle), path.stat()):
+                with contextlib.suppress(OSError):  # a full disk
+                    os.truncate(handle, 0)
+                    os.write(handle, f"pid {os.getpid()} on {socket.gethostname()}".encode())
+                return handle
+        os.close(handle)  # deleted by who held it before

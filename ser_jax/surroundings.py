@@ -1,6 +1,7 @@
 """What libraries take for granted of a machine: folders they may write, a backend that is there."""
 
 import atexit
+import contextlib
 import os
 import shutil
 import sys
@@ -63,4 +64,5 @@ def mend_streams() -> None:
         if stream is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+            with contextlib.suppress(OSError):  # a file below that has become a pipe
+                stream.reconfigure(errors="backslashreplace")

@@ -43,11 +43,15 @@ def _shown(config: Config) -> Iterator[OnEvent]:
             nonlocal reached
             if event["event"] not in ("step", "epoch", "restored"):
                 return
-            within = event["number"] / event["of"] - 1 if event["event"] == "step" else 0
-            advance(event["epoch"] + within - reached)
+            within, note = 0.0, ""
+            if event["event"] == "step":
+                within = event["number"] / event["of"] - 1
+                note = f"step {event['number']}/{event['of']}"
+            restored = event["event"] == "restored"
+            advance(event["epoch"] + within - reached, note, earlier=restored)
             reached = event["epoch"] + within
-            if event["event"] == "restored":
-                print(f"going on after epoch {event['epoch']}", flush=True)
+            if restored:
+                print(f"resumed after epoch {event['epoch']}", flush=True)
             if event["event"] == "epoch":
                 print(_format_epoch(event, epochs), flush=True)
 

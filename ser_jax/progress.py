@@ -3,7 +3,8 @@
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 _PLAIN_INTERVAL_S = 10.0
 _silent = False
@@ -15,41 +16,92 @@ def be_silent() -> None:
     _silent = True
 
 
+class Advance(Protocol):
+    """Say how much more is done.
+
+    Args:
+      n: of the job's units.
+      note: where it stands within one, such as `step 3/45`.
+      earlier: it was done before this job began, and so says nothing of its speed.
+    """
+
+    def __call__(self, n: float = 1, /, note: str = "", *, earlier: bool = False) -> None: ...
+
+
+def _say_nothing(n: float = 1, /, note: str = "", *, earlier: bool = False) -> None:
+    del n, note, earlier
+
+
 @contextlib.contextmanager
-def progress(description: str, total: int, unit: str = "") -> Iterator[Callable[[float], None]]:
-    """Show how far a long job is; yields `advance(n)`.
+def progress(description: str, total: int, unit: str = "") -> Iterator[Advance]:
+    """Show how far a long job is, and how long it will take; yields an `Advance`.
 
     On a terminal this is a bar. Elsewhere (a log file, CI) it is a line every ten seconds, so that
     short jobs stay silent.
     """
     if _silent:
-        yield lambda n=1: None
-        return
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-        )
+        yield _say_nothing
+    elif sys.stderr.isatty():
+        with _bar(description, total, unit) as advance:
+            yield advance
+    else:
+        yield _make_lines(description, total, unit)
 
-        columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TextColumn(unit), TimeElapsedColumn(),
-        )  # fmt: skip
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(description, total=total)
-            yield lambda n=1: bar.advance(task, n)
-        return
-    done, shown_s = 0.0, time.monotonic()
 
-    def advance(n: float = 1) -> None:
-        nonlocal done, shown_s
+@contextlib.contextmanager
+def _bar(description: str, total: int, unit: str) -> Iterator[Advance]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit),
+        TextColumn("{task.fields[note]}"), TimeElapsedColumn(), TextColumn("left:"),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(description, total=total, note="")
+        done = 0.0
+
+        def advance(n: float = 1, /, note: str = "", *, earlier: bool = False) -> None:
+            nonlocal done
+            done += n
+            if earlier:
+                bar.reset(task)
+            bar.update(task, completed=done, note=note)
+
+        yield advance
+
+
+def _make_lines(description: str, total: int, unit: str) -> Advance:
+    done, before = 0.0, 0.0
+    start_s = shown_s = time.monotonic()
+
+    def advance(n: float = 1, /, note: str = "", *, earlier: bool = False) -> None:
+        nonlocal done, before, shown_s
         done += n
-        if time.monotonic() - shown_s > _PLAIN_INTERVAL_S:
-            shown_s = time.monotonic()
-            print(f"{description}: {done:.0f}/{total} {unit}".rstrip(), file=sys.stderr, flush=True)
+        before += n if earlier else 0
+        now_s = time.monotonic()
+        if now_s - shown_s <= _PLAIN_INTERVAL_S:
+            return
+        shown_s = now_s
+        parts = [f"{description}: {int(done + 1e-9)}/{total} {unit}".rstrip(), note]
+        if done > before:
+            left_s = (now_s - start_s) * max(total - done, 0) / (done - before)
+            parts.append(f"about {_format_time(left_s)} left")
+        print(", ".join(filter(None, parts)), file=sys.stderr, flush=True)
 
-    yield advance
+    return advance
+
+
+def _format_time(seconds: float) -> str:
+    """`40 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -80,7 +80,7 @@ def test_killed_at_random_moments_a_run_ends_as_one_never_killed(uninterrupted, 
         assert status == (-signal.SIGTERM if kind == "terminated" else -signal.SIGKILL), output
     status, output = Child(run_command, *argv).wait()
     assert status == 0, output
-    assert "going on after epoch" in output
+    assert "resumed after epoch" in output
     assert read_run(run_dir) == expected
     assert len(expected["states"]) in (1, 2)
     assert not list(run_dir.rglob("*.unfinished"))
@@ -115,7 +115,7 @@ def test_killed_ahead_of_its_checkpoints_a_run_ends_as_one_never_killed(
     child.wait()
     status, output = Child(run_command, *argv).wait()
     assert status == 0, output
-    assert ("going on after epoch 3" in output) == (epoch == 4)
+    assert ("resumed after epoch 3" in output) == (epoch == 4)
     assert read_run(run_dir) == read_run(uninterrupted)
 
 

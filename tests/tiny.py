@@ -202,7 +202,7 @@ def start_command(*argv: str) -> subprocess.Popen:
 
 def drop_progress(errors: str) -> list[str]:
     """Lines of standard error but those that say, every ten seconds, how far it is."""
-    return [x for x in errors.splitlines() if x and not re.search(r": \d+/\d+ \w+$", x)]
+    return [x for x in errors.splitlines() if x and not re.search(r": \d+/\d+ \w+(, .*)?$", x)]
 
 
 def list_group(group: int) -> list[int]:

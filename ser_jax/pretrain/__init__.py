@@ -31,7 +31,7 @@ from ser_jax.pretrain.step import (
     make_architecture,
     make_pretrain_step,
 )
-from ser_jax.progress import progress
+from ser_jax.progress import Advance, progress
 from ser_jax.report.events import EventLog
 from ser_jax.run_dir import CONFIG_FILE, load_tree
 from ser_jax.runtime import settle
@@ -86,8 +86,8 @@ def _pretrain(config: PretrainConfig, run_dir: Path) -> dict[str, float]:
         if epoch:
             figures = checkpoints.load_facts(epoch)
             state = checkpoints.load_state(epoch, state)
-            print(f"going on after epoch {epoch}", flush=True)
-            advance(epoch)
+            print(f"resumed after epoch {epoch}", flush=True)
+            advance(epoch, earlier=True)
         log.cut_back(int(state.step) if epoch else -1)
         log({"event": "start", "identity": compute_identity(config), "files": len(clips)})
         schedule = make_schedule(train, n_steps)
@@ -117,16 +117,17 @@ def _run_epoch(
     config: PretrainConfig,
     layout: Layout,
     epoch: int,
-    advance: Callable[[float], None],
+    advance: Advance,
 ) -> tuple[TrainState, Figures]:
     order = shuffle(np.arange(len(clips)), config.seed, epoch)
     index_SB = cut_batches(order, config.train.batch_size, layout.n_shards)
     carry = state, Figures.zeros()
     row_B = np.arange(index_SB.shape[1], dtype=np.int32)
-    for wave_BN, length_B in clips.iterate(index_SB, config.seed, epoch):
+    batches = clips.iterate(index_SB, config.seed, epoch)
+    for step, (wave_BN, length_B) in enumerate(batches, 1):
         carry = program(carry, Crops(jnp.asarray(wave_BN), jnp.asarray(length_B)), row_B)
         jax.block_until_ready(carry[1].steps)
-        advance(1 / len(index_SB))
+        advance(1 / len(index_SB), f"step {step}/{len(index_SB)}")
     return carry
 
 

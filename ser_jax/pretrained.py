@@ -15,6 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ser_jax.contents import check_not_pointer
 from ser_jax.errors import UserError, check
 from ser_jax.models.wav2vec2.architecture import Architecture, read_architecture
+from ser_jax.reading import tell_system_error
 from ser_jax.weights import to_flax
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "flax_model.msgpack")
@@ -137,7 +138,7 @@ def read_safetensors(file: Path) -> dict[str, np.ndarray]:
             tensors[name] = array.astype(np.float32)
         return tensors
     except (SafetensorError, ValueError, KeyError, OSError) as error:
-        raise _damaged(file) from error
+        raise _damaged(file, error) from error
 
 
 def _read_bin(file: Path) -> dict[str, np.ndarray]:
@@ -152,7 +153,7 @@ def _read_bin(file: Path) -> dict[str, np.ndarray]:
         tensors = torch.load(file, map_location="cpu", weights_only=True)
         return {name: tensor.float().numpy() for name, tensor in tensors.items()}
     except Exception as error:  # zip, pickle and PyTorch have an error each for one fact
-        raise _damaged(file) from error
+        raise _damaged(file, error) from error
 
 
 def _read_msgpack(file: Path) -> dict[str, Any]:
@@ -162,10 +163,12 @@ def _read_msgpack(file: Path) -> dict[str, Any]:
         tree = flatten_dict(msgpack_restore(file.read_bytes()))
         return unflatten_dict({path: np.asarray(leaf, np.float32) for path, leaf in tree.items()})
     except Exception as error:  # msgpack's own, and what NumPy says of wrong sizes
-        raise _damaged(file) from error
+        raise _damaged(file, error) from error
 
 
-def _damaged(file: Path) -> UserError:
+def _damaged(file: Path, error: Exception) -> Exception:
+    if (told := tell_system_error(file, error)) is not None:
+        return told
     check_not_pointer(file)
     return UserError(f"{file}: damaged or cut short; download it again")
 
@@ -177,7 +180,9 @@ def _read_json(file: Path) -> dict[str, Any]:
         raise UserError(
             f"{file}: no such file; name a folder with config.json and weights"
         ) from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UserError(f"{file}: cannot read: {error.strerror}; check its permissions") from error
+    except ValueError as error:
         check_not_pointer(file)
         raise UserError(f"{file}: cannot be read as JSON; download it again") from error
     check(isinstance(tree, dict), f"{file}: must hold an object; download it again")

@@ -1,4 +1,4 @@
-"""Why a checkpoint could not be read or written, in one line, out of what libraries say."""
+"""Why a file could not be read or written, in one line, out of what libraries say."""
 
 import errno
 import json
@@ -36,14 +36,12 @@ def explain_failure(folder: Path, error: Exception, others: Sequence[int] = ()) 
       error: as orbax, tensorstore or the system raised it.
       others: epochs that lie beside it.
     """
-    if isinstance(error, UserError | MemoryError):
-        return error
+    if (told := tell_system_error(folder, error)) is not None:
+        return told
     texts = [" ".join(str(one).split()) for one in _list_causes(error)]
-    number = _find_number(error)
-    if number == errno.ENOMEM or any("RESOURCE_EXHAUSTED" in text for text in texts):
+    number = find_errno(error)
+    if any("RESOURCE_EXHAUSTED" in text for text in texts):
         return UserError(f"{folder}: not enough memory to read it; use a device with more")
-    if number not in (None, errno.ENOENT):
-        return UserError(f"{folder}: cannot read: {os.strerror(number)}; it may be whole")
     if not os.access(folder, os.R_OK | os.X_OK) and folder.exists():
         return UserError(f"{folder}: cannot read: {os.strerror(errno.EACCES)}; change permissions")
     if any(word in text for text in texts for word in _OTHER_TREE) or isinstance(error, KeyError):
@@ -60,6 +58,19 @@ def explain_failure(folder: Path, error: Exception, others: Sequence[int] = ()) 
     return UserError(f"{folder}: cannot be read: {type(error).__name__}: {reason}")
 
 
+def tell_system_error(path: Path, error: Exception) -> Exception | None:
+    """What to raise where the system is at fault, and what lies at `path` may be whole.
+
+    None where it is not: the file is missing, or what it holds is wrong.
+    """
+    if isinstance(error, UserError | MemoryError):
+        return error
+    number = find_errno(error)
+    if number in (None, errno.ENOENT):
+        return None
+    return UserError(f"{path}: cannot read: {os.strerror(number)}; it may be whole")
+
+
 def _advise(folder: Path, others: Sequence[int]) -> str:
     copy = "copy it again from where it is whole"
     if others:
@@ -69,13 +80,13 @@ def _advise(folder: Path, others: Sequence[int]) -> str:
 
 def find_reason(error: BaseException) -> str:
     """What the system said, out of the page that tensorstore and orbax make of it."""
-    number = _find_number(error)
+    number = find_errno(error)
     if number is not None:
         return os.strerror(number)
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def _find_number(error: BaseException) -> int | None:
+def find_errno(error: BaseException) -> int | None:
     """The system's number of an error that is, or lies behind, `error`."""
     for one in _list_causes(error):
         if isinstance(one, OSError) and one.errno:

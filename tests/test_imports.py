@@ -15,7 +15,7 @@ ROOT = Path(ser_jax.__file__).parent
 # A pattern may name a package: its own modules import each other freely.
 ROWS = [
     ["errors", "cores", "weights", "accelerator", "precision", "workers", "surroundings"],
-    ["files", "progress", "config", "watch", "jax_private", "contents"],
+    ["files", "reading", "progress", "config", "watch", "jax_private", "contents"],
     ["meeting"],
     ["audio", "cmvn", "features", "losses", "metrics", "parser", "distributed", "speakers"],
     ["splits"],
@@ -26,7 +26,6 @@ ROWS = [
     ["command_buffers"],
     ["parallel", "probe"],
     ["programs"],
-    ["reading"],
     ["checkpoint", "pretrained", "report", "grid", "building", "classical"],
     ["loop", "finetuning"],
     ["monitor", "run_dir", "results", "ahead"],

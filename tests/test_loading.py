@@ -1,6 +1,8 @@
 """A run is read whatever its folder is called and its version was; what fails is told as it is."""
 
 import contextlib
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -10,8 +12,11 @@ import pytest
 import yaml
 
 from ser_jax.checkpoint import Checkpoints
+from ser_jax.classical.fitted import FITTED_FILE, load_fitted
+from ser_jax.corpora.store import _read_report
 from ser_jax.errors import UserError
 from ser_jax.inference import load_run
+from ser_jax.pretrained import load_architecture, read_safetensors
 from ser_jax.run import train
 from ser_jax.run_dir import load_config
 from tests.tiny import make_config, make_template
@@ -111,3 +116,25 @@ def test_reading_lets_through_what_is_no_failure_of_the_checkpoint(copied, monke
     monkeypatch.setattr("ser_jax.checkpoint._read_through", fail)
     with pytest.raises(error):
         load_run(copied)
+
+
+@pytest.mark.parametrize("kind", ["store", "weights", "settings", "fitted"])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_what_the_system_refuses_is_not_called_damaged(kind, number, tmp_path, monkeypatch):
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    for name in ("model.safetensors", "config.json", FITTED_FILE):
+        (tmp_path / name).touch()
+    loads = {
+        "store": lambda: _read_report(tmp_path),
+        "weights": lambda: read_safetensors(tmp_path / "model.safetensors"),
+        "settings": lambda: load_architecture(tmp_path),
+        "fitted": lambda: load_fitted(tmp_path, make_config(None, {"model.name": "svm"})),
+    }
+    for name in ("open", "read_text", "read_bytes"):
+        monkeypatch.setattr(Path, name, refuse)
+    with pytest.raises(UserError, match=os.strerror(number)) as caught:
+        loads[kind]()
+    for word in ("damaged", "delete", "download", "train again"):
+        assert word not in str(caught.value)

@@ -182,7 +182,9 @@ def load_fitted(run_dir: Path, config: Config) -> tuple[Arrays, dict[str, Any]]:
             arrays = {name: kept[name] for name in kept.files}
         facts = json.loads(str(arrays.pop("facts")))
         is_ours = facts["model"] == config.model.name and _fits(arrays, config, facts)
-    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error):
+    except OSError as error:  # the system's own; the file may be whole
+        raise UserError(f"{path}: cannot read: {error.strerror or error}; check it") from error
+    except (EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error):
         is_ours, arrays, facts = False, {}, {}
     if not is_ours:
         raise UserError(

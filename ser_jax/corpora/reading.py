@@ -11,6 +11,7 @@ from ser_jax.config import DataConfig
 from ser_jax.corpora.grammars import Facts
 from ser_jax.corpora.threads import map_in_order
 from ser_jax.errors import UserError
+from ser_jax.reading import tell_system_error
 
 _RECORDS = 64  # read at a time
 
@@ -54,7 +55,9 @@ def iterate_clips(
         yield clip
 
 
-def damaged(folder: Path, error: Exception) -> UserError:
-    """What to raise where a store cannot be read."""
+def damaged(folder: Path, error: Exception) -> Exception:
+    """What to raise where a store cannot be read: it is damaged, or the system does not let it."""
+    if (told := tell_system_error(folder, error)) is not None:
+        return told
     reason = " ".join(str(error).split())[:200]
     return UserError(f"{folder}: damaged store: {reason}; delete this folder, it is built again")

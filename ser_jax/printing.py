@@ -176,6 +176,7 @@ def print_predictions(predictions: Sequence[Any], form: str, by: str | None = No
 def _write(text: str) -> None:
     """Write text with file names in it, byte for byte where they are not text."""
     try:
+        text.encode(sys.stdout.encoding or "utf-8")  # the stream itself would replace them
         sys.stdout.write(text)
     except UnicodeEncodeError:
         sys.stdout.flush()

@@ -92,7 +92,7 @@ def _make_lines(description: str, total: int, unit: str) -> Advance:
             return
         shown_s = now_s
         parts = [f"{description}: {int(done + 1e-9)}/{total} {unit}".rstrip(), note]
-        if done > before:
+        if before < done < total:
             left_s = (now_s - start_s) * max(total - done, 0) / (done - before)
             parts.append(f"about {_format_time(left_s)} left")
         print(", ".join(filter(None, parts)), file=sys.stderr, flush=True)

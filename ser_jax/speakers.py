@@ -14,6 +14,7 @@ _ABSENT = 4.0  # what a part without a class or a gender costs beside its missin
 _EMPTY = 1e6  # what an empty part costs
 _RESTARTS = 20
 _SLACK = 0.5  # what a draw of few speakers may cost more than the best; less than an absent class
+_FEW = 10  # speakers, to whom that slack belongs; of more there are enough draws with less
 _MOST_STEPS, _MOST_MOVES = 200, 4096
 _MANY = 30  # speakers, of whom there are many good draws
 _GOOD = 1e-3  # a cost below which no share is visibly off
@@ -102,7 +103,7 @@ def draw_parts(
         return search(rng, _GOOD, True)[1]
     any_rng = np.random.default_rng(0)
     least, best_S = min((search(any_rng, _GOOD, True) for _ in range(_RESTARTS)), key=_get_cost)
-    enough = least + _SLACK
+    enough = least + _SLACK * min(1, _FEW / len(counts_SG))
     for _ in range(_RESTARTS):
         cost, part_S = search(rng, enough, False)
         if cost <= enough:

@@ -239,15 +239,21 @@ def test_a_worker_that_dies_is_one_line_for_the_user():
     assert "\n" not in str(error.value)
 
 
+TOLD = """
+import os, sys, time
+
+def describe():
+    time.sleep(0.3)  # so that the other worker takes the other one
+    return os.getpid(), "jax" in sys.modules
+"""
+"""A module of its own, since workers do not run their parent's script."""
+
 PARENT = """
 import os, sys, time
 import numpy as np
 from ser_jax.augment import HostAugmenter
 from ser_jax.config import AugmentConfig
-
-def describe():
-    time.sleep(0.3)  # so that the other worker takes the other one
-    return os.getpid(), "jax" in sys.modules
+from told import describe
 
 if __name__ == "__main__":
     with HostAugmenter(AugmentConfig(workers=2), 16000, 0) as augmenter:
@@ -277,6 +283,7 @@ def is_alive(pid: int) -> bool:
 def test_workers_know_no_jax_survive_ctrl_c_and_die_with_a_killed_parent(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
+    (tmp_path / "told.py").write_text(TOLD)
     environment = os.environ | {"PYTHONPATH": str(Path(augment_module.__file__).parents[2])}
     parent = subprocess.Popen(
         [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -161,7 +161,7 @@ def test_a_store_of_ravdess_is_found_without_the_recordings(tmp_path):
     version = store._STORE_VERSION
     folder = tmp_path / f"ravdess-16000hz-v{version}-0123abcd"
     folder.mkdir()
-    report = {"clips": 3, "bad": [], "song": 0, "video": 0, "duplicates": 0, "unnamed": 0}
+    report = {"clips": 3, "bad": [], "copies": [], "skipped": {}, "where": {}, "counts": []}
     (folder / store._REPORT).write_text(json.dumps(report))
     linked = real_grid.link_store(tmp_path, tmp_path / "linked")
     assert store.prepare(DataConfig(corpus="ravdess", store_dir=str(linked))).clips == 3

@@ -83,11 +83,11 @@ def test_without_detection_the_keys_to_give_are_named(monkeypatch):
 def test_without_detection_what_is_given_by_hand_holds(monkeypatch):
     assert detect_processes("a:1", 4, 3, timeout_s=1) == ("a:1", 4, 3, None)
     expected = find_place_on_slurm(monkeypatch)
-    assert expected == (("a", 1), 4, 3, [1])
+    assert expected == (("a", 1), 4, 3, [1], "parallel.num_processes=4")
 
 
 def test_detection_by_jax_leaves_what_is_given_by_hand_too(monkeypatch):
-    assert find_place_on_slurm(monkeypatch) == (("a", 1), 4, 3, [1])
+    assert find_place_on_slurm(monkeypatch) == (("a", 1), 4, 3, [1], "parallel.num_processes=4")
 
 
 def find_place_on_slurm(monkeypatch):

@@ -156,7 +156,8 @@ def _run_cells(config: AblationConfig, cells: list[Cell], manifest: Manifest) ->
     shared = {cell.run_dir for group in together.values() for cell in group}
     alone = [cell for cell in cells if cell.run_dir not in shared]
     epochs = sum(cell.config.train.epochs for cell in cells)
-    with progress(f"{len(cells)} runs", epochs, "epochs") as advance:
+    title = f"{len(cells)} run{'' if len(cells) == 1 else 's'}"
+    with progress(title, epochs, "epochs") as advance:
         for run in _list_runs(config, together, alone, manifest, advance):
             with contextlib.closing(run):
                 yield from run

@@ -92,7 +92,7 @@ def check_words(
     raise UserError(
         f"{path}: row {first}: emotion={next(iter(unknown))}: not in the table of labels (ser-jax "
         f"labels shows it)"
-        + (f", nor are all of: {said}" if len(unknown) > 1 else "")
+        + (f"; {len(unknown)} words are not in it: {said}" if len(unknown) > 1 else "")
         + f"; correct it, or map it by data.labels, as in {_propose(labels, unknown)}, or to null "
         "to leave its clips out"
     )

@@ -24,7 +24,7 @@ _INTERRUPTED = {
     "train": "; the same command resumes from the last finished epoch",
     "pretrain": "; the same command resumes from the last finished epoch",
     "ablate": "; the same command resumes what is left of the grid",
-    "prepare": "; the same command starts over, a download goes on where it stopped",
+    "prepare": "; the same command starts over, a download resumes where it stopped",
 }
 
 
@@ -165,8 +165,9 @@ def _predict(command: Command) -> int:
 
 def _ablate(command: Command) -> None:
     from ser_jax.ablation import ablate, launch
+    from ser_jax.ablation.processes import make_devices_here
     from ser_jax.printing import print_comparison
-    from ser_jax.runtime import tune_for_cpu, use_all_cores
+    from ser_jax.runtime import tune_for_cpu
 
     options = command.options
     if cluster := options["launch"]:
@@ -174,8 +175,7 @@ def _ablate(command: Command) -> None:
         print(f"{cluster}: jobs {', '.join(job.job_id for job in jobs)}; their logs are in "
               f"{command.config.out}/jobs")  # fmt: skip
         return
-    if command.config.workers == 1:  # its cells run here, and each as `train` would run it
-        use_all_cores(command.config.parallel, command.config.train.batch_size)
+    make_devices_here(command.config)
     tune_for_cpu()
     results = ablate(command.config, command=command.line)
     print_comparison(results["cells"])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ser_jax.errors import check
-from ser_jax.files import saving, write_atomic
+from ser_jax.files import expand, saving, write_atomic
 from ser_jax.inference.loading import LoadedRun, load_run
 from ser_jax.models.wav2vec2.architecture import Architecture
 from ser_jax.precision import in_32_bits
@@ -84,7 +84,7 @@ def save_pretrained(
     """
     from safetensors.numpy import save
 
-    folder = Path(folder)
+    folder = expand(folder)
     check(
         not folder.exists() or (folder.is_dir() and not any(folder.iterdir())),
         f"{folder}: exists and is not empty; name a new folder",

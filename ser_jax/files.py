@@ -149,7 +149,8 @@ def held(folder: Path, remedy: str, share: str = "") -> Iterator[None]:
     Raises:
       UserError: another process holds it, as its name says.
     """
-    path = folder.absolute().with_name(f".{folder.name}{share}.lock")
+    real = folder.resolve()  # by whatever link or spelling it is named
+    path = real.with_name(f".{real.name}{share}.lock")
     handle = _take(path, f"{folder}: is in use by", remedy)
     try:
         yield

@@ -14,6 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ser_jax.contents import check_not_pointer
 from ser_jax.errors import UserError, check
+from ser_jax.files import expand
 from ser_jax.models.wav2vec2.architecture import Architecture, read_architecture
 from ser_jax.reading import tell_system_error
 from ser_jax.weights import to_flax
@@ -223,7 +224,7 @@ def find_folder(path: str | Path) -> Path:
     Raises:
       UserError: neither; or the hub cannot be reached and does not have it in its cache.
     """
-    folder = Path(path).expanduser()
+    folder = expand(path)
     if folder.is_dir():
         return folder
     text = str(path)

@@ -110,7 +110,7 @@ def print_evaluation(found: Any, form: str) -> None:
     if intervals := found.compute_intervals():
         said = ", ".join(f"{name.replace('_f1', ' F1').replace('uar', 'UAR')} {low:.3f} to "
                          f"{high:.3f}" for name, (low, high) in intervals.items())  # fmt: skip
-        print(f"95 % intervals, speakers drawn anew: {said}")
+        print(f"95 % intervals (bootstrap over speakers): {said}")
     print_classes(report)
 
 
@@ -122,7 +122,7 @@ def print_classes(report: Mapping[str, Any]) -> None:
     clips = zip(report["labels"], report["confusion"], strict=True)
     if absent := [name for name, row in clips if not sum(row)]:
         print(
-            f"no clips of {', '.join(absent)}: to predict them counts as wrong, and UAR is the "
+            f"no clips of {', '.join(absent)}: predicting them counts as wrong, and UAR is the "
             "mean over the other classes"
         )
 

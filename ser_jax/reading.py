@@ -46,8 +46,8 @@ def explain_failure(folder: Path, error: Exception, others: Sequence[int] = ()) 
         return UserError(f"{folder}: cannot read: {os.strerror(errno.EACCES)}; change permissions")
     if any(word in text for text in texts for word in _OTHER_TREE) or isinstance(error, KeyError):
         return UserError(
-            f"{folder}: holds the state of another network, or of another version of ser-jax, than "
-            "config.yaml and this version make; undo a change of config.yaml, or use that version"
+            f"{folder}: does not match config.yaml, or was saved by another version of ser-jax; "
+            "undo a change of config.yaml, or use that version"
         )
     reason = find_reason(error)
     is_missing = number == errno.ENOENT or any(w in text for text in texts for w in _MISSING)
@@ -68,7 +68,7 @@ def tell_system_error(path: Path, error: Exception) -> Exception | None:
     number = find_errno(error)
     if number in (None, errno.ENOENT):
         return None
-    return UserError(f"{path}: cannot read: {os.strerror(number)}; it may be whole")
+    return UserError(f"{path}: cannot read: {os.strerror(number)}; it may be whole; try again")
 
 
 def _advise(folder: Path, others: Sequence[int]) -> str:

@@ -16,6 +16,7 @@ import jax
 
 from ser_jax.config import ParallelConfig
 from ser_jax.cores import count_cores
+from ser_jax.files import expand
 from ser_jax.jax_private import reset_compile_cache
 
 # Numbers of glibc's malloc.h and of Linux' mman.h.
@@ -168,7 +169,7 @@ def use_compile_cache(cache_dir: str | None) -> Path | None:
         return Path(before)
     if cache_dir is None:
         return None
-    folder = Path(cache_dir).expanduser() / name_machine()
+    folder = expand(cache_dir) / name_machine()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _cut_back(folder, CACHE_BYTES)

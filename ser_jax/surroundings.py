@@ -39,7 +39,7 @@ def _delete(folder: str, pid: int) -> None:
 
 def _is_writable(folder: Path) -> bool:
     """Whether files can be made in `folder`, or it can be made."""
-    there = next(path for path in (folder, *folder.parents) if path.exists())
+    there = next(path for path in (folder, *folder.parents) if os.path.exists(path))
     return os.access(there, os.W_OK | os.X_OK)
 
 

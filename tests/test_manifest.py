@@ -16,6 +16,7 @@ from ser_jax.cli import main
 from ser_jax.config import Config, DataConfig, override
 from ser_jax.corpora import check_protocols, load_corpus, prepare
 from ser_jax.errors import UserError
+from ser_jax.inference import evaluate
 from ser_jax.run import split_corpus, train
 from ser_jax.run_dir import default_run_dir
 
@@ -149,7 +150,7 @@ BAD = {
     ),
     "one speaker": (
         keep_speaker,
-        "row 2: speaker=a: is the only speaker, whom data.protocol=speakers cannot part; add spea",
+        "row 2: speaker=a: is the only speaker; data.protocol=speakers needs several; add spea",
     ),
     "two clips of a class": (
         drop_emotion,
@@ -222,6 +223,24 @@ def test_a_manifest_s_own_split_is_taken_unless_another_is_named(rows, write, tm
     assert default_run_dir(config).name.startswith("lstm-mine-given-seed0-")
 
 
+def test_one_speaker_may_have_a_split_of_its_own(rows, write):
+    turn = iter(["train", "train", "dev", "test"] * 6)
+    same = [rows[0], *(re.sub(r",[abcd],\w$", ",a,f", row) for row in rows[1:])]
+    one = add_column(same, "split", lambda row: next(turn))
+    write(one)
+    data = write(one)
+    assert data.protocol == "given"
+    check_protocols([(data, 0)])
+
+
+def test_a_run_of_a_given_split_is_measured_on_recordings_that_have_none(rows, write, tmp_path):
+    split = write(add_column(rows, "split", split_by_speaker))
+    config = override(Config(data=split), {**TINY, "run_dir": str(tmp_path / "run")})
+    train(config, observe=lambda event: None)
+    write(rows)
+    assert evaluate(tmp_path / "run", split, "all")["n"] == len(rows) - 1
+
+
 def test_an_unknown_word_for_a_part_is_named_if_the_split_is_taken(rows, write):
     odd = add_column(rows, "split", lambda row: "tarin" if ",a," in row else "test")
     write(odd)
@@ -280,7 +299,7 @@ def test_parts_of_a_file_are_clips_of_their_own(write, tmp_path):
     [
         ((1.0, 0.5), "row 2: start=1.0, end=0.5: a part starts at 0 s or later and before its end"),
         ((-1, 0.5), "row 2: start=-1, end=0.5: a part starts"),
-        (("x", 0.5), "row 2: start=x: is no number of seconds; correct it"),
+        (("x", 0.5), "row 2: start=x: is not a number of seconds; correct it"),
     ],
 )
 def test_a_part_that_is_not_in_its_file_is_an_error(span, said, write, tmp_path):

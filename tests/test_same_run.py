@@ -39,12 +39,19 @@ def alone(tmp_path_factory) -> Path:
 @pytest.mark.cpu_only("counts CPU cores as devices")
 @pytest.mark.skipif(count_cores() < 2, reason="one core is one device, alone and in a grid")
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_cell_of_a_grid_has_the_bits_of_the_run_alone(workers, alone, tmp_path):
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (["--workers", "1"], SYSTEMS),
+        (["--workers", "2"], SYSTEMS),
+        (["--only", '["lstm-*"]'], ["lstm"]),  # one alone, which needs but one worker
+    ],
+)
+def test_a_cell_of_a_grid_has_the_bits_of_the_run_alone(options, names, alone, tmp_path):
     keys = {k: list(v) if isinstance(v, tuple) else v for k, v in make_keys(SHARED).items()}
     grid = keys | {"systems": SYSTEMS, "seeds": [3], "out": str(tmp_path / "grid")}
     (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid))
-    run_alone("ablate", "--config", str(tmp_path / "grid.yaml"), "--workers", str(workers))
-    for name in SYSTEMS:
+    run_alone("ablate", "--config", str(tmp_path / "grid.yaml"), *options)
+    for name in names:
         cell = tmp_path / "grid" / "cells" / f"{name}-study-1-3"
         assert read_run(cell) == read_run(alone / name)

@@ -1,7 +1,6 @@
 """ablate(): a grid of runs, together in one program or one by one, resumable cell by cell."""
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -71,8 +70,7 @@ def ablate(config: AblationConfig, *, command: str | None = None) -> dict[str, A
     prepare(config.data)
     manifest = Manifest(config, load_corpus(config.data).checksum)
     results = _Results(config, cells, command)
-    chosen = [config.shard or "", *config.only]
-    share = hashlib.sha256("\n".join(chosen).encode()).hexdigest()[:8] if any(chosen) else ""
+    share = f"-{config.shard.replace('/', '-of-')}" if config.shard else ""
     with held(Path(config.out), "wait until it ends, or choose another --out", share):
         return _run(config, cells, selected, manifest, results)
 

@@ -18,8 +18,10 @@ class ShardJob:
     def __call__(self) -> None:
         """Run the shard."""
         from ser_jax.ablation import ablate
+        from ser_jax.ablation.processes import make_devices_here
         from ser_jax.runtime import tune_for_cpu
 
+        make_devices_here(self.config)
         tune_for_cpu()  # the job is the grid's own
         ablate(self.config)
 

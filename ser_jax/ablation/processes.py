@@ -32,8 +32,23 @@ def run_one_by_one(config: AblationConfig, cells: list[Cell], advance: Advance) 
     order = sorted(groups, key=lambda group: config.seeds.index(group[2]))
     ordered = [groups[group] for group in order]
     workers = min(_choose_workers(config), len(groups))
-    run = _run_in_processes if workers > 1 else _run_here
-    return run(ordered, workers, advance)
+    # On CPU a lone one as well, since a worker has as many devices as the run alone.
+    import jax
+
+    on_cpu = jax.default_backend() == "cpu"
+    in_processes = workers > 1 or (on_cpu and config.workers != 1 and count_cores() > 1)
+    return (_run_in_processes if in_processes else _run_here)(ordered, workers, advance)
+
+
+def make_devices_here(config: AblationConfig) -> None:
+    """Where `workers` is 1 the cells run in this process, which gets the devices of `train`.
+
+    For a process that is the grid's own, before JAX meets its devices.
+    """
+    if config.workers == 1:
+        swept = config.sweep.get("train.batch_size", [])
+        own = [changes.get("train.batch_size", 0) for changes in config.systems.values()]
+        use_all_cores(config.parallel, max([config.train.batch_size, *own, *swept]))
 
 
 def _choose_workers(config: AblationConfig) -> int:
@@ -82,7 +97,7 @@ def _run_in_processes(groups: list[list[Cell]], workers: int, advance: Advance) 
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     numbers = context.SimpleQueue()
     for number in range(workers):
-        numbers.put([cores[number % len(cores)]] if cores else [])
+        numbers.put([cores[number % len(cores)]] if cores and workers > 1 else cores)
     batch_size = max(cell.config.train.batch_size for group in groups for cell in group)
     # As many devices as the same run has alone, so that it ends with the same bits here.
     devices = ParallelConfig(), batch_size, count_cores()

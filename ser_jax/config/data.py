@@ -1,5 +1,6 @@
 """Settings of the recordings, their features and their augmentation."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,9 +39,9 @@ def _has_split(path: str) -> bool:
     The one file that a setting's default depends on. A run's own config.yaml says what came of it.
     """
     try:
-        with Path(path).expanduser().open(encoding="utf-8-sig") as file:
+        with Path(os.path.expanduser(path)).open(encoding="utf-8-sig") as file:
             head = next((line for line in file if line.strip()), "")
-    except (OSError, ValueError, RuntimeError):  # the last: ~ of nobody
+    except (OSError, ValueError):
         return False
     return "split" in (cell.strip(' "\r\n').lower() for cell in re.split("[,;\t]", head))
 

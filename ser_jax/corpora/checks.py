@@ -100,9 +100,10 @@ def _list_kept(data: DataConfig) -> _Known:
 def _check_speakers(known: _Known, data: DataConfig) -> None:
     first = known.clips[0]
     check(
-        len({clip.facts.speaker for clip in known.clips}) > 1 or data.protocol == "study",
-        f"{first.where}: speaker={first.facts.speaker}: is the only speaker, whom "
-        f"data.protocol={data.protocol} cannot part; add speakers, or take data.protocol=study",
+        len({clip.facts.speaker for clip in known.clips}) > 1
+        or data.protocol in ("study", "given"),
+        f"{first.where}: speaker={first.facts.speaker}: is the only speaker; "
+        f"data.protocol={data.protocol} needs several; add speakers, or take data.protocol=study",
     )
 
 

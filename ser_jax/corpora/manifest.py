@@ -16,6 +16,7 @@ from ser_jax.corpora.grammars import ATTRIBUTES, Facts
 from ser_jax.corpora.labels import check_words
 from ser_jax.corpora.sources import Clip, Listing
 from ser_jax.errors import UserError, check
+from ser_jax.files import expand
 
 REQUIRED = ("path", "emotion", "speaker")
 _GENDERS = {"f": "female", "m": "male", "woman": "female", "man": "male"}
@@ -40,7 +41,7 @@ def list_manifest(data: DataConfig) -> Listing:
         lacks a value, names a file that is missing or what another row names, an unknown
         split; emotions that are not in the table of labels; a speaker of two genders.
     """
-    path = Path(data.root or "").expanduser()
+    path = expand(data.root or "")
     rows = list(read_rows(path, REQUIRED, (*ATTRIBUTES, "start", "end")))
     check(len(rows) > 0, f"{path}: holds no clips; write a row for each below the head")
     for row in rows:
@@ -57,14 +58,9 @@ def list_manifest(data: DataConfig) -> Listing:
     return Listing(sorted(clips, key=lambda clip: clip.file_name), {})
 
 
-def list_words(data: DataConfig) -> list[str]:
-    """The words for emotions in a manifest, each once."""
-    return list(dict.fromkeys(clip.facts.emotion for clip in list_manifest(data).clips))
-
-
 def _make_clip(row: Row, folder: Path, part: str, data: DataConfig) -> Clip:
     name = row.get("path")
-    file = folder / Path(name).expanduser()
+    file = folder / expand(name)
     check(
         file.is_file(),
         f"{row.where}: path={name}: no such file ({file}); paths are relative to the folder of the "
@@ -100,7 +96,7 @@ def _read_seconds(row: Row, column: str, default: float) -> float:
         seconds = np.nan
     check(
         not np.isnan(seconds),
-        f"{row.where}: {column}={text}: is no number of seconds; correct it",
+        f"{row.where}: {column}={text}: is not a number of seconds; correct it",
     )
     return seconds
 

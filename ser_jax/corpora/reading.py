@@ -60,4 +60,4 @@ def damaged(folder: Path, error: Exception) -> Exception:
     if (told := tell_system_error(folder, error)) is not None:
         return told
     reason = " ".join(str(error).split())[:200]
-    return UserError(f"{folder}: damaged store: {reason}; delete this folder, it is built again")
+    return UserError(f"{folder}: damaged store: {reason}; delete this folder; it will be rebuilt")

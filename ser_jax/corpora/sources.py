@@ -16,6 +16,7 @@ from ser_jax.config import CorpusName, DataConfig
 from ser_jax.corpora.checksums import compute_checksums
 from ser_jax.corpora.grammars import GRAMMARS, Facts
 from ser_jax.errors import check
+from ser_jax.files import expand
 
 
 class Clip(NamedTuple):
@@ -88,11 +89,11 @@ def find_source(data: DataConfig) -> Source:
         from ser_jax.corpora import download
 
         def list_download() -> Listing:
-            root = download.ensure_ravdess(Path(data.store_dir).expanduser())
+            root = download.ensure_ravdess(expand(data.store_dir))
             return list_folder(data, root)
 
         return Source(hash_values([download.RAVDESS_MD5]), list_download)
-    return _make_source(data, list_folder(data, Path(data.root).expanduser()))
+    return _make_source(data, list_folder(data, expand(data.root)))
 
 
 def _make_source(data: DataConfig, listing: Listing) -> Source:
@@ -112,7 +113,7 @@ def find_cache(data: DataConfig) -> Path:
     roots = [data.root, *data.roots.values()]
     places = [os.path.abspath(os.path.expanduser(root)) for root in roots if root is not None]
     name = f"checksums-{hash_values([data.corpus, *sorted(places)])}.json"
-    return Path(data.store_dir).expanduser() / name
+    return expand(data.store_dir) / name
 
 
 def _join(data: DataConfig) -> Source:

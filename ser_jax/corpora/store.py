@@ -24,7 +24,7 @@ from ser_jax.corpora.reading import damaged, iterate_clips
 from ser_jax.corpora.sources import Clip, Listing, Source, find_cache, find_source
 from ser_jax.corpora.threads import map_in_order
 from ser_jax.errors import UserError, check
-from ser_jax.files import locked, new_folder, write_atomic
+from ser_jax.files import expand, locked, new_folder, write_atomic
 from ser_jax.progress import progress
 
 # Part of a store's name. Raise it when what a store holds changes, so that old ones are left alone.
@@ -38,7 +38,7 @@ def prepare(data: DataConfig) -> PrepareReport:
     started_s = time.monotonic()
     source = find_source(data)
     name = f"{data.corpus}-{data.rate_hz}hz-v{_STORE_VERSION}-{source.fingerprint}"
-    folder = Path(data.store_dir).expanduser() / name
+    folder = expand(data.store_dir) / name
     check(
         not any("\ud800" <= letter <= "\udfff" for letter in str(folder)),
         f"data.store_dir={data.store_dir}: its name is no UTF-8 text, which array_record needs; "

@@ -4,7 +4,6 @@ import contextlib
 import importlib.util
 import io
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from ser_jax.config import DataConfig
 from ser_jax.corpora.grammars import CREMA_D_EMOTIONS, CREMA_D_WOMEN, Facts
 from ser_jax.corpora.sources import Clip, Listing, Source, hash_values
 from ser_jax.errors import UserError, check
+from ser_jax.files import expand
 
 
 def find_tfds(data: DataConfig) -> Source:
@@ -36,7 +36,7 @@ def find_tfds(data: DataConfig) -> Source:
 def _list_clips(data: DataConfig) -> Listing:
     import tensorflow_datasets as tfds
 
-    root = None if data.root is None else str(Path(data.root).expanduser())
+    root = None if data.root is None else str(expand(data.root))
     tfds.disable_progress_bar()
     try:
         builder: Any = tfds.builder(data.corpus, data_dir=root)

@@ -22,6 +22,7 @@ from ser_jax.config import UnlabelledConfig
 from ser_jax.cores import count_cores
 from ser_jax.corpora.names import EMOTIONS, GRAMMAR, parse_name
 from ser_jax.errors import UserError, check
+from ser_jax.files import expand
 from ser_jax.progress import progress
 from ser_jax.splits import make_split
 
@@ -49,7 +50,7 @@ class UnlabelledClips:
           UserError: no folder, no sound files in it, none that can be read and is long enough;
             `data.part=train` with files that have no RAVDESS names.
         """
-        root = Path(data.root or "").expanduser()
+        root = expand(data.root or "")
         check(root.is_dir(), f"data.root={data.root}: no such folder; name one of recordings")
         paths = _list_paths(root)
         check(

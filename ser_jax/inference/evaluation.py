@@ -73,7 +73,8 @@ def measure(
     index = np.arange(len(corpus.file_names))
     if part != "all":
         parts = split_corpus(run.config, corpus)
-        _check_split(run, [corpus.file_names[clip] for clip in parts.test])
+        if corpus.checksum == run.checksum:
+            _check_split(run, [corpus.file_names[clip] for clip in parts.test])
         index = getattr(parts, part)
     dataset = make_dataset(inputs, run.normaliser, on_host=run.config.model.name in CLASSICAL)
     batches_SB = cut_to_predict(run.programs, index)
@@ -94,10 +95,12 @@ def measure(
 
 def _cut_as(run: LoadedRun, data: DataConfig) -> DataConfig:
     """Settings that trim clips as the run's were, and keep of each a sample more than the run has:
-    so memory holds no more, and what was longer can be told."""
+    so memory holds no more, and what was longer can be told. A manifest's own split is read where
+    it has one, whatever that of the run had."""
     own, clip_s = run.config.data, (run.n_samples + 1) / data.rate_hz
+    protocol = "auto" if data.protocol == "given" else data.protocol
     return dataclasses.replace(
-        data, trim_db=own.trim_db, trim_margin_s=own.trim_margin_s,
+        data, protocol=protocol, trim_db=own.trim_db, trim_margin_s=own.trim_margin_s,
         clip_s=clip_s if clip_s <= 600 else None,
     )  # fmt: skip
 
@@ -111,7 +114,7 @@ def _choose_part(
         raise UserError(
             f"{run.run_dir}: its recordings have changed since training (checksum "
             f"{corpus.checksum}, not {run.checksum}), and its {split or 'test'} split with them; "
-            "bring them back, or take --split all"
+            "restore them, or use --split all"
         )
     check(
         split in (None, "all") or (data.has_ravdess_actors and run.config.data.has_ravdess_actors),

@@ -8,7 +8,7 @@ import numpy as np
 
 from ser_jax.corpora import Corpus
 from ser_jax.errors import UserError
-from ser_jax.files import write_atomic
+from ser_jax.files import expand, write_atomic
 from ser_jax.inference.loading import warn
 from ser_jax.report.statistics import bootstrap_figure
 from ser_jax.report.tables import FIGURES, make_slug
@@ -135,7 +135,8 @@ def write_evaluation(
     Raises:
       UserError: `out` cannot be written.
     """
-    folder = Path(out or Path(run_dir) / "evaluations" / make_slug(f"{found.corpus}-{found.part}"))
+    usual = Path(run_dir) / "evaluations" / make_slug(f"{found.corpus}-{found.part}")
+    folder = expand(out or usual)
     try:
         corpus, index_B, probability_BC = found.heard
         write_predictions(folder, corpus, index_B, found.heard.predicted_B, probability_BC)
@@ -145,6 +146,6 @@ def write_evaluation(
     except UserError as error:
         if out is not None:
             raise
-        warn(f"{error}, by --out DIR; the evaluation is printed alone")
+        warn(f"{error}, by --out DIR; the evaluation is printed but not saved")
         return None
     return folder

@@ -110,7 +110,7 @@ def predict(
         unreadable, no sound, truncated, or shorter than one analysis window.
     """
     given = [files] if isinstance(files, str | bytes | os.PathLike) else files
-    found = _Files([os.fsdecode(file) for file in given], on_error)
+    found = _Files([os.path.expanduser(os.fsdecode(file)) for file in given], on_error)
     run = load_run(run_dir)
     run = fit_to_windows(run, (w.wave_n for w in _cut_files(run, found, lambda part: None)))
     predictions: list[tuple[int, Prediction]] = []

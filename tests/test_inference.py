@@ -200,7 +200,7 @@ def test_a_config_of_another_network_is_refused(copied, section, key, value):
 def test_a_state_of_another_network_is_refused(copied, monkeypatch):
     monkeypatch.setattr("ser_jax.inference.loading._check_identity", lambda *args: None)
     change_config(copied, "model", "hidden", 16)
-    with pytest.raises(UserError, match=r"checkpoints/2: holds .*undo a change"):
+    with pytest.raises(UserError, match=r"checkpoints/2: does not match .*undo a change"):
         load_run(copied)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ser_jax.arguments import Command, parse
-from ser_jax.errors import UserError
+from ser_jax.errors import UserError, warn
 from ser_jax.surroundings import mend_streams
 
 _REMEDIES = {
@@ -108,7 +108,6 @@ def _train(command: Command) -> None:
 
 def _evaluate(command: Command) -> None:
     from ser_jax.inference import measure, write_evaluation
-    from ser_jax.inference.loading import warn
     from ser_jax.printing import print_evaluation
     from ser_jax.runtime import tune_for_cpu
 

@@ -1,4 +1,6 @@
-"""The one exception that means bad input, not a bug."""
+"""The one exception that means bad input, not a bug, and what is only warned of."""
+
+import sys
 
 
 class UserError(ValueError):
@@ -12,3 +14,8 @@ def check(condition: bool, message: str) -> None:
     """Raise `UserError(message)` unless `condition` holds."""
     if not condition:
         raise UserError(message)
+
+
+def warn(message: str) -> None:
+    """Say on standard error what the user should know, but need not mend."""
+    print(f"warning: {message}", file=sys.stderr)

@@ -8,7 +8,6 @@ differ from epoch to epoch. All three are an `entry` of one network with one par
 import dataclasses
 import functools
 import json
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ser_jax.accelerator import has_fused_attention
 from ser_jax.batching import cut_batches
 from ser_jax.config import BackboneConfig, Config, ModelConfig
-from ser_jax.errors import UserError, check
+from ser_jax.errors import UserError, check, warn
 from ser_jax.files import write_atomic
 from ser_jax.inputs import Inputs
 from ser_jax.models import BackboneSpec, make_model
@@ -117,7 +116,7 @@ def _load_start(path: str | None, pretrained: bool, rate_hz: int, masked: bool) 
     if preprocessor.get("return_attention_mask", masked) != masked:
         said = f"{path}: return_attention_mask={str(not masked).lower()}: pre-trained so, and "
         said += f"fine-tuned with model.mask_padding={str(masked).lower()}, which decides"
-        print(f"warning: {said}", file=sys.stderr)
+        warn(said)
     return _Start(load_architecture(path), load_params(path) if pretrained else None)
 
 

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ser_jax.errors import warn
+
 _FIGURES = ("accuracy", "weighted_f1", "macro_f1", "uar", "precision", "f1", "n", "predicted")
 _SHOWN, _SHOWN_SPEAKERS = 10, 30  # names in a line; rows of a table
 _PIPE_WIDTH = 120  # columns; rich would take 80 and break file names
@@ -54,7 +56,7 @@ def _print_counts(counts: Mapping[tuple[str, str, str], int]) -> None:
     print(f"{people}{f' ({said})' if said else ''}, {each} each")
     print(", ".join(f"{count} {name}" for name, count in sums.items()))
     if len(classes) == 1:
-        print(f"warning: all clips are {classes[0]}; a network needs two classes", file=sys.stderr)
+        warn(f"all clips are {classes[0]}; a network needs two classes")
     if len(speakers) <= _SHOWN_SPEAKERS:
         _print_table(_make_speaker_table(counts, classes, speakers))
 

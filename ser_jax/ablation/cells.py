@@ -150,13 +150,8 @@ def read_outcome(cell: Cell) -> dict[str, Any]:
         test = metrics["test"]
         names = ("accuracy", "weighted_f1", "uar", "macro_f1", "n", "confusion", "labels")
         facts = {key: metrics[key] for key in ("best_epoch", "seconds", "identity", "checksum")}
-        later = (
-            "epochs",
-            "parameters",
-            "trained_parameters",
-            "device",
-            "test_speakers",
-        )  # not in older runs
+        # Not in older runs.
+        later = ("epochs", "parameters", "trained_parameters", "device", "test_speakers")
         facts |= {key: metrics.get(key) for key in later}
         facts["val_accuracy"] = metrics.get("val", {}).get("accuracy")
         facts["revision"] = metrics.get("versions", {}).get("revision")

@@ -1,14 +1,13 @@
 """manifest.json: what a grid was begun with, and how its groups are best run."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from ser_jax.config import AblationConfig, compute_identity, list_settings, to_dict
-from ser_jax.errors import check
+from ser_jax.errors import check, warn
 from ser_jax.files import write_atomic
 from ser_jax.report.inputs import blaming, load_json
 from ser_jax.results import collect_versions
@@ -105,4 +104,4 @@ def _warn_of_versions(out: str, before: dict[str, str], now: dict[str, str]) -> 
         if before[name] != now.get(name)
     ]
     if changed:
-        print(f"warning: {out}: was begun with {', '.join(changed)}", file=sys.stderr)
+        warn(f"{out}: was begun with {', '.join(changed)}")

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import math
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from ser_jax.audio.decoding import BLOCK, check_file, open_sound
 from ser_jax.audio.kinds import SUFFIXES
-from ser_jax.errors import check
+from ser_jax.errors import check, warn
 
 __all__ = [
     "FULL_SCALE", "SUFFIXES", "check_file", "decode_flac", "encode_flac", "find_sound",
@@ -87,6 +86,7 @@ def _make_resampler(source_hz: int, rate_hz: int) -> Callable[[np.ndarray, bool]
 def stream_int16(
     path: str | Path,
     rate_hz: int,
+    start_s: float = 0.0,
     block_s: float | None = None,
     advance: Callable[[float], None] = lambda share: None,
 ) -> Iterator[np.ndarray]:
@@ -96,7 +96,7 @@ def stream_int16(
     floats, most likely.
     """
     warned = False
-    for wave_N in stream_audio(path, rate_hz, 0.0, block_s, advance):
+    for wave_N in stream_audio(path, rate_hz, start_s, block_s, advance):
         peak = float(np.abs(wave_N).max(initial=0))
         if peak > _LOUD and not warned:
             warned = True
@@ -122,10 +122,12 @@ def load_audio(
     return _collect(stream_audio(path, rate_hz, start_s, length_s), most)
 
 
-def load_int16(path: str | Path, rate_hz: int, length_s: float | None = None) -> np.ndarray:
-    """`stream_int16` in one array, int16 [N]; `length_s` as for `load_audio`."""
+def load_int16(
+    path: str | Path, rate_hz: int, length_s: float | None = None, start_s: float = 0.0
+) -> np.ndarray:
+    """`stream_int16` in one array, int16 [N]; arguments as for `load_audio`."""
     most = None if length_s is None else round(length_s * rate_hz)
-    return _collect(stream_int16(path, rate_hz, length_s), most)
+    return _collect(stream_int16(path, rate_hz, start_s, length_s), most)
 
 
 def _collect(blocks: Iterator[np.ndarray], most: int | None) -> np.ndarray:
@@ -154,12 +156,11 @@ def _warn_loud(path: str | Path, peak: float) -> None:
         if len(_loud) > _SHOWN_WARNINGS + 1:
             return
     if len(_loud) > _SHOWN_WARNINGS:
-        print("warning: more files beyond full scale are not named", file=sys.stderr)
+        warn("more files beyond full scale are not named")
         return
-    print(
-        f"warning: {path}: samples reach {peak:.0f} times full scale and are clipped; if they are "
-        "whole numbers written as floats, divide them by the greatest of their type, as 32768",
-        file=sys.stderr,
+    warn(
+        f"{path}: samples reach {peak:.0f} times full scale and are clipped; if they are "
+        "whole numbers written as floats, divide them by the greatest of their type, as 32768"
     )
 
 

@@ -1,7 +1,6 @@
 """Whether a corpus can be split as asked, by what is known of its clips before they are read."""
 
 import dataclasses
-import sys
 from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -13,7 +12,7 @@ from ser_jax.corpora.assembly import list_labels, number_speakers, read_attribut
 from ser_jax.corpora.labels import find_class, make_table
 from ser_jax.corpora.leaks import describe_split
 from ser_jax.corpora.sources import Clip, find_source
-from ser_jax.errors import check
+from ser_jax.errors import check, warn
 from ser_jax.splits import list_strata, make_split
 
 _PARTS = 3  # training, validation, test
@@ -44,9 +43,9 @@ def check_protocols(runs: Iterable[tuple[DataConfig, int]]) -> None:
             _check_counts(corpora[base])
         warnings |= dict.fromkeys(_check_split(corpora[base], data, seed))
     for warning in list(warnings)[:_SHOWN_WARNINGS]:
-        print(f"warning: {warning}", file=sys.stderr)
+        warn(warning)
     if len(warnings) > _SHOWN_WARNINGS:
-        print(f"warning: {len(warnings) - _SHOWN_WARNINGS} more of this kind", file=sys.stderr)
+        warn(f"{len(warnings) - _SHOWN_WARNINGS} more of this kind")
 
 
 def _check_split(known: _Known, data: DataConfig, seed: int) -> list[str]:

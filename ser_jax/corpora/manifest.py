@@ -1,7 +1,6 @@
 """Any corpus as a CSV file: one row per clip, errors told by their row."""
 
 import functools
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import partial
@@ -9,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ser_jax.audio import FULL_SCALE, load_audio, load_int16, measure_audio
+from ser_jax.audio import load_int16, measure_audio
 from ser_jax.config import DataConfig
 from ser_jax.corpora.csv_rows import Row, read_rows
 from ser_jax.corpora.grammars import ATTRIBUTES, Facts
 from ser_jax.corpora.labels import check_words
 from ser_jax.corpora.sources import Clip, Listing
-from ser_jax.errors import UserError, check
+from ser_jax.errors import UserError, check, warn
 from ser_jax.files import expand
 
 REQUIRED = ("path", "emotion", "speaker")
@@ -84,8 +83,7 @@ def _make_clip(row: Row, folder: Path, part: str, data: DataConfig) -> Clip:
 def _load_part(file: Path, rate_hz: int, start_s: float, end_s: float) -> np.ndarray:
     """Part of a file, int16 [N]."""
     length_s = None if np.isinf(end_s) else end_s - start_s
-    scaled_N = np.rint(load_audio(file, rate_hz, start_s, length_s) * FULL_SCALE)
-    return np.clip(scaled_N, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+    return load_int16(file, rate_hz, length_s, start_s)
 
 
 def _read_seconds(row: Row, column: str, default: float) -> float:
@@ -190,10 +188,8 @@ def _raise_beyond(said: str) -> np.ndarray:
     raise UserError(f"{said}; times are in seconds; correct them")
 
 
-@functools.cache
-def _warn_once(message: str) -> None:
-    """A manifest is read several times in a run; nobody needs to be told each time."""
-    print(f"warning: {message}", file=sys.stderr)
+# A manifest is read several times in a run; nobody needs to be told each time.
+_warn_once = functools.cache(warn)
 
 
 def _check_genders(path: Path, rows: Sequence[Row], clips: Sequence[Clip]) -> None:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from ser_jax.corpora.names import PUBLISHED_COPIES
 from ser_jax.corpora.reading import damaged, iterate_clips
 from ser_jax.corpora.sources import Clip, Listing, Source, find_cache, find_source
 from ser_jax.corpora.threads import map_in_order
-from ser_jax.errors import UserError, check
+from ser_jax.errors import UserError, check, warn
 from ser_jax.files import expand, locked, new_folder, write_atomic
 from ser_jax.progress import progress
 
@@ -239,19 +238,16 @@ def _raise_strict(reason: str) -> None:
 
 def _warn_of_bad(bad: tuple[str, ...]) -> None:
     for reason in bad[:_SHOWN_WARNINGS]:
-        print(f"warning: clip left out: {reason}", file=sys.stderr)
+        warn(f"clip left out: {reason}")
     if len(bad) > _SHOWN_WARNINGS:
-        print(f"warning: {len(bad) - _SHOWN_WARNINGS} more clips left out", file=sys.stderr)
+        warn(f"{len(bad) - _SHOWN_WARNINGS} more clips left out")
 
 
 def _warn_of_copies(copies: tuple[_Copy, ...]) -> None:
     """A line for each copy that contradicts its original, and one for all others."""
     shown = [copy for copy in copies if copy.differs][:_SHOWN_WARNINGS]
     for copy in shown:
-        print(f"warning: clip left out: {copy.describe()}; correct one of them", file=sys.stderr)
+        warn(f"clip left out: {copy.describe()}; correct one of them")
     if others := [copy for copy in copies if copy not in shown]:
         what = "clip left out, a copy" if len(others) == 1 else "clips left out, each a copy"
-        print(
-            f"warning: {len(others)} {what} of another; the first: {others[0].describe()}",
-            file=sys.stderr,
-        )
+        warn(f"{len(others)} {what} of another; the first: {others[0].describe()}")

@@ -1,7 +1,6 @@
 """Recordings without labels: any folder of sound files, in random crops."""
 
 import collections
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +20,7 @@ from ser_jax.audio import (
 from ser_jax.config import UnlabelledConfig
 from ser_jax.cores import count_cores
 from ser_jax.corpora.names import EMOTIONS, GRAMMAR, parse_name
-from ser_jax.errors import UserError, check
+from ser_jax.errors import UserError, check, warn
 from ser_jax.files import expand
 from ser_jax.progress import progress
 from ser_jax.splits import make_split
@@ -171,13 +170,13 @@ class _BadFiles:
         """Name one, once."""
         with self._lock:
             if reason not in self._said and len(self._said) < _SHOWN_WARNINGS:
-                print(f"warning: file left out: {reason}", file=sys.stderr)
+                warn(f"file left out: {reason}")
             self._said[reason] = None
 
     def count(self) -> None:
         """Say how many were not named."""
         if (more := len(self._said) - _SHOWN_WARNINGS) > 0:
-            print(f"warning: {more} more file{'s' * (more > 1)} left out", file=sys.stderr)
+            warn(f"{more} more file{'s' * (more > 1)} left out")
 
     def check_some(self, kept: Sequence[Path]) -> None:
         """Raise `UserError` where no file is left."""

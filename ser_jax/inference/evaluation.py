@@ -12,8 +12,8 @@ from ser_jax.ahead import cut_to_predict
 from ser_jax.cmvn import Statistics
 from ser_jax.config import CLASSICAL, DataConfig
 from ser_jax.corpora import Corpus, load_corpus, with_clip_length
-from ser_jax.errors import UserError, check
-from ser_jax.inference.loading import LoadedRun, load_run, warn
+from ser_jax.errors import UserError, check, warn
+from ser_jax.inference.loading import LoadedRun, load_run
 from ser_jax.inference.measurement import Heard, Measurement
 from ser_jax.inputs import Inputs, compute_inputs, make_dataset
 from ser_jax.precision import in_32_bits

@@ -1,7 +1,6 @@
 """The best epoch of a run directory, ready to use."""
 
 import contextlib
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from ser_jax import classical
 from ser_jax.building import build
 from ser_jax.checkpoint import Checkpoints
 from ser_jax.config import CLASSICAL, Config, compute_identity
-from ser_jax.errors import UserError, check
+from ser_jax.errors import UserError, check, warn
 from ser_jax.features import Normaliser, count_feature_frames
 from ser_jax.files import expand
 from ser_jax.finetuning import init_trained, load_kept
@@ -164,8 +163,3 @@ def _bind(shapes: TrainState) -> TrainState:
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes
     )
-
-
-def warn(message: str) -> None:
-    """Say what the user should know, but need not mend."""
-    print(f"warning: {message}", file=sys.stderr)

@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ser_jax.corpora import Corpus
-from ser_jax.errors import UserError
+from ser_jax.errors import UserError, warn
 from ser_jax.files import expand, write_atomic
-from ser_jax.inference.loading import warn
 from ser_jax.report.statistics import bootstrap_figure
 from ser_jax.report.tables import FIGURES, make_slug
 from ser_jax.results import collect_versions, name_speakers, write_predictions

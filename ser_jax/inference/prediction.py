@@ -13,9 +13,9 @@ import numpy as np
 
 from ser_jax.audio import check_file, find_sound, stream_int16
 from ser_jax.batching import Dataset, compute_features
-from ser_jax.errors import UserError, check
+from ser_jax.errors import UserError, check, warn
 from ser_jax.features import count_feature_frames, count_least_samples
-from ser_jax.inference.loading import LoadedRun, load_run, warn
+from ser_jax.inference.loading import LoadedRun, load_run
 from ser_jax.inference.normalising import fit_to_windows, normalise_windows
 from ser_jax.inputs import make_fast_front_end
 from ser_jax.precision import in_32_bits
@@ -53,9 +53,8 @@ class _Files:
     def __init__(self, names: Sequence[str], on_error: Callable[[UserError], None] | None):
         self.names, self._on_error = names, on_error
         self.errors: dict[int, UserError] = {}
-        for number, name in enumerate(
-            names
-        ):  # what is cheap to see, before the first second of work
+        # What is cheap to see, before the first second of work.
+        for number, name in enumerate(names):
             with self.expecting_errors(number):
                 check_file(name)
 

@@ -23,7 +23,8 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin", "flax_model.msgpack")
 """Files of weights, in the order in which they are looked for."""
 _INDEX = "model.safetensors.index.json"
 _PREFIX = "wav2vec2"
-_TYPES = {"F64": "f8", "F32": "f4", "F16": "f2", "BF16": jnp.bfloat16, "I64": "i8", "I32": "i4"}
+_TYPES = {"F64": "f8", "F32": "f4", "F16": "f2", "BF16": jnp.bfloat16, "I64": "i8", "I32": "i4",
+          "BOOL": "?"}  # fmt: skip
 HEADS = ("quantizer", "project_q", "project_hid")
 """The parts of pre-training beside the backbone."""
 
@@ -127,14 +128,20 @@ def read_safetensors(file: Path) -> dict[str, np.ndarray]:
     """The tensors of a file by name, float32.
 
     Raises:
-      UserError: the file is missing, cut short or damaged.
+      UserError: the file is missing, cut short or damaged; its weights are quantised.
     """
     from safetensors import SafetensorError, deserialize
 
     try:
         tensors = {}
         for name, found in deserialize(file.read_bytes()):
-            dtype = np.dtype(_TYPES[found["dtype"]])
+            kind = found["dtype"]
+            check(
+                kind in _TYPES,
+                f"{file}: {name} is of type {kind}, as quantised weights are, which are not read; "
+                "take a checkpoint in float32, float16 or bfloat16",
+            )
+            dtype = np.dtype(_TYPES[kind])
             array = np.frombuffer(found["data"], dtype).reshape(found["shape"])
             tensors[name] = array.astype(np.float32)
         return tensors
@@ -150,11 +157,20 @@ def _read_bin(file: Path) -> dict[str, np.ndarray]:
     )
     import torch
 
+    remedy = (
+        "save model.state_dict() alone by torch.save, or take a checkpoint with model.safetensors"
+    )
     try:
         tensors = torch.load(file, map_location="cpu", weights_only=True)
-        return {name: tensor.float().numpy() for name, tensor in tensors.items()}
     except Exception as error:  # zip, pickle and PyTorch have an error each for one fact
+        if "Unsupported global" in str(error):
+            raise UserError(f"{file}: holds other objects than tensors; {remedy}") from error
         raise _damaged(file, error) from error
+    check(isinstance(tensors, dict), f"{file}: holds no tensors by name; {remedy}")
+    for name, tensor in tensors.items():
+        kind = type(tensor).__name__
+        check(isinstance(tensor, torch.Tensor), f"{file}: {name} is {kind}, no tensor; {remedy}")
+    return {name: tensor.float().numpy() for name, tensor in tensors.items()}
 
 
 def _read_msgpack(file: Path) -> dict[str, Any]:

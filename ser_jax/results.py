@@ -29,11 +29,15 @@ from ser_jax.splits import Split
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "scikit-learn")
 
 
-def describe(corpus: Corpus, normaliser: Normaliser, config: Config) -> dict[str, Any]:
-    """What a checkpoint must carry besides the state, so that it can be used alone."""
+def describe(
+    corpus: Corpus, split: Split, normaliser: Normaliser, config: Config
+) -> dict[str, Any]:
+    """What a checkpoint must carry besides the state, so that it can be used alone and is resumed
+    on its own clips."""
     return {
         "identity": compute_identity(config),
         "checksum": corpus.checksum,
+        "split": split.checksum,
         "labels": list(corpus.labels),
         "n_samples": int(corpus.wave_BN.shape[1]),
         "mean_F": np.asarray(normaliser.mean_F).tolist(),

@@ -58,6 +58,7 @@ from ser_jax.run_dir import (
 )
 from ser_jax.runtime import settle
 from ser_jax.sharing import SharedCheckpoints, share
+from ser_jax.speakers import DRAWN
 from ser_jax.splits import Split, list_strata, make_split
 from ser_jax.state import init_state, list_numbers
 from ser_jax.streaming import StreamedCorpus, choose_placement
@@ -145,7 +146,7 @@ def _train(
             variables=prepared.variables, frozen=prepared.frozen,
             numbers=list_numbers(rates, config.augment),
         )  # fmt: skip
-    facts = describe(corpus, normaliser, config)
+    facts = describe(corpus, split, normaliser, config)
     log = EventLog(run_dir)
     start_s = time.perf_counter()
     with (
@@ -192,7 +193,7 @@ def _train_classical(config: Config, run_dir: Path, observe: OnEvent | None) -> 
     split = split_corpus(config, corpus)
     normaliser = fit_to_training(inputs, split.train, config.features, masked=True)
     dataset = make_dataset(inputs, normaliser, on_host=True)
-    facts = describe(corpus, normaliser, config)
+    facts = describe(corpus, split, normaliser, config)
     programs = classical.make_programs(config)
     log = EventLog(run_dir)
     open_run_dir(run_dir, config)
@@ -365,10 +366,18 @@ def _open_own(run_dir: Path, config: Config, facts: dict[str, Any]) -> Iterator[
     open_run_dir(run_dir, config)
     with contextlib.closing(Checkpoints(run_dir / "checkpoints")) as checkpoints:
         if (latest := checkpoints.latest_epoch()) is not None:
-            found = checkpoints.load_facts(latest)["checksum"]
+            found = checkpoints.load_facts(latest)
             check(
-                found == facts["checksum"],
-                f"{checkpoints.folder}: trained on other recordings (checksum {found}, now "
-                f"{facts['checksum']}); give the same data.root, or another --run_dir",
+                found["checksum"] == facts["checksum"],
+                f"{checkpoints.folder}: trained on other recordings (checksum {found['checksum']}, "
+                f"now {facts['checksum']}); give the same data.root, or another --run_dir",
+            )
+            # Versions that kept no checksum of it drew speakers by another rule.
+            drawn = config.data.protocol in DRAWN
+            check(
+                found.get("split", None if drawn else facts["split"]) == facts["split"],
+                f"{checkpoints.folder}: was trained on another split than data.protocol="
+                f"{config.data.protocol} makes now, as an earlier version may have; choose another "
+                "--run_dir",
             )
         yield checkpoints

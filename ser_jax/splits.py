@@ -1,6 +1,8 @@
 """Which clips train, validate and test: the study's random split, speaker-independent ones, or a
 manifest's own."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -47,6 +49,12 @@ class Split:
     train: np.ndarray
     val: np.ndarray
     test: np.ndarray
+
+    @property
+    def checksum(self) -> str:
+        """Tells splits apart, whatever names they have."""
+        parts = [index.tolist() for index in (self.train, self.val, self.test)]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def count_folds(protocol: str, n_speakers: int | None = None) -> int:

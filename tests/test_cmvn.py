@@ -188,7 +188,25 @@ def test_a_run_measures_and_predicts_as_it_trained(tmp_path, kind, masked):
         rows = list(csv.DictReader(file))
     alike = [heard[Path(row["file"]).stem] == row["predicted"] for row in rows]
     assert np.mean(alike) == 1
-    assert fit_to_windows(run, []).normaliser is run.normaliser
+    assert fit_to_windows(run, [], bad=()).normaliser is run.normaliser
+
+
+@pytest.mark.parametrize("kind", ["speaker", "corpus"])
+def test_a_file_that_proves_bad_at_its_end_changes_no_other_files_figures(tmp_path, kind):
+    config = make_run(tmp_path, kind)
+    ser_jax.train(config)
+    names = [str(tmp_path / name) for name in ("a.flac", "b.flac", "c.flac")]
+    rng = np.random.default_rng(0)
+    for gain, length_s, name in zip((1, 2, 3), (3, 60, 3), names, strict=True):
+        soundfile.write(name, rng.normal(0, 0.05 * gain, length_s * RATE_HZ), RATE_HZ)
+    good = [names[0], names[2]]
+    expected = predict(config.run_dir, good)
+    assert predict(config.run_dir, names)[0].probabilities != expected[0].probabilities
+    cut = Path(names[1]).read_bytes()
+    Path(names[1]).write_bytes(cut[: 2 * len(cut) // 3])
+    errors: list[UserError] = []
+    assert predict(config.run_dir, names, errors.append) == expected
+    assert "b.flac" in str(*errors)
 
 
 def test_clips_of_classes_that_a_run_does_not_know_are_their_speakers_all_the_same(

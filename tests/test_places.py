@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ser_jax.ablation import ablate
+from ser_jax.ablation.cells import list_cells
 from ser_jax.cli import main
 from ser_jax.config import (
     AblationConfig,
@@ -20,12 +22,13 @@ from ser_jax.config import (
     PretrainConfig,
     UnlabelledConfig,
     compute_identity,
+    override,
 )
 from ser_jax.errors import UserError
 from ser_jax.files import held
 from ser_jax.run import train
 from ser_jax.run_dir import load_config, open_run_dir
-from tests.tiny import make_config, make_options
+from tests.tiny import make_config, make_keys, make_options
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -113,6 +116,19 @@ def test_a_second_training_in_a_run_directory_is_told_who_is_at_work(tmp_path, o
     with pytest.raises(UserError, match=rf"run: is in use by pid {other.pid} on .*; wait until"):
         train(config, observe=lambda event: None)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_grid_whose_cell_is_being_trained_is_told_who_is_at_work(tmp_path):
+    changes = {
+        "systems": {"lstm": {}}, "protocols": ("study",), "seeds": (0, 1), "batching": "vmap",
+        "out": str(tmp_path / "grid"),
+    }  # fmt: skip
+    keys = {key: value for key, value in make_keys({}).items() if key != "seed"}
+    grid = override(AblationConfig(), keys | changes)
+    cell = list_cells(grid)[1].run_dir
+    with held(cell, "wait"), pytest.raises(UserError, match=rf"{cell.name}: is in use by pid"):
+        ablate(grid)
+    assert {cell["status"] for cell in ablate(grid)["cells"]} == {"done"}
 
 
 def test_a_finished_run_is_read_while_another_process_holds_it(tmp_path, other):

@@ -300,6 +300,18 @@ def test_files_that_cannot_be_read_are_left_out_and_named(tmp_path, capsys, memo
         assert line.startswith(f"warning: file left out: {tmp_path / name}.wav: {reason}")
 
 
+def test_folders_and_files_that_are_links_are_read(tmp_path):
+    for folder in ("disk", "clips"):
+        (tmp_path / folder).mkdir()
+    for name in ("disk/a.wav", "b.wav"):
+        soundfile.write(tmp_path / name, np.full(8000, 0.1), 16000)
+    (tmp_path / "clips/there").symlink_to(tmp_path / "disk")
+    (tmp_path / "clips/back").symlink_to(tmp_path / "clips")  # a circle
+    (tmp_path / "clips/B.WAV").symlink_to(tmp_path / "b.wav")
+    clips = UnlabelledClips(UnlabelledConfig(root=str(tmp_path / "clips")), 0, 400)
+    assert [path.name for path in clips.paths] == ["B.WAV", "a.wav"]
+
+
 def test_many_bad_files_are_ten_lines_and_a_count(tmp_path, capsys):
     for number in range(13):
         (tmp_path / f"{number:02}.wav").write_text("no sound")

@@ -1,5 +1,6 @@
 """Checkpoints are read from every format, and what cannot be used is said in one line."""
 
+import argparse
 import json
 import shutil
 import subprocess
@@ -116,7 +117,7 @@ def change_config(folder, **changes):
 
 def break_tensor(folder, name, tensor):
     tensors = load_file(folder / "model.safetensors")
-    tensors.pop(name)
+    tensors.pop(name, None)
     save_file(tensors if tensor is None else tensors | {name: tensor}, folder / "model.safetensors")
 
 
@@ -140,6 +141,10 @@ SPOILS = {
     "misshapen": (
         lambda f: break_tensor(f, NAME, np.zeros((32, 15), np.float32)),
         "feature_projection.projection.kernel has the shape [15, 32], its config.json says [16, 32",
+    ),
+    "quantised": (
+        lambda f: break_tensor(f, NAME, np.zeros((32, 16), np.int8)),
+        f"model.safetensors: {NAME} is of type I8, as quantised weights are, which are not read",
     ),
     "another size": (lambda f: change_config(f, intermediate_size=65), "config.json says [65]"),
     "another kind": (lambda f: change_config(f, model_type="bert"), "model_type=bert: not a wav2"),
@@ -200,6 +205,33 @@ def test_other_formats_cut_short_say_so(folder, name):
     (folder / name).write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(UserError, match="damaged or cut short"):
         load_params(folder)
+
+
+TORCH_FILES = {
+    "a trainer's": (
+        {"model": {NAME: torch.zeros(1)}, "epoch": 3},
+        "model is dict, no tensor; save model.state_dict() alone",
+    ),
+    "of objects": ({"args": argparse.Namespace(lr=1)}, "other objects than tensors"),
+    "one tensor": (torch.zeros(3), "holds no tensors by name"),
+}
+
+
+@pytest.mark.parametrize("kind", TORCH_FILES)
+def test_pytorch_files_that_are_no_state_dict_are_not_called_damaged(folder, kind):
+    content, message = TORCH_FILES[kind]
+    (folder / "model.safetensors").unlink()
+    torch.save(content, folder / "pytorch_model.bin")
+    with pytest.raises(UserError) as caught:
+        load_params(folder)
+    assert message in str(caught.value)
+    assert "damaged" not in str(caught.value)
+
+
+def test_weights_beside_which_there_are_flags_are_read(folder):
+    expected = load_params(folder)
+    break_tensor(folder, "flags", np.array([True]))
+    jax.tree.map(np.testing.assert_array_equal, load_params(folder), expected)
 
 
 def test_id_that_cannot_be_had_says_to_name_a_folder(monkeypatch):

@@ -13,12 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import ser_jax.results
 from ser_jax.checkpoint import Checkpoints
+from ser_jax.errors import UserError
+from ser_jax.run import train
 from tests.tiny import (
     Child,
     count_events,
     drop_progress,
     list_group,
+    make_config,
     make_options,
     read_run,
     run_command,
@@ -138,6 +142,47 @@ def test_ctrl_c_leaves_a_run_that_goes_on(uninterrupted, tmp_path):
 
 
 # One save, killed at each of its steps.
+
+
+def stop_in_epoch_2(event: dict[str, Any]) -> None:
+    if event.get("epoch") == 2:
+        raise InterruptedError
+
+
+CHANGED = {
+    "recordings": {"checksum": "0123"},
+    "split": {"split": "0123"},
+    "version": {"split": None},  # which kept none
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "protocol", "reason"),
+    [
+        ("recordings", "study", "trained on other recordings .*; give the same data.root"),
+        ("split", "study", "was trained on another split than data.protocol=study makes now"),
+        ("version", "speakers", "was trained on another split than data.protocol=speakers makes"),
+        ("version", "study", None),
+    ],
+)
+def test_a_run_is_never_resumed_on_other_clips(tmp_path, monkeypatch, kind, protocol, reason):
+    config = make_config(tmp_path / "run", {"data.protocol": protocol, "train.epochs": 3})
+
+    def describe(*arguments: Any) -> dict[str, Any]:
+        facts = ser_jax.results.describe(*arguments) | CHANGED[kind]
+        return {key: value for key, value in facts.items() if value is not None}
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ser_jax.run.describe", describe)
+        with pytest.raises(InterruptedError):
+            train(config, observe=stop_in_epoch_2)
+    if reason is None:
+        assert train(config, observe=lambda event: None)["epochs"] == 3
+        return
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=reason):
+        train(config, observe=lambda event: None)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def make_state(epoch: int) -> dict[str, jax.Array]:

@@ -1,10 +1,11 @@
 """Cells of one program trained together, as many at a time as the device's memory holds."""
 
+import contextlib
 import dataclasses
 import functools
 import os
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from ser_jax.command_buffers import choose_options
 from ser_jax.config import AblationConfig, ModelConfig, TrainConfig
 from ser_jax.cores import count_cores
 from ser_jax.errors import UserError
+from ser_jax.files import held
 from ser_jax.finetuning import prepare
 from ser_jax.grid import GridPrograms, Layout, init_progress, make_grid_programs
 from ser_jax.inputs import Inputs, load_inputs, make_dataset
@@ -209,15 +211,16 @@ class _Group:
             stack = self._begin(left)
             if stack is None:
                 continue
-            try:
-                if self.way == "probe":
-                    self.way = self._probe(stack, len(left), advance)
-                stack.train(self.way, advance)
-                results = stack.finish(self.way, start_s)
-            except jax.errors.JaxRuntimeError as error:
-                self.most = self._halve(stack.size, error)
-                continue
-            yield from write_cells(stack.plans, self.prepared, results)
+            with _hold(stack.plans):
+                try:
+                    if self.way == "probe":
+                        self.way = self._probe(stack, len(left), advance)
+                    stack.train(self.way, advance)
+                    results = stack.finish(self.way, start_s)
+                except jax.errors.JaxRuntimeError as error:
+                    self.most = self._halve(stack.size, error)
+                    continue
+                yield from write_cells(stack.plans, self.prepared, results)
             left = left[stack.size :]
         del self.dataset
 
@@ -355,6 +358,16 @@ class _Stack:
             own_sums, own_best = jax.tree.map(lambda x: x[row], (sums, best))  # noqa: B023
             results.append(Trained(own_sums, own_best, predicted, seconds))
         return results
+
+
+@contextlib.contextmanager
+def _hold(plans: Sequence[Plan]) -> Iterator[None]:
+    """The cells' folders for this process, as `train` holds that of a run."""
+    with contextlib.ExitStack() as stack:
+        for plan in plans:
+            remedy = "wait until it ends, then start the grid again"
+            stack.enter_context(held(plan.cell.run_dir, remedy))
+        yield
 
 
 def _count_free_bytes() -> float:

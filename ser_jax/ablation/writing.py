@@ -111,7 +111,7 @@ def write_cell(plan: Plan, prepared: Prepared, trained: Trained) -> None:
     """
     (cell, split, normaliser, _), corpus = plan, prepared.inputs.corpus
     config, run_dir = cell.config, cell.run_dir
-    facts = describe(corpus, normaliser, config)
+    facts = describe(corpus, split, normaliser, config)
     open_run_dir(run_dir, config)
     log = EventLog(run_dir)
     log.cut_back(-1)

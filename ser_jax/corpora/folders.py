@@ -35,7 +35,7 @@ def list_folder(data: DataConfig, root: Path) -> Listing:
     skipped: dict[str, list[str]] = defaultdict(list)
     kept: dict[str, Clip] = {}
     others: dict[str, int] = defaultdict(int)
-    for path in _walk(root):
+    for path in list_files(root, (*_SUFFIXES, _COUNTED, *_ELSEWHERE)):
         suffix = path.suffix.lower()
         if suffix not in (*_SUFFIXES, _COUNTED):
             others[suffix] += 1
@@ -90,9 +90,14 @@ def _raise_no_clips(
     raise UserError(f"data.root={root}: {found}; {grammar.expected}; {remedy}")
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    """Files at any depth that sound or hold what sounds, in a fixed order; links are followed, but
-    no folder twice."""
+def list_files(root: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
+    """Files at any depth below `root` that end so, in upper or lower case, in a fixed order.
+
+    Links are followed, but no folder is listed twice; macOS' shadows of files are passed over.
+
+    Raises:
+      UserError: a folder cannot be listed.
+    """
 
     def raise_unreadable(error: OSError) -> None:
         raise UserError(
@@ -101,7 +106,6 @@ def _walk(root: Path) -> Iterator[Path]:
         ) from error
 
     seen = set()
-    wanted = (*_SUFFIXES, _COUNTED, *_ELSEWHERE)
     for folder, below, names in os.walk(root, followlinks=True, onerror=raise_unreadable):
         real = os.path.realpath(folder)
         if real in seen:
@@ -110,5 +114,5 @@ def _walk(root: Path) -> Iterator[Path]:
         seen.add(real)
         below.sort()
         for name in sorted(names):
-            if name.lower().endswith(wanted) and not name.startswith("._"):  # macOS' shadows
+            if name.lower().endswith(suffixes) and not name.startswith("._"):
                 yield Path(folder, name)

@@ -19,6 +19,7 @@ from ser_jax.audio import (
 )
 from ser_jax.config import UnlabelledConfig
 from ser_jax.cores import count_cores
+from ser_jax.corpora.folders import list_files
 from ser_jax.corpora.names import EMOTIONS, GRAMMAR, parse_name
 from ser_jax.errors import UserError, check, warn
 from ser_jax.files import expand
@@ -51,7 +52,7 @@ class UnlabelledClips:
         """
         root = expand(data.root or "")
         check(root.is_dir(), f"data.root={data.root}: no such folder; name one of recordings")
-        paths = _list_paths(root)
+        paths = sorted(list_files(root, SUFFIXES))
         check(
             len(paths) > 0,
             f"data.root={data.root}: holds no sound files, such as wav, flac, ogg or mp3; name "
@@ -185,15 +186,6 @@ class _BadFiles:
             f"data.root: none of its files can be used ({self._n_files} tried); the first: "
             f"{next(iter(self._said), '')}",
         )
-
-
-def _list_paths(root: Path) -> list[Path]:
-    """Sound files at any depth, sorted, but for macOS' shadows of files."""
-    return sorted(
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("._")
-    )
 
 
 def _choose_training(paths: Sequence[Path], data: UnlabelledConfig, seed: int) -> list[Path]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import numpy as np
 
@@ -15,33 +15,41 @@ from ser_jax.inputs import make_fast_front_end
 _CHUNK = 32  # windows at a time
 
 
-def fit_to_windows(run: LoadedRun, waves: Iterable[np.ndarray]) -> LoadedRun:
+def fit_to_windows(
+    run: LoadedRun, windows: Iterable[tuple[int, np.ndarray]], bad: Container[int]
+) -> LoadedRun:
     """The run, normalising by the windows to come where its training did so by speaker or corpus.
 
     Whose voices they are is unknown: all count as one speaker's, and as one corpus'.
 
     Args:
       run: any; one of other normalisation is given back as it is, and no window is read.
-      waves: samples of every window, int16, each no longer than the run's clips.
+      windows: of every window the number of its file and its samples, int16, no longer than the
+        run's clips.
+      bad: numbers of files that do not count; asked once the windows are read, since some files
+        prove bad at their end.
     """
     if run.config.features.normalise not in ("speaker", "corpus"):
         return run
     front_end = make_fast_front_end(run.config.features, run.config.data.rate_hz)
-    count, sum_F, square_F = 0, np.zeros(()), np.zeros(())
-    waves = iter(waves)
-    while chunk := list(itertools.islice(waves, _CHUNK)):
+    by_file: dict[int, np.ndarray] = {}  # frames, sums and sums of squares, [3, F]
+    windows = iter(windows)
+    while chunk := list(itertools.islice(windows, _CHUNK)):
         wave_BN = np.zeros((len(chunk), run.n_samples), np.int16)
-        for row_N, wave_n in zip(wave_BN, chunk, strict=True):
+        for row_N, (_, wave_n) in zip(wave_BN, chunk, strict=True):
             row_N[: len(wave_n)] = wave_n
         x_BTF = compute_features(front_end, wave_BN, chunk=_CHUNK).astype(np.float64)
-        frames_B = count_real(run, np.array([len(wave_n) for wave_n in chunk]), x_BTF.shape[1])
-        row_RF = x_BTF[np.arange(x_BTF.shape[1]) < frames_B[:, None]]
-        count += len(row_RF)
-        sum_F, square_F = sum_F + row_RF.sum(axis=0), square_F + np.square(row_RF).sum(axis=0)
-    if not count:
+        frames_B = count_real(run, np.array([len(wave_n) for _, wave_n in chunk]), x_BTF.shape[1])
+        for (file, _), x_TF, n_frames in zip(chunk, x_BTF, frames_B, strict=True):
+            x_TF = x_TF[:n_frames]
+            sums_3F = np.stack([np.ones_like(x_TF), x_TF, np.square(x_TF)]).sum(axis=1)
+            by_file[file] = by_file.get(file, 0) + sums_3F
+    good = [sums_3F for file, sums_3F in by_file.items() if file not in bad]
+    if not good:
         return run
-    mean_F = sum_F / count
-    std_F = np.sqrt(np.maximum(square_F / count - np.square(mean_F), 0))
+    count_F, sum_F, square_F = np.sum(good, axis=0)
+    mean_F = sum_F / count_F
+    std_F = np.sqrt(np.maximum(square_F / count_F - np.square(mean_F), 0))
     std_F = np.where(std_F > 1e-5, std_F, 1)
     normaliser = Normaliser(mean_F.astype(np.float32), std_F.astype(np.float32))  # pyright: ignore
     return dataclasses.replace(run, normaliser=normaliser)

@@ -111,7 +111,8 @@ def predict(
     given = [files] if isinstance(files, str | bytes | os.PathLike) else files
     found = _Files([os.path.expanduser(os.fsdecode(file)) for file in given], on_error)
     run = load_run(run_dir)
-    run = fit_to_windows(run, (w.wave_n for w in _cut_files(run, found, lambda part: None)))
+    windows = ((w.file, w.wave_n) for w in _cut_files(run, found, lambda part: None))
+    run = fit_to_windows(run, windows, bad=found.errors)
     predictions: list[tuple[int, Prediction]] = []
     with progress("predicting", len(found.names), "files") as advance:
         windows = _cut_files(run, found, advance)

@@ -14,7 +14,7 @@ from ser_jax.corpora import Corpus
 from ser_jax.features import count_feature_frames, count_features
 from ser_jax.finetuning import Prepared
 from ser_jax.inputs import describe_dataset
-from ser_jax.precision import in_32_bits
+from ser_jax.jax_defaults import with_jax_defaults
 from ser_jax.programs import Programs
 from ser_jax.splits import Split
 from ser_jax.state import describe_state, list_numbers
@@ -28,7 +28,7 @@ def compiling(tasks: Sequence[Callable[[], None]]) -> Iterator[None]:
     fails is passed over: who needs its program will compile it again, and be told.
     """
     pool = ThreadPoolExecutor(max(1, len(tasks)))
-    futures = [pool.submit(in_32_bits(task)) for task in tasks]
+    futures = [pool.submit(with_jax_defaults(task)) for task in tasks]
     try:
         yield
         wait(futures)

@@ -10,12 +10,12 @@ from typing import Any
 from ser_jax.errors import check
 from ser_jax.files import expand, saving, write_atomic
 from ser_jax.inference.loading import LoadedRun, load_run
+from ser_jax.jax_defaults import with_jax_defaults
 from ser_jax.models.wav2vec2.architecture import Architecture
-from ser_jax.precision import in_32_bits
 from ser_jax.weights import merge_lora, to_torch
 
 
-@in_32_bits
+@with_jax_defaults
 def export(run_dir: str | Path, folder: str | Path, format: str = "transformers") -> Path:
     """Write a fine-tuned wav2vec 2.0 as PyTorch's AutoModelForAudioClassification loads it.
 

@@ -33,10 +33,10 @@ from ser_jax.inputs import (
     load_inputs,
     make_dataset,
 )
+from ser_jax.jax_defaults import with_jax_defaults
 from ser_jax.loop import FitSettings, OnEvent, fit
 from ser_jax.monitor import profiled, watch
 from ser_jax.parallel import Layout, choose_layout, place, replicated, share_out_clips
-from ser_jax.precision import in_32_bits
 from ser_jax.programs import Programs, Stream
 from ser_jax.report import write_run_report
 from ser_jax.report.events import EventLog
@@ -67,7 +67,7 @@ Memo = dict[int, dict[int, np.ndarray]]
 """Augmented features [T, F] by epoch and clip."""
 
 
-@in_32_bits
+@with_jax_defaults
 def train(
     config: Config, *, memo: Memo | None = None, observe: OnEvent | None = None
 ) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from ser_jax.config import AblationConfig, compute_identity, to_dict
 from ser_jax.corpora import check_protocols, load_corpus, prepare
 from ser_jax.errors import check
 from ser_jax.files import held, write_atomic
-from ser_jax.precision import in_32_bits
+from ser_jax.jax_defaults import with_jax_defaults
 from ser_jax.progress import progress
 from ser_jax.report import write_ablation_report
 from ser_jax.results import collect_versions
@@ -42,7 +42,7 @@ STUDY = {
 """Table 1 of the study, by the names that the configurations give the systems."""
 
 
-@in_32_bits
+@with_jax_defaults
 def ablate(config: AblationConfig, *, command: str | None = None) -> dict[str, Any]:
     """Run every cell of the grid that has not been run, and write the tables and figures.
 

@@ -29,8 +29,8 @@ from ser_jax.files import held
 from ser_jax.finetuning import prepare
 from ser_jax.grid import GridPrograms, Layout, init_progress, make_grid_programs
 from ser_jax.inputs import Inputs, load_inputs, make_dataset
+from ser_jax.jax_defaults import with_jax_defaults
 from ser_jax.models import BackboneSpec, Forms, make_model
-from ser_jax.precision import in_32_bits
 from ser_jax.probe import choose_forms, choose_plain_forms
 from ser_jax.results import check_frames
 from ser_jax.run_dir import check_run_dir
@@ -71,7 +71,7 @@ def run_together(
     ]
     # Compilation takes the most of a small grid's time, and one core for each program.
     with ThreadPoolExecutor(count_cores()) as pool:
-        list(pool.map(in_32_bits(_Group.compile), made))
+        list(pool.map(with_jax_defaults(_Group.compile), made))
     for group in made:
         yield from group.run(advance)
 

@@ -15,9 +15,9 @@ from ser_jax.features import Normaliser
 from ser_jax.files import write_atomic
 from ser_jax.finetuning import Prepared, save_kept
 from ser_jax.inputs import Inputs, fit_to_training
+from ser_jax.jax_defaults import with_jax_defaults
 from ser_jax.loop import Diverged, compute_score, make_epoch_event, read_figures
 from ser_jax.metrics import Sums
-from ser_jax.precision import in_32_bits
 from ser_jax.report.events import EventLog
 from ser_jax.results import (
     compute_scores,
@@ -86,7 +86,7 @@ def write_cells(
     and no more are begun.
     """
 
-    @in_32_bits
+    @with_jax_defaults
     def write(plan: Plan, trained: Trained) -> Cell:
         write_cell(plan, prepared, trained)
         return plan.cell

@@ -16,7 +16,7 @@ from ser_jax.errors import UserError, check, warn
 from ser_jax.inference.loading import LoadedRun, load_run
 from ser_jax.inference.measurement import Heard, Measurement
 from ser_jax.inputs import Inputs, compute_inputs, make_dataset
-from ser_jax.precision import in_32_bits
+from ser_jax.jax_defaults import with_jax_defaults
 from ser_jax.results import compute_scores
 from ser_jax.run import split_corpus
 from ser_jax.splits import name_fold
@@ -31,7 +31,7 @@ def evaluate(
     return measure(run_dir, data, split).report
 
 
-@in_32_bits
+@with_jax_defaults
 def measure(
     run_dir: str | Path, data: DataConfig | None = None, split: str | None = None
 ) -> Measurement:

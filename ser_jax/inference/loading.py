@@ -17,8 +17,8 @@ from ser_jax.errors import UserError, check, warn
 from ser_jax.features import Normaliser, count_feature_frames
 from ser_jax.files import expand
 from ser_jax.finetuning import init_trained, load_kept
+from ser_jax.jax_defaults import with_jax_defaults
 from ser_jax.models import BackboneSpec
-from ser_jax.precision import in_32_bits
 from ser_jax.programs import Programs
 from ser_jax.reading import explain_failure
 from ser_jax.run_dir import CONFIG_FILE, METRICS_FILE, load_config, load_tree
@@ -51,7 +51,7 @@ class LoadedRun:
         return self.config.model.mask_padding or self.config.model.name in CLASSICAL
 
 
-@in_32_bits
+@with_jax_defaults
 def load_run(run_dir: str | Path) -> LoadedRun:
     """The best epoch so far of the run in `run_dir`, which is only read.
 

@@ -18,7 +18,7 @@ from ser_jax.features import count_feature_frames, count_least_samples
 from ser_jax.inference.loading import LoadedRun, load_run
 from ser_jax.inference.normalising import fit_to_windows, normalise_windows
 from ser_jax.inputs import make_fast_front_end
-from ser_jax.precision import in_32_bits
+from ser_jax.jax_defaults import with_jax_defaults
 from ser_jax.progress import progress
 
 _BATCH = 32  # windows at a time
@@ -75,7 +75,7 @@ class _Files:
             self._on_error(error)
 
 
-@in_32_bits
+@with_jax_defaults
 def predict(
     run_dir: str | Path,
     files: _Path | Iterable[_Path],

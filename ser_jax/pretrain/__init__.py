@@ -21,9 +21,9 @@ from ser_jax.errors import UserError, check
 from ser_jax.export import save_pretrained
 from ser_jax.files import clear_unfinished, held, write_atomic
 from ser_jax.finetuning import FOLDER
+from ser_jax.jax_defaults import with_jax_defaults
 from ser_jax.models.wav2vec2.architecture import Architecture
 from ser_jax.parallel import Layout, choose_layout, compile_step
-from ser_jax.precision import in_32_bits
 from ser_jax.pretrain.step import (
     Crops,
     Figures,
@@ -40,7 +40,7 @@ from ser_jax.state import TrainState, make_optimizer, make_schedule
 __all__ = ["init_pretraining", "make_architecture", "make_pretrain_step", "pretrain"]
 
 
-@in_32_bits
+@with_jax_defaults
 def pretrain(config: PretrainConfig) -> dict[str, float]:
     """Pre-train, and write RUN_DIR/backbone, which `train` takes for backbone.path.
 

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import re
 import shlex
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -339,7 +340,7 @@ def test_parts_that_overlap_across_the_split_are_named(write, tmp_path, capsys):
 
 
 def test_the_same_file_twice_may_be_two_parts_of_it(rows, write):
-    again = [*rows, "clips/a0.wav,joy,a,f"]
+    again = [*rows, "clips/a0.wav,anger,a,f"]
     with pytest.raises(UserError, match=r"row 26: .*or give their parts of the file in columns st"):
         load_corpus(write(again))
     parts = add_column(again, "start,end", lambda row: "0,0.1" if "a0" in row else ",")
@@ -427,3 +428,161 @@ def test_classes_and_genders_that_a_part_lacks_are_named_with_a_remedy(rows, wri
     )
     check_protocols([(write(rows, protocol="loso"), 0)])
     assert capsys.readouterr().err == ""
+
+
+# What programs and other systems make of a manifest.
+
+
+def write_sentences(rows: list[str], delimiter: str, **said: str) -> list[str]:
+    """The rows with a column of sentences, some of them `said` of the clip's stem."""
+    sentences = [said.get(Path(row.split(",")[0]).stem, "fine") for row in rows[1:]]
+    rows = [f"{row},{one}" for row, one in zip(rows, ["sentence", *sentences], strict=True)]
+    return [row.replace(",", delimiter) for row in rows]
+
+
+@pytest.mark.parametrize(
+    "said", [{"a3": '"Hello'}, {"a3": '"Hello', "b2": 'said "no"', "c1": '"Bye'}, {"d5": '"End'}]
+)
+def test_a_stray_quote_takes_no_row_of_a_table_with_tabs(said, rows, write):
+    corpus = load_corpus(write(write_sentences(rows, "\t", **said)))
+    assert corpus.checksum == load_corpus(write(rows)).checksum
+
+
+def test_a_stray_quote_joins_no_two_rows_in_the_middle_of_a_table(rows, write):
+    turned = [",".join(row.split(",")[:1] + row.split(",")[:0:-1]) for row in rows]
+    said = {4: 'x"', 5: '"y', 9: 'z"', 10: '"w', 11: 'v"'}
+    moved = []
+    for number, row in enumerate(turned):
+        path, rest = row.split(",", 1)
+        moved.append(f"{path}\t{said.get(number, 'note')}\t{rest}".replace(",", "\t"))
+    corpus = load_corpus(write(moved))
+    assert corpus.checksum == load_corpus(write(rows)).checksum
+
+
+def test_a_stray_quote_between_commas_is_an_error_that_names_its_row(rows, write):
+    spoilt = write_sentences(rows, ",", a3='"Hello')
+    with pytest.raises(UserError, match="row 5: a quote opens here that takes what follows into"):
+        load_corpus(write(spoilt))
+    with pytest.raises(UserError, match="row 5: a quote opens here that takes what follows into"):
+        load_corpus(write([*spoilt, *[f"{row},{'x' * 500}" for row in rows[1:]] * 20]))
+
+
+def test_quoted_cells_may_hold_delimiters_quotes_and_lines(rows, write):
+    whole = ['"Well, yes,\nno, fine"', '"she said ""go"""', '"a\n\nb"', '"one\ntwo,three"']
+    written = [f"{row},{whole[n % 4] if n else 'sentence'}" for n, row in enumerate(rows)]
+    assert load_corpus(write(written)).checksum == load_corpus(write(rows)).checksum
+
+
+@pytest.mark.parametrize("first", ["sep=;", "SEP=;", '"sep=;"'])
+def test_excel_s_own_first_line_is_no_head(first, rows, write):
+    written = [first, *(row.replace(",", ";") for row in rows)]
+    assert load_corpus(write(written)).checksum == load_corpus(write(rows)).checksum
+    spoilt = [*written[:3], "clips/z.wav;joy;a;f"]
+    with pytest.raises(UserError, match=r"row 4: path=clips/z.wav: no such file"):
+        load_corpus(write(spoilt))
+
+
+def test_excel_s_unicode_text_is_read(rows, write):
+    text = "\r\n".join(row.replace(",", "\t") for row in rows)
+    assert load_corpus(write(text.encode("utf-16"))).checksum == load_corpus(write(rows)).checksum
+
+
+def test_empty_cells_beyond_the_head_are_passed_over_and_missing_ones_are_named(rows, write):
+    checksum = load_corpus(write(rows)).checksum
+    assert load_corpus(write([*rows[:9], *(f"{row},," for row in rows[9:])])).checksum == checksum
+    with pytest.raises(UserError, match=r"row 10: has 3 values.*write a ',' for each, also where"):
+        load_corpus(write([*rows[:9], *(row.rpartition(",")[0] for row in rows[9:])]))
+
+
+@pytest.mark.parametrize("blank", ["nan", "NaN", "None", "<NA>", "NA", "null", "unknown"])
+def test_a_program_s_word_for_an_empty_cell_is_no_value(blank, rows, write):
+    corpus = load_corpus(
+        write([rows[0], *(re.sub(r",\w+$", f",{blank}", row) for row in rows[1:])])
+    )
+    assert corpus.attributes == {}
+    half = [re.sub(r",\w+$", f",{blank}", row) if n % 2 else row for n, row in enumerate(rows)]
+    assert set(load_corpus(write(half)).attributes["gender"]) == {"", "female", "male"}
+
+
+def test_a_speaker_that_is_an_empty_cell_is_an_error(rows, write):
+    with pytest.raises(UserError, match="row 2: speaker=nan: is a program's word for an empty"):
+        load_corpus(write([row.replace(",a,", ",nan,") for row in rows]))
+
+
+@pytest.mark.parametrize(
+    "spelt",
+    [("01", "1"), ("1.0", "1"), ("Anna", "anna"), ("S 1", "s_01"), ("s-007", "s-7")],
+)
+def test_one_speaker_spelt_in_two_ways_is_warned_of(spelt, rows, write, capsys):
+    first, second = spelt
+    load_corpus(
+        write([row.replace(",a,", f",{first},").replace(",b,", f",{second},") for row in rows])
+    )
+    err = capsys.readouterr().err
+    assert f"mine.csv: speaker: {first}, {second}: count as different people" in err
+
+
+@pytest.mark.parametrize("other", ["10", "11", "a0", "1.5", "100"])
+def test_speakers_of_different_numbers_are_not_warned_of(other, rows, write, capsys):
+    load_corpus(write([row.replace(",a,", ",1,").replace(",b,", f",{other},") for row in rows]))
+    assert "count as different people" not in capsys.readouterr().err
+
+
+def test_letters_composed_in_two_ways_are_one_speaker_one_word_and_one_file(rows, write, tmp_path):
+    forms = ("NFC", "NFD")
+    spelt = [rows[0]]
+    for number, row in enumerate(rows[1:]):
+        path, emotion, speaker, gender = row.split(",")
+        here, there = forms[number % 2], forms[(number + 1) % 2]
+        stem = f"clips/ü{Path(path).stem}.wav"
+        (tmp_path / path).rename(tmp_path / unicodedata.normalize(here, stem))
+        word = "fröhlich" if emotion == "joy" else emotion
+        cells = (stem, word, f"José {speaker}", gender)
+        spelt.append(",".join(unicodedata.normalize(there, cell) for cell in cells))
+    corpus = load_corpus(write(spelt, labels={"fröhlich": "happy"}))
+    assert corpus.labels == ("happy", "sad", "angry")
+    assert corpus.speakers == ("José a", "José b", "José c", "José d")
+
+
+def test_paths_of_windows_are_found_or_named_as_what_they_are(rows, write):
+    corpus = load_corpus(write([row.replace("/", "\\") for row in rows]))
+    assert len(corpus.file_names) == 24
+    with pytest.raises(UserError, match="as with 23 more rows; this is another system's path; giv"):
+        load_corpus(write([rows[0], *(f"C:\\me\\{row}" for row in rows[1:])]))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("a0.wav", "a0.WAV"), r"a0.WAV\); there is a0.wav, and letter case counts; write it so"),
+        (("clips/", "https://x.org/"), "as with 23 more rows; addresses are not downloaded; do"),
+        (("clips/a", "clips/z"), "as with 5 more rows; paths are relative to the folder of the"),
+    ],
+)
+def test_files_that_are_missing_are_counted_with_their_remedy(change, said, rows, write):
+    with pytest.raises(UserError, match=f"row 2: path=.*: no such file .*{said}"):
+        load_corpus(write([row.replace(*change) for row in rows]))
+
+
+def test_rows_that_repeat_others_are_left_out_and_counted(rows, write, capsys):
+    checksum = load_corpus(write(rows)).checksum
+    for _ in range(2):
+        assert load_corpus(write([*rows, *rows[1:4]])).checksum == checksum
+    said = "row 26: path=clips/a0.wav: repeats a row above, as do 2 more; they are left out"
+    assert capsys.readouterr().err.count(said) == 1
+    with pytest.raises(
+        UserError, match=r"row 26: .*repeats a row above, as do 2 more \(data.strict"
+    ):
+        load_corpus(write([*rows, *rows[1:4]], strict=True))
+    with pytest.raises(UserError, match=r"row 26: path=clips/a0.wav: stands in row 2 already"):
+        load_corpus(write([*rows, "clips/a0.wav,anger,a,f"]))
+
+
+def test_many_unknown_words_are_counted_and_the_first_are_named(rows, write):
+    words = [re.sub(r",(joy|Sadness|anger),", f",w{n},", row) for n, row in enumerate(rows)]
+    with pytest.raises(
+        UserError, match=r"24 words are not in it: w1 \(row 2\), .* and 4 more;"
+    ) as e:
+        load_corpus(write(words))
+    assert "w20" in str(e.value)
+    assert "w21" not in str(e.value)

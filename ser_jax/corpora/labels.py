@@ -4,6 +4,8 @@ import itertools
 import json
 import re
 import shlex
+import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -29,6 +31,8 @@ TABLE: dict[str, str] = {
 }
 """A word, and its class; `data.labels` changes it."""
 
+_SHOWN = 20  # words in a message
+
 
 def make_table(labels: Mapping[str, str | None]) -> dict[str, str | None]:
     """The table with the changes of `data.labels`; None where clips are left out.
@@ -50,6 +54,7 @@ def make_table(labels: Mapping[str, str | None]) -> dict[str, str | None]:
 
 def tidy(word: str) -> str:
     """A word as it stands in the table: `Pleasant_Surprise ` is `pleasant surprise`."""
+    word = unicodedata.normalize("NFC", word)
     return " ".join(word.replace("_", " ").lower().split())
 
 
@@ -80,20 +85,22 @@ def check_words(
       rows: their numbers.
     """
     table = make_table(labels)
-    unknown = {
-        word: [row for one, row in zip(words, rows, strict=True) if one == word]
-        for word in dict.fromkeys(words)
-        if tidy(word) not in table
-    }
+    known = {word: tidy(word) in table for word in dict.fromkeys(words)}
+    unknown: dict[str, list[int]] = defaultdict(list)
+    for word, row in zip(words, rows, strict=True):
+        if not known[word]:
+            unknown[word].append(row)
     if not unknown:
         return
-    said = ", ".join(f"{word} ({_count_rows(found)})" for word, found in unknown.items())
+    shown = dict(itertools.islice(unknown.items(), _SHOWN))
+    said = ", ".join(f"{word} ({_count_rows(found)})" for word, found in shown.items())
+    said += f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
     first = next(iter(unknown.values()))[0]
     raise UserError(
         f"{path}: row {first}: emotion={next(iter(unknown))}: not in the table of labels (ser-jax "
         f"labels shows it)"
         + (f"; {len(unknown)} words are not in it: {said}" if len(unknown) > 1 else "")
-        + f"; correct it, or map it by data.labels, as in {_propose(labels, unknown)}, or to null "
+        + f"; correct it, or map it by data.labels, as in {_propose(labels, shown)}, or to null "
         "to leave its clips out"
     )
 

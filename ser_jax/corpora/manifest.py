@@ -1,6 +1,5 @@
 """Any corpus as a CSV file: one row per clip, errors told by their row."""
 
-import functools
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import partial
@@ -14,11 +13,16 @@ from ser_jax.corpora.csv_rows import Row, read_rows
 from ser_jax.corpora.grammars import ATTRIBUTES, Facts
 from ser_jax.corpora.labels import check_words
 from ser_jax.corpora.sources import Clip, Listing
-from ser_jax.errors import UserError, check, warn
+from ser_jax.corpora.written import find_files, read_cells, warn_of_spellings, warn_once
+from ser_jax.errors import UserError, check
 from ser_jax.files import expand
 
 REQUIRED = ("path", "emotion", "speaker")
-_GENDERS = {"f": "female", "m": "male", "woman": "female", "man": "male"}
+_SPAN = ("start", "end")
+_GENDERS = {
+    "f": "female", "woman": "female", "female_feminine": "female",  # Common Voice's words
+    "m": "male", "man": "male", "male_masculine": "male",
+}  # fmt: skip
 _PARTS = {
     "train": "train", "training": "train", "trn": "train",
     "val": "val", "valid": "val", "validation": "val", "dev": "val", "devel": "val",
@@ -41,32 +45,45 @@ def list_manifest(data: DataConfig) -> Listing:
         split; emotions that are not in the table of labels; a speaker of two genders.
     """
     path = expand(data.root or "")
-    rows = list(read_rows(path, REQUIRED, (*ATTRIBUTES, "start", "end")))
+    rows = read_rows(path, REQUIRED, (*ATTRIBUTES, *_SPAN))
     check(len(rows) > 0, f"{path}: holds no clips; write a row for each below the head")
     for row in rows:
         for column in REQUIRED:
             check(row.get(column) != "", f"{row.where}: has no {column}; fill it in")
+    rows = _leave_out_repeated(path, read_cells(rows, (*ATTRIBUTES, *_SPAN)), data)
     check_words(data.labels, [row.get("emotion") for row in rows], path, [r.number for r in rows])
+    warn_of_spellings(path, rows)
     parts = _read_parts(path, rows, needed=data.protocol == "given")
-    clips = [
-        _make_clip(row, path.parent, part, data) for row, part in zip(rows, parts, strict=True)
-    ]
+    files = find_files(path.parent, rows)
+    clips = [_make_clip(*one, data) for one in zip(rows, files, parts, strict=True)]
     _check_once(rows, clips)
     clips = _hold_parts(rows, clips)
     _check_genders(path, rows, clips)
     return Listing(sorted(clips, key=lambda clip: clip.file_name), {})
 
 
-def _make_clip(row: Row, folder: Path, part: str, data: DataConfig) -> Clip:
+def _leave_out_repeated(path: Path, rows: Sequence[Row], data: DataConfig) -> list[Row]:
+    """The rows without those that say of a clip what a row above has said of it."""
+    first: dict[tuple[str, ...], Row] = {}
+    for row in rows:
+        first.setdefault(tuple(map(row.get, (*REQUIRED, *ATTRIBUTES, *_SPAN))), row)
+    kept = list(first.values())
+    if n_repeated := len(rows) - len(kept):
+        numbers = {row.number for row in kept}
+        again = next(row for row in rows if row.number not in numbers)
+        is_one = n_repeated == 1
+        said = (
+            f"{again.where}: path={again.get('path')}: repeats a row above"
+            f"{'' if is_one else f', as do {n_repeated - 1} more'}"
+        )
+        check(not data.strict, f"{said} (data.strict=true; without it such rows are left out)")
+        warn_once(f"{said}; {'it is' if is_one else 'they are'} left out")
+    return kept
+
+
+def _make_clip(row: Row, file: Path, part: str, data: DataConfig) -> Clip:
     name = row.get("path")
-    file = folder / expand(name)
-    check(
-        file.is_file(),
-        f"{row.where}: path={name}: no such file ({file}); paths are relative to the folder of the "
-        "manifest; correct it or delete the row",
-    )
     facts = _read_facts(row, part)
-    file = file.resolve()
     start, end = row.get("start"), row.get("end")
     if not start and not end:
         return Clip(name, partial(load_int16, file, data.rate_hz), facts, row.where, file)
@@ -180,16 +197,12 @@ def _hold_parts(rows: Sequence[Row], clips: Sequence[Clip]) -> list[Clip]:
         one = len(beyond) == 1
         count = f"{len(beyond)} {'row ends' if one else 'rows end'}"
         cut = f"beyond the file and {'is' if one else 'are'} cut there"
-        _warn_once(f"{count} {cut}; the first: {beyond[0]}")
+        warn_once(f"{count} {cut}; the first: {beyond[0]}")
     return held
 
 
 def _raise_beyond(said: str) -> np.ndarray:
     raise UserError(f"{said}; times are in seconds; correct them")
-
-
-# A manifest is read several times in a run; nobody needs to be told each time.
-_warn_once = functools.cache(warn)
 
 
 def _check_genders(path: Path, rows: Sequence[Row], clips: Sequence[Clip]) -> None:

@@ -20,7 +20,7 @@ from ser_jax.building import build_for
 from ser_jax.checkpoint import Checkpoints
 from ser_jax.config import CLASSICAL, Config, ParallelConfig
 from ser_jax.cores import count_cores
-from ser_jax.corpora import Corpus, check_protocols
+from ser_jax.corpora import Corpus, check_protocols, draw_split
 from ser_jax.distributed import is_writer
 from ser_jax.epochs import open_epochs
 from ser_jax.errors import check
@@ -59,7 +59,7 @@ from ser_jax.run_dir import (
 from ser_jax.runtime import settle
 from ser_jax.sharing import SharedCheckpoints, share
 from ser_jax.speakers import DRAWN
-from ser_jax.splits import Split, list_strata, make_split
+from ser_jax.splits import Split
 from ser_jax.state import init_state, list_numbers
 from ser_jax.streaming import StreamedCorpus, choose_placement
 
@@ -298,13 +298,7 @@ def classify(
 
 def split_corpus(config: Config, corpus: Corpus) -> Split:
     """The parts of `corpus` by the protocol, fold and seed of a run."""
-    data = config.data
-    seed = config.seed if data.split_seed is None else data.split_seed
-    return make_split(
-        data.protocol, data.fold, seed, corpus.emotion_B, corpus.actor_B,
-        n_speakers=len(corpus.speakers) or None, stratum_B=list_strata(corpus.attributes),
-        given_B=corpus.attributes.get("split"),
-    )  # fmt: skip
+    return draw_split(config.data, config.seed, corpus)
 
 
 def _fit_settings(config: Config) -> FitSettings:

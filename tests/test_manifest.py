@@ -586,3 +586,12 @@ def test_many_unknown_words_are_counted_and_the_first_are_named(rows, write):
         load_corpus(write(words))
     assert "w20" in str(e.value)
     assert "w21" not in str(e.value)
+
+
+@pytest.mark.parametrize("program", ["sep=;", "utf-16"])
+def test_a_split_is_seen_however_the_table_is_written(program, rows, write):
+    marked = [row.replace(",", ";") for row in add_column(rows, "split", split_by_speaker)]
+    text = "\n".join(["sep=;", *marked] if program == "sep=;" else marked)
+    content = text.encode("utf-16" if program == "utf-16" else "utf-8")
+    write(content)
+    assert write(content).protocol == "given"

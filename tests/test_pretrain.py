@@ -21,7 +21,8 @@ from wav2vec2 import LAYOUTS, get_params, make_architecture, make_torch, make_wa
 
 from ser_jax.arguments import parse
 from ser_jax.cli import main
-from ser_jax.config import PretrainConfig, UnlabelledConfig, override
+from ser_jax.config import DataConfig, PretrainConfig, UnlabelledConfig, override
+from ser_jax.corpora import draw_split, load_corpus
 from ser_jax.corpora.unlabelled import UnlabelledClips
 from ser_jax.errors import UserError
 from ser_jax.models.wav2vec2.masks import make_frame_mask
@@ -245,20 +246,43 @@ def test_crops_are_a_function_of_seed_epoch_and_clip(recordings):
     assert np.abs(other[0] - made[1][0][0][0]).max() > 0
 
 
-def test_only_training_clips_of_the_split_are_heard(tmp_path):
-    from ser_jax.splits import make_split
-
+def write_actors(folder) -> list[str]:
+    """Noises of ten actors, each unlike all others; their names."""
+    rng = np.random.default_rng(0)
     names = [f"03-01-{e:02}-01-01-{r:02}-{a:02}.wav"
              for a in range(1, 11) for e in range(1, 9) for r in (1, 2)]  # fmt: skip
     for name in names:
-        soundfile.write(tmp_path / name, np.full(500, 0.1), 16000)
-    data = UnlabelledConfig(root=str(tmp_path), part="train", split_seed=3)
+        soundfile.write(folder / name, rng.uniform(-0.1, 0.1, 500), 16000)
+    return sorted(names)
+
+
+def test_only_training_clips_of_the_split_are_heard(tmp_path):
+    from ser_jax.splits import make_split
+
+    names = write_actors(tmp_path)
+    data = UnlabelledConfig(
+        root=str(tmp_path), part="train", split_seed=3, store_dir=str(tmp_path / "store")
+    )
     clips = UnlabelledClips(data, 0, 400)
-    names.sort()
     emotion_B = np.array([int(name[6:8]) - 1 for name in names])
     actor_B = np.array([int(name[18:20]) for name in names])
     train = make_split("study", 1, 3, emotion_B, actor_B).train
     assert [path.name for path in clips.paths] == [names[number] for number in train]
+
+
+@pytest.mark.parametrize("protocol", ["study", "speakers", "speakers5", "loso"])
+def test_training_clips_are_those_of_train_where_files_are_broken_or_copied(protocol, tmp_path):
+    names = write_actors(tmp_path)
+    (tmp_path / names[0]).write_bytes(b"RIFF no more")
+    (tmp_path / names[9]).write_bytes((tmp_path / names[8]).read_bytes())
+    soundfile.write(tmp_path / names[20].replace(".wav", ".mp3"), np.full(9000, 0.1), 16000)
+    for name in names[30:36]:
+        (tmp_path / name).unlink()
+    kept = {"root": str(tmp_path), "protocol": protocol, "store_dir": str(tmp_path / "store")}
+    clips = UnlabelledClips(UnlabelledConfig(part="train", **kept), 5, 400)
+    corpus = load_corpus(DataConfig(**kept))
+    split = draw_split(DataConfig(**kept), 5, corpus)
+    assert [path.name for path in clips.paths] == [corpus.file_names[n] for n in split.train]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Settings of the recordings, their features and their augmentation."""
 
+import codecs
 import os
 import re
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ Protocol = Literal["auto", "study", "given", "emobox6", "luna5", "loso", "speake
 CorpusName = Literal[
     "ravdess", "synthetic", "crema_d", "savee", "tess", "emodb", "manifest", "joined"
 ]
+_HEAD_BYTES = 2**16  # of a manifest
 _RAVDESS_ACTORS = ("ravdess", "synthetic")  # the corpora whose speakers are RAVDESS' 24
 
 
@@ -39,10 +41,14 @@ def _has_split(path: str) -> bool:
     The one file that a setting's default depends on. A run's own config.yaml says what came of it.
     """
     try:
-        with Path(os.path.expanduser(path)).open(encoding="utf-8-sig") as file:
-            head = next((line for line in file if line.strip()), "")
-    except (OSError, ValueError):
+        with Path(os.path.expanduser(path)).open("rb") as file:
+            start = file.read(_HEAD_BYTES)
+    except OSError:
         return False
+    is_utf16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = start.decode("utf-16" if is_utf16 else "utf-8-sig", errors="ignore")
+    lines = [line for line in text.splitlines() if line.strip(' "')]
+    head = next((line for line in lines if not re.match('"?sep=', line, re.IGNORECASE)), "")
     return "split" in (cell.strip(' "\r\n').lower() for cell in re.split("[,;\t]", head))
 
 

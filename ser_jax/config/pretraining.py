@@ -3,7 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ser_jax.config.checks import check_finite, check_min, check_seed, expand_paths
+from ser_jax.config.checks import (
+    check_finite,
+    check_min,
+    check_seed,
+    default_store_dir,
+    expand_paths,
+)
 from ser_jax.config.data import Protocol, choose_protocol
 from ser_jax.config.training import ParallelConfig
 from ser_jax.errors import check
@@ -27,11 +33,13 @@ class UnlabelledConfig:
     """Its fold, counted from 1."""
     split_seed: int | None = None
     """Seed of the study split; none: the run's seed, as for train."""
+    store_dir: str = field(default_factory=default_store_dir)
+    """Folder of decoded corpora, as for train; used where part is train."""
     memory_mb: int = 2000
     """Files that take less than this, decoded, are decoded once; more are read as they come."""
 
     def __post_init__(self) -> None:
-        expand_paths(self, "data.", "root")
+        expand_paths(self, "data.", "root", "store_dir")
         object.__setattr__(self, "protocol", choose_protocol(self.protocol, "ravdess"))
         check_min("data", self, 1, "fold", "memory_mb")
         check(

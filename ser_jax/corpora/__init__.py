@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ser_jax.config import DataConfig
+from ser_jax.splits import Split, list_strata, make_split
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,25 @@ def load_corpus(data: DataConfig) -> Corpus:
     from ser_jax.corpora import store
 
     return store.load_corpus(data)
+
+
+def draw_split(data: DataConfig, seed: int, corpus: Corpus) -> Split:
+    """The parts of `corpus` by its settings' protocol and fold.
+
+    Args:
+      data: settings of the corpus.
+      seed: draws the split where `data.split_seed` does not.
+      corpus: clips.
+
+    Raises:
+      UserError: see `splits.make_split`.
+    """
+    return make_split(
+        data.protocol, data.fold, seed if data.split_seed is None else data.split_seed,
+        corpus.emotion_B, corpus.actor_B,
+        n_speakers=len(corpus.speakers) or None, stratum_B=list_strata(corpus.attributes),
+        given_B=corpus.attributes.get("split"),
+    )  # fmt: skip
 
 
 def with_clip_length(corpus: Corpus, clip_s: float | None) -> Corpus:

@@ -17,14 +17,16 @@ from ser_jax.audio import (
     load_int16,
     measure_audio,
 )
-from ser_jax.config import UnlabelledConfig
+from ser_jax.config import DataConfig, UnlabelledConfig
 from ser_jax.cores import count_cores
+from ser_jax.corpora import draw_split
 from ser_jax.corpora.folders import list_files
-from ser_jax.corpora.names import EMOTIONS, GRAMMAR, parse_name
+from ser_jax.corpora.names import GRAMMAR, parse_name
+from ser_jax.corpora.sources import find_source
+from ser_jax.corpora.store import load_kept
 from ser_jax.errors import UserError, check, warn
 from ser_jax.files import expand
 from ser_jax.progress import progress
-from ser_jax.splits import make_split
 
 _SHOWN_WARNINGS = 10
 _AHEAD = 3  # batches that are read while one is trained on
@@ -189,17 +191,19 @@ class _BadFiles:
 
 
 def _choose_training(paths: Sequence[Path], data: UnlabelledConfig, seed: int) -> list[Path]:
-    """The files that are training clips of a split, as `train` would make it of the same folder."""
-    named = {path.stem: path for path in reversed(paths)}
-    clips = [(path, parse_name(path.name)) for path in sorted(named.values(), key=lambda p: p.name)]
-    clips = [(path, name) for path, name in clips if name is not None and name.kind == "speech"]
+    """The files that are training clips of a split, drawn as `train` draws it of the same folder:
+    from the clips that can be read and are no copies, since any other number of them is parted
+    otherwise."""
     check(
-        len(clips) > 0,
+        any((name := parse_name(path.name)) and name.kind == "speech" for path in paths),
         f"data.part=train: no file of data.root={data.root} has a RAVDESS name; {GRAMMAR}, or take "
         "data.part=all",
     )
-    emotion_B = np.array([EMOTIONS.index(name.emotion) for _, name in clips])
-    actor_B = np.array([name.actor for _, name in clips])
-    split_seed = seed if data.split_seed is None else data.split_seed
-    split = make_split(data.protocol, data.fold, split_seed, emotion_B, actor_B)
-    return [clips[number][0] for number in split.train]
+    labelled = DataConfig(
+        root=data.root, rate_hz=data.rate_hz, store_dir=data.store_dir, protocol=data.protocol,
+        fold=data.fold, split_seed=data.split_seed,
+    )  # fmt: skip
+    corpus, _ = load_kept(labelled, with_samples=False)
+    files = {clip.file_name: clip.path for clip in find_source(labelled).list_clips().clips}
+    chosen = [files[corpus.file_names[n]] for n in draw_split(labelled, seed, corpus).train]
+    return [path for path in chosen if path is not None]

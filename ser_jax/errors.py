@@ -1,5 +1,6 @@
 """The one exception that means bad input, not a bug, and what is only warned of."""
 
+import functools
 import sys
 
 
@@ -19,3 +20,9 @@ def check(condition: bool, message: str) -> None:
 def warn(message: str) -> None:
     """Say on standard error what the user should know, but need not mend."""
     print(f"warning: {message}", file=sys.stderr)
+
+
+@functools.cache
+def warn_once(message: str) -> None:
+    """`warn`, but once in a process: of corpora, which are listed several times in a run."""
+    warn(message)

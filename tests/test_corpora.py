@@ -361,6 +361,22 @@ def test_songs_videos_duplicates_and_strangers_are_skipped_and_counted(root, dat
     assert load_corpus(data).checksum == checksum
 
 
+def test_a_second_version_of_the_recordings_is_told_of_by_its_content(root, data, capsys):
+    twin = root / "audio_speech_actors_01-24"
+    shutil.copytree(root / "Actor_01", twin / "Actor_01")
+    checksum = load_corpus(data).checksum
+    assert "name of another" not in capsys.readouterr().err  # as Kaggle has RAVDESS
+    other = write_clip(twin / "Actor_01" / f"{make_name(1, 1)}.wav", seed=99, n_samples=650)
+    wave_N, rate_hz = soundfile.read(root / "Actor_02" / f"{make_name(2, 2)}.flac", dtype="int16")
+    soundfile.write(twin / f"{make_name(2, 2)}.wav", wave_N, rate_hz)  # the same, encoded otherwise
+    for _ in range(2):
+        assert load_corpus(data).checksum == checksum
+    err = capsys.readouterr().err
+    used = root / "Actor_01" / f"{make_name(1, 1)}.wav"
+    said = "1 file has the name of another clip but holds something else, and is left out; the "
+    assert err.count(f"{said}first: {other} (used: {used}); give the folder of one version") == 1
+
+
 def test_a_link_that_leads_back_to_its_folder_ends(root, data):
     (root / "Actor_01" / "again").symlink_to(root, target_is_directory=True)
     assert prepare(data).clips == 16

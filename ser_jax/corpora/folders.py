@@ -34,6 +34,7 @@ def list_folder(data: DataConfig, root: Path) -> Listing:
     )
     skipped: dict[str, list[str]] = defaultdict(list)
     kept: dict[str, Clip] = {}
+    doubles: dict[Path, Path] = {}
     others: dict[str, int] = defaultdict(int)
     for path in list_files(root, (*_SUFFIXES, _COUNTED, *_ELSEWHERE)):
         suffix = path.suffix.lower()
@@ -48,13 +49,16 @@ def list_folder(data: DataConfig, root: Path) -> Listing:
             skipped[kind if kind != "speech" else "unnamed"].append(_name(path, root))
         elif named.name in kept:
             skipped["duplicates"].append(_name(path, root))
+            used = kept[named.name].path
+            if used is not None and used.suffix.lower() == suffix:  # else another encoding
+                doubles[path] = used
         else:
             load = partial(load_int16, path, data.rate_hz)
             file_name = f"{named.name}{suffix}"
             kept[named.name] = Clip(file_name, load, named.facts, str(path), path)
     if not kept:
         _raise_no_clips(data, root, grammar, skipped, others)
-    return Listing(sorted(kept.values(), key=lambda clip: clip.file_name), dict(skipped))
+    return Listing(sorted(kept.values(), key=lambda clip: clip.file_name), dict(skipped), doubles)
 
 
 def _name(path: Path, root: Path) -> str:

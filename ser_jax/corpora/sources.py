@@ -15,7 +15,7 @@ import numpy as np
 from ser_jax.config import CorpusName, DataConfig
 from ser_jax.corpora.checksums import compute_checksums
 from ser_jax.corpora.grammars import GRAMMARS, Facts
-from ser_jax.errors import check
+from ser_jax.errors import check, warn_once
 from ser_jax.files import expand
 
 
@@ -46,6 +46,8 @@ class Listing:
     clips: list[Clip]
     skipped: dict[str, list[str]]
     """song, video, duplicates, unnamed."""
+    doubles: dict[Path, Path] = dataclasses.field(default_factory=dict)
+    """Of files with the name and suffix of another the one that is used."""
 
 
 @dataclass(frozen=True)
@@ -98,14 +100,33 @@ def find_source(data: DataConfig) -> Source:
 
 def _make_source(data: DataConfig, listing: Listing) -> Source:
     """The source of clips in files, told from others by what the files hold."""
-    paths = tuple(dict.fromkeys(clip.path for clip in listing.clips if clip.path is not None))
+    paths = tuple(
+        dict.fromkeys(
+            [clip.path for clip in listing.clips if clip.path is not None] + [*listing.doubles]
+        )
+    )
     checksums = dict(zip(paths, compute_checksums(paths, find_cache(data)), strict=True))
+    _warn_of_others(listing, checksums)
     held = [
         [clip.file_name, *vars(clip.facts).values(), clip.part_s, checksums[clip.path]]
         for clip in listing.clips
         if clip.path is not None
     ]
     return Source(hash_values([held, listing.skipped]), lambda: listing, paths)
+
+
+def _warn_of_others(listing: Listing, checksums: dict[Path, str]) -> None:
+    """Warn of files that bear the name of another, but hold something else: a second version of
+    the recordings, or one of them damaged."""
+    others = [path for path, used in listing.doubles.items() if checksums[path] != checksums[used]]
+    if others:
+        one = len(others) == 1
+        warn_once(
+            f"{len(others)} {'file has' if one else 'files have'} the name of another clip but "
+            f"{'holds' if one else 'hold'} something else, and {'is' if one else 'are'} left out; "
+            f"the first: {others[0]} (used: {listing.doubles[others[0]]}); give the folder of one "
+            "version alone as data.root"
+        )
 
 
 def find_cache(data: DataConfig) -> Path:

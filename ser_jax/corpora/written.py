@@ -1,6 +1,5 @@
 """What a manifest's cells mean, as other programs and systems write them."""
 
-import functools
 import re
 import unicodedata
 from collections import defaultdict
@@ -8,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PureWindowsPath
 
 from ser_jax.corpora.csv_rows import Row
-from ser_jax.errors import UserError, check, warn
+from ser_jax.errors import UserError, check, warn_once
 from ser_jax.files import expand
 
 _BLANKS = {"nan", "<na>", "na", "n/a", "#n/a", "nat", "none", "null", "unknown", "-", "?"}
@@ -115,7 +114,3 @@ def _simplify(name: str) -> str:
     name = re.sub(r"[\s_-]+", " ", name.casefold())
     name = re.sub(r"(?<=\d)\.0+$", "", name)
     return re.sub(r"(?<!\d)0+(?=\d)", "", name)
-
-
-# A manifest is read several times in a run; nobody needs to be told each time.
-warn_once = functools.cache(warn)

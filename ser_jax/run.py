@@ -34,6 +34,7 @@ from ser_jax.inputs import (
     make_dataset,
 )
 from ser_jax.jax_defaults import with_jax_defaults
+from ser_jax.known_clips import write_known
 from ser_jax.loop import FitSettings, OnEvent, fit
 from ser_jax.monitor import profiled, watch
 from ser_jax.parallel import Layout, choose_layout, place, replicated, share_out_clips
@@ -250,6 +251,7 @@ def _write(
     """What each test clip was taken for, metrics.json, with which a run is complete, and the
     figures."""
     if is_writer():
+        write_known(run_dir, corpus, split)
         write_predictions(run_dir, corpus, split.test, predicted_B)
         write_atomic(run_dir / METRICS_FILE, json.dumps(metrics, indent=1))
         if draw:  # it takes seconds, which a grid of many runs would rather save

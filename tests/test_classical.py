@@ -261,6 +261,7 @@ def test_a_run_directory_holds_what_a_networks_does_but_curves_and_checkpoints(f
     assert {path.name for path in run_dir.iterdir()} == {
         "config.yaml", "metrics.json", "events.jsonl", "tensorboard", FITTED_FILE, "figures",
         "predictions.csv",
+        "known_clips.txt",
     }  # fmt: skip
     assert {path.name for path in (run_dir / "figures").iterdir()} == {
         "confusion.png", "groups.png", "spectrogram.png", "spectrogram.npz"

@@ -28,7 +28,7 @@ ROWS = [
     ["programs"],
     ["checkpoint", "pretrained", "report", "grid", "building", "classical"],
     ["loop", "finetuning"],
-    ["monitor", "run_dir", "results", "ahead"],
+    ["monitor", "run_dir", "results", "ahead", "known_clips"],
     ["run"],
     ["ablation", "inference"],
     ["export"],

@@ -31,7 +31,7 @@ from ser_jax.inference import evaluate, evaluation, load_run, measure, predict
 from ser_jax.inference.loading import LoadedRun
 from ser_jax.inference.prediction import cut_windows, list_windows
 from ser_jax.models import make_model
-from ser_jax.run import train
+from ser_jax.run import split_corpus, train
 from ser_jax.state import TrainState, init_state
 
 SETTINGS = {
@@ -318,8 +318,44 @@ def test_recordings_that_changed_have_no_split_of_the_run(
         evaluate(run_dir)
     assert evaluate(run_dir, split="all")["n"] == 64
     capsys.readouterr()
-    assert measure(run_dir, config.data).part == "all"
+    found = measure(run_dir, config.data)
+    assert found.part == "all"
+    n_heard = sum(len(getattr(split_corpus(config, corpus), part)) for part in ("train", "val"))
+    assert found.report["known_clips"] == n_heard
+    (said,) = [line for line in found.list_warnings() if "trained or validated" in line]
+    assert said.endswith(f"on {n_heard} of its clips, which makes its figures too good; leave them "
+                         "out")  # fmt: skip
+    assert capsys.readouterr().err == ""
+
+
+def test_a_run_that_does_not_say_what_it_heard_warns_by_the_name_of_the_corpus(
+    run_dir, config, corpus, monkeypatch, capsys, tmp_path
+):
+    shutil.copytree(run_dir, tmp_path / "run")
+    (tmp_path / "run" / "known_clips.txt").unlink()
+    replace_corpus(monkeypatch, corpus, checksum="changed")
+    assert "known_clips" not in measure(tmp_path / "run", config.data).report
     assert "some may be among them" in capsys.readouterr().err
+
+
+def test_clips_of_another_corpus_that_the_run_has_heard_are_counted(
+    run_dir, config, corpus, write, tmp_path
+):
+    """Whatever their names, their speakers and the other clips are; test clips do not count."""
+    split = split_corpus(config, corpus)
+    some = [*split.train[:3], *split.val[:2], *split.test[:4]]
+    rows = ["path,emotion,speaker"]
+    for place, number in enumerate(some):
+        write(f"mine/{place}.wav", get_clip(corpus, int(number)))
+        rows.append(f"mine/{place}.wav,{corpus.labels[corpus.emotion_B[number]]},s{place % 2}")
+    write("mine/new.wav", np.random.default_rng(3).integers(-99, 99, 5000).astype(np.int16))
+    rows.append(f"mine/new.wav,{corpus.labels[0]},s0")
+    (tmp_path / "mine.csv").write_text("\n".join(rows))
+    changes = {"corpus": "manifest", "root": str(tmp_path / "mine.csv"), "protocol": "auto"}
+    found = measure(run_dir, override(config.data, changes))
+    assert (found.report["n"], found.report["known_clips"]) == (10, 5)
+    assert any("trained or validated on 5 of its clips" in said for said in found.list_warnings())
+    assert "known_clips" not in evaluate(run_dir)
 
 
 def test_a_corpus_of_other_emotions_alone_is_refused(run_dir, corpus, monkeypatch):

@@ -65,8 +65,8 @@ def list_files(folder: Path) -> dict[str, bytes]:
 def test_a_run_directory_holds_all_that_a_reader_wants(finished):
     names = {path.name for path in finished.iterdir()}
     assert names == {
-        "config.yaml", "metrics.json", "events.jsonl", "predictions.csv", "tensorboard",
-        "checkpoints", "figures",
+        "config.yaml", "metrics.json", "events.jsonl", "predictions.csv", "known_clips.txt",
+        "tensorboard", "checkpoints", "figures",
     }  # fmt: skip
     assert {path.name for path in (finished / "figures").iterdir()} == {
         "confusion.png", "curves.png", "groups.png", "spectrogram.png", "spectrogram.npz"

@@ -16,6 +16,7 @@ from ser_jax.files import write_atomic
 from ser_jax.finetuning import Prepared, save_kept
 from ser_jax.inputs import Inputs, fit_to_training
 from ser_jax.jax_defaults import with_jax_defaults
+from ser_jax.known_clips import write_known
 from ser_jax.loop import Diverged, compute_score, make_epoch_event, read_figures
 from ser_jax.metrics import Sums
 from ser_jax.report.events import EventLog
@@ -139,6 +140,7 @@ def write_cell(plan: Plan, prepared: Prepared, trained: Trained) -> None:
     save_spectrogram(run_dir, config.features, corpus, int(split.test[0]))
     step, accuracy = epochs * len(plan.cut_epoch(1)), scores["test"]["accuracy"]
     log({"event": "end", "step": step, "test_accuracy": accuracy})
+    write_known(run_dir, corpus, split)
     write_predictions(run_dir, corpus, split.test, trained.predicted["test"])
     write_atomic(run_dir / METRICS_FILE, json.dumps(metrics, indent=1))
 

@@ -17,6 +17,7 @@ from ser_jax.inference.loading import LoadedRun, load_run
 from ser_jax.inference.measurement import Heard, Measurement
 from ser_jax.inputs import Inputs, compute_inputs, make_dataset
 from ser_jax.jax_defaults import with_jax_defaults
+from ser_jax.known_clips import KNOWN_FILE, count_known
 from ser_jax.results import compute_scores
 from ser_jax.run import split_corpus
 from ser_jax.splits import name_fold
@@ -39,7 +40,8 @@ def measure(
 
     Clips are trimmed as the run's own were, and padded or cut to their length. Splits follow the
     run's own protocol, fold and seed, whatever `data` says of them. Of another corpus the clips
-    count whose classes the run knows; the report's `left_out` counts the others by class. The run
+    count whose classes the run knows; the report's `left_out` counts the others by class, and its
+    `known_clips` those that the run was trained or validated on. The run
     may still predict classes that the corpus does not have, which is wrong there; UAR is the mean
     over those that occur.
 
@@ -87,6 +89,9 @@ def measure(
     report = compute_scores(corpus, index, logits_BC.argmax(axis=-1))
     if left_out:
         report["left_out"] = left_out
+    is_own = corpus.checksum == run.checksum
+    if not is_own and (n_known := count_known(run.run_dir, corpus)):
+        report["known_clips"] = n_known
     own = run.config.data
     protocol = name_fold(own.protocol, own.fold)
     heard = Heard(corpus, index, softmax(logits_BC.astype(np.float64), axis=-1))
@@ -121,7 +126,8 @@ def _choose_part(
         f"split={split}: these are not the recordings that {run.run_dir} was trained on, and it "
         "has no split of them; leave --split out",
     )
-    if _list_names(data) & _list_names(run.config.data):
+    knows = (run.run_dir / KNOWN_FILE).exists()  # and then they are counted
+    if not knows and _list_names(data) & _list_names(run.config.data):
         warn(f"not the recordings {run.run_dir} was trained on, but some may be among them")
     return split or "all"
 

@@ -85,7 +85,8 @@ class Measurement(NamedTuple):
         return found
 
     def list_warnings(self) -> list[str]:
-        """One class alone among the clips, or taking nearly all predictions where it should not."""
+        """One class alone among the clips, or taking nearly all predictions where it should not;
+        clips that the run has heard before."""
         truth = {name: sum(row) / self.report["n"]
                  for name, row in zip(self.report["labels"], self.report["confusion"], strict=True)
                  }  # fmt: skip
@@ -95,6 +96,11 @@ class Measurement(NamedTuple):
             for name, share in truth.items()
             if share == 1
         ]
+        if n_known := self.report.get("known_clips"):
+            warnings.append(
+                f"{self.corpus}: the run was trained or validated on {n_known} of its clips, "
+                "which makes its figures too good; leave them out"
+            )
         for name, found in self.describe_predictions().items():
             if found["share"] > max(_COLLAPSED, truth[name]):
                 warnings.append(

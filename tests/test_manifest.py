@@ -143,7 +143,7 @@ BAD = {
     ),
     "duplicate": (
         replace_row(9, "clips/../clips/a0.wav,joy,a,f"),
-        r"row 9: path=clips/../clips/a0.wav: stands in row 2 already; delete one",
+        r"row 9: path=clips/../clips/a0.wav: stands in row 2 already as path=clips/a0.wav; delete",
     ),
     "encoding": (
         lambda rows: "\n".join([*rows[:3], "clips/ä.wav,joy,a,f"]).encode("latin-1"),
@@ -576,6 +576,15 @@ def test_rows_that_repeat_others_are_left_out_and_counted(rows, write, capsys):
         load_corpus(write([*rows, *rows[1:4]], strict=True))
     with pytest.raises(UserError, match=r"row 26: path=clips/a0.wav: stands in row 2 already"):
         load_corpus(write([*rows, "clips/a0.wav,anger,a,f"]))
+
+
+def test_files_that_are_links_to_one_are_named_with_it_and_counted(rows, write, tmp_path):
+    for number in range(3):
+        (tmp_path / f"clips/link{number}.wav").symlink_to("a0.wav")
+    linked = [*rows, *(f"clips/link{number}.wav,anger,b,f" for number in range(3))]
+    said = "row 26: path=clips/link0.wav: stands in row 2 already as path=clips/a0.wav, as do 2 mo"
+    with pytest.raises(UserError, match=said):
+        load_corpus(write(linked))
 
 
 def test_many_unknown_words_are_counted_and_the_first_are_named(rows, write):

@@ -154,16 +154,26 @@ def _read_facts(row: Row, part: str) -> Facts:
 def _check_once(rows: Sequence[Row], clips: Sequence[Clip]) -> None:
     """Raise where two rows name one file, or one part of it."""
     first: dict[tuple, Row] = {}
+    again: list[tuple[Row, Clip, Row]] = []
     for row, clip in zip(rows, clips, strict=True):
         known = first.setdefault((clip.path, clip.part_s), row)
-        what = f"path={row.get('path')}"
-        if clip.part_s is not None:
-            what += f", start={row.get('start')}, end={row.get('end')}"
-        check(
-            known is row,
-            f"{row.where}: {what}: stands in row {known.number} already; delete one of the two"
-            + ("" if clip.part_s else ", or give their parts of the file in columns start and end"),
-        )
+        if known is not row:
+            again.append((row, clip, known))
+    if not again:
+        return
+    row, clip, known = again[0]
+    what = f"path={row.get('path')}"
+    if clip.part_s is not None:
+        what += f", start={row.get('start')}, end={row.get('end')}"
+    where = f"row {known.number} already"
+    if known.get("path") != row.get("path"):  # spelt otherwise, or a link to it
+        where += f" as path={known.get('path')}"
+    if len(again) > 1:
+        where += f", as do {len(again) - 1} more files"
+    remedy = "delete one of the two"
+    if clip.part_s is None:
+        remedy += ", or give their parts of the file in columns start and end"
+    raise UserError(f"{row.where}: {what}: stands in {where}; {remedy}")
 
 
 def _hold_parts(rows: Sequence[Row], clips: Sequence[Clip]) -> list[Clip]:

@@ -377,6 +377,20 @@ def test_a_second_version_of_the_recordings_is_told_of_by_its_content(root, data
     assert err.count(f"{said}first: {other} (used: {used}); give the folder of one version") == 1
 
 
+def test_silent_clips_are_left_out_as_such_and_not_as_copies_of_each_other(root, data, capsys):
+    silent = [root / f"{make_name(emotion, 3)}.wav" for emotion in (1, 2, 3)]
+    for path in silent:
+        soundfile.write(path, np.zeros(800, np.int16), RATE_HZ)
+    report = prepare(data)
+    assert (report.clips, report.copies) == (16, ())
+    assert report.bad == tuple(
+        f"{path}: is silent, each of its samples is 0; record it again" for path in silent
+    )
+    assert f"clip left out: {silent[0]}: is silent" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"is silent, .* again .data.strict=true; without it such"):
+        prepare(dataclasses.replace(data, strict=True))
+
+
 def test_a_link_that_leads_back_to_its_folder_ends(root, data):
     (root / "Actor_01" / "again").symlink_to(root, target_is_directory=True)
     assert prepare(data).clips == 16

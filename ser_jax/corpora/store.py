@@ -27,7 +27,7 @@ from ser_jax.files import expand, locked, new_folder, write_atomic
 from ser_jax.progress import progress
 
 # Part of a store's name. Raise it when what a store holds changes, so that old ones are left alone.
-_STORE_VERSION = 2
+_STORE_VERSION = 3
 _REPORT = "report.json"
 _SHOWN_WARNINGS = 10
 
@@ -157,6 +157,10 @@ def _make_examples(
     def encode(clip: Clip) -> _Encoded:
         try:
             wave_N = clip.load()
+            check(
+                bool(wave_N.any()),  # which would be a copy of any other such clip
+                f"{clip.path}: is silent, each of its samples is 0; record it again",
+            )
         except UserError as error:
             return _Encoded(clip, b"", b"", error)
         # A store is named by what the files held before; it must not hold anything else.

@@ -410,7 +410,9 @@ def test_several_manifests_are_joined_under_names_of_their_own(rows, write, tmp_
     same = {"manifest": data.root, "mine": str(tmp_path / "other.csv")}
     with pytest.raises(UserError, match=r"another corpus is called mine too; name this manifest"):
         load_corpus(dataclasses.replace(joined, roots=same))
-    with pytest.raises(UserError, match=r"data.roots.iemocap: no such corpus; .*\{mine: FILE.csv"):
+    with pytest.raises(
+        UserError, match=r"data.roots.iemocap=folder: no such corpus; .*\{mine: FILE"
+    ):
         dataclasses.replace(joined, roots={"iemocap": "folder", "one": data.root})
 
 

@@ -197,9 +197,9 @@ class DataConfig:
             is_manifest = str(root).lower().endswith((".csv", ".tsv", ".txt"))
             check(
                 name in known or (is_manifest and re.fullmatch(r"[\w-]+", name) is not None),
-                f"data.roots.{name}={root}: no such corpus; known are {', '.join(known)}; any other "
-                "name of letters and digits takes a manifest, as in {mine: FILE.csv}, its path in "
-                "quotes where it holds a comma",
+                f"data.roots.{name}={root}: no such corpus; known are {', '.join(known)}; any "
+                "other name of letters and digits takes a manifest, as in {mine: FILE.csv}, its "
+                "path in quotes where it holds a comma",
             )
 
 

@@ -11,8 +11,9 @@ import jsonargparse
 
 from ser_jax import config
 from ser_jax.errors import UserError
-from ser_jax.parser import Parser, read_yaml, split_files, suggest
+from ser_jax.parser import Parser, split_files, suggest
 from ser_jax.systems import read_system
+from ser_jax.yaml_text import read_yaml
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,9 @@ def load_config(path: str, kind: type = config.Config) -> Any:
     """
     parser = Parser(prog="ser-jax")
     parser.add_keys(kind)
-    options = parser.parse_tree(read_yaml(path), path, parser.get_defaults()).as_dict()
+    options = parser.parse_tree(
+        read_yaml(path, parser.types), path, parser.get_defaults()
+    ).as_dict()
     if kind is config.AblationConfig:
         return _make_grid(parser, options, set(), [path])
     return make_config(kind, options)

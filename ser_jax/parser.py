@@ -10,7 +10,6 @@ import dataclasses
 import difflib
 import inspect
 import json
-import os
 import re
 import types
 import typing
@@ -20,8 +19,8 @@ from typing import Any
 import jsonargparse
 
 from ser_jax.errors import UserError, check
+from ser_jax.yaml_text import find_word, means_null, quote_words, read_yaml, takes_null
 
-_NULLS = ("null", "Null", "NULL", "~", "")
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -73,11 +72,11 @@ class Parser(jsonargparse.ArgumentParser):
         if "--config" in self._option_string_actions:
             files, args = split_files(args)
             for file in files:
-                namespace = self.parse_tree(read_yaml(file), file, namespace)
+                namespace = self.parse_tree(read_yaml(file, self.types), file, namespace)
         if self.types:  # not the program's own parser, which learns its options late
             self._check_options(args)
             args = self._complete_flags(args)
-            args = self._quote_words(args)
+            args = self._join_values(args)
         return super().parse_args(args, namespace=namespace, **kwargs)
 
     def parse_tree(self, tree: dict, source: str, namespace: Any = None) -> Any:
@@ -96,7 +95,7 @@ class Parser(jsonargparse.ArgumentParser):
         """Raise `message`, in this program's words where jsonargparse's are Python's."""
         message = " ".join(message.split())
         if (
-            found := re.search(r'Parser key "([\w.]+)": .*(?:Got|Given) value: (.*)', message)
+            found := re.search(r'Parser key "([\w.]+)": .*(?:Got|Given) value: ?(.*)', message)
         ) and (kind := self.types.get(found[1])):
             message = f"{found[1]}={found[2]}: must be {describe(kind)}"
         elif found := re.fullmatch("the following arguments are required: (.*)", message):
@@ -123,22 +122,37 @@ class Parser(jsonargparse.ArgumentParser):
             for token, after in zip(args, [*args[1:], "--"], strict=False)
         ]
 
-    def _quote_words(self, args: list[str]) -> list[str]:
-        """The words of a mapping from texts to texts as they are written: YAML would read numbers
-        out of 3, and false out of no."""
-        args = list(args)
-        for place, token in enumerate(args):
+    def _join_values(self, args: list[str]) -> list[str]:
+        """Each key with its value in one token, as --key=value.
+
+        argparse takes -1e-3 for an option.
+        """
+        joined, tokens = [], iter(args)
+        for token in tokens:
+            if token == "--":
+                return [*joined, token, *tokens]
             name, equals, value = token.partition("=")
-            if self.types.get(name.removeprefix("--")) != dict[str, str | None]:
-                continue
-            if equals:
-                args[place] = f"{name}={quote_words(value)}"
-            elif place + 1 < len(args):
-                args[place + 1] = quote_words(args[place + 1])
-        return args
+            kind = self.types.get(name.removeprefix("--")) if name.startswith("--") else None
+            if kind is not None and not equals:
+                value = next(tokens, None)
+                if value is None or value.startswith("--"):
+                    return args  # a value is missing: left for the parser to complain
+            joined.append(token if kind is None else f"{name}={self._read_word(value, kind)}")
+        return joined
+
+    @staticmethod
+    def _read_word(word: str, kind: Any) -> str:
+        """A value of the command line as the parser takes it.
+
+        The words of a mapping from texts to texts stay as they are written: YAML would read numbers
+        out of 3, and false out of no.
+        """
+        if kind == dict[str, str | None]:
+            return quote_words(word)
+        return "null" if means_null(word, kind) else word
 
     def _flatten(self, tree: dict, prefix: str = "") -> dict[str, Any]:
-        flat = {}
+        flat: dict[str, Any] = {}
         for name, value in tree.items():
             key = f"{prefix}{name}"
             section = any(known.startswith(f"{key}.") for known in self.types)
@@ -146,26 +160,27 @@ class Parser(jsonargparse.ArgumentParser):
                 continue
             check(not section or isinstance(value, dict), f"{key}={value}: write its keys below it")
             if section or (isinstance(value, dict) and value and key not in self.types):
-                flat |= self._flatten(value, f"{key}.")
+                found = self._flatten(value, f"{key}.")
             elif key in self.types:
-                flat[key] = value
+                found = {key: self._read_value(key, value)}
             else:
                 raise UserError(f"{key}: unknown key; {suggest(key, self.types, self.prog)}")
+            for twice in found.keys() & flat.keys():
+                raise UserError(f"{twice}: stands twice, dotted and below its section; keep one")
+            flat |= found
         return flat
 
-
-def quote_words(text: str) -> str:
-    """A YAML mapping with every word in quotes, but for null; other texts as they are."""
-    import yaml
-
-    try:
-        tree = yaml.load(text, Loader=yaml.BaseLoader)
-    except yaml.YAMLError:
-        return text
-    if not isinstance(tree, dict):
-        return text
-    texts = {word: None if name in _NULLS else name for word, name in tree.items()}
-    return json.dumps(texts)
+    def _read_value(self, key: str, value: Any) -> Any:
+        """`value` of a tree as the parser takes it, which itself takes null for any key."""
+        kind = self.types[key]
+        value = None if means_null(value, kind) else find_word(value, kind)
+        if kind == dict[str, dict[str, Any]] and isinstance(value, dict):
+            value = {name: {} if below is None else below for name, below in value.items()}
+        check(
+            value is not None or takes_null(kind),
+            f"{key}=null: must be {describe(kind)}; give one, or leave the key out",
+        )
+        return value
 
 
 def split_files(args: list[str]) -> tuple[list[str], list[str]]:
@@ -181,57 +196,6 @@ def split_files(args: list[str]) -> tuple[list[str], list[str]]:
         else:
             rest.append(token)  # without a value: left for the parser to complain
     return files, rest
-
-
-def read_yaml(path: str) -> dict:
-    """A YAML file's mapping.
-
-    Raises:
-      UserError: no such file, no text, no YAML, no mapping.
-    """
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """Of two equal keys YAML's own loader keeps the last without a word."""
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict:
-            names = [key.value for key, _ in node.value]
-            for key, _ in node.value:
-                if names.count(key.value) > 1:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"key {key.value!r} stands twice", problem_mark=key.start_mark
-                    )
-            for key, value in node.value:
-                if key.value.rpartition(".")[2] == "labels" and isinstance(value, yaml.MappingNode):
-                    _read_as_text(value)
-            return super().construct_mapping(node, deep)
-
-    try:
-        with open(os.path.expanduser(path), encoding="utf-8") as file:
-            tree = yaml.load(file, Loader=Loader)
-    except OSError as error:
-        raise UserError(f"{path}: cannot read: {error.strerror}; give a YAML file") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not text; give a YAML file") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark else ""
-        what = getattr(error, "problem", None) or "cannot be parsed"
-        raise UserError(f"{path}: is not YAML{where}: {what}") from error
-    check(tree is not None, f"{path}: is empty; write keys such as 'seed: 0'")
-    check(isinstance(tree, dict), f"{path}: is no mapping; write keys such as 'seed: 0'")
-    return tree
-
-
-def _read_as_text(mapping: Any) -> None:
-    """Let a YAML mapping's words be text as written, though they look like numbers or truths."""
-    for node in (node for pair in mapping.value for node in pair):
-        if node.tag in (
-            "tag:yaml.org,2002:int",
-            "tag:yaml.org,2002:float",
-            "tag:yaml.org,2002:bool",
-        ):
-            node.tag = "tag:yaml.org,2002:str"
 
 
 def read_helps(kind: type) -> dict[str, str]:

@@ -7,7 +7,8 @@ from typing import Any
 from ser_jax.config import Config, flatten, to_dict
 from ser_jax.errors import check
 from ser_jax.files import expand
-from ser_jax.parser import Parser, read_yaml
+from ser_jax.parser import Parser
+from ser_jax.yaml_text import read_yaml
 
 _FILE = "config"
 _SECTIONS = ("features", "augment", "model", "backbone", "classical", "train")
@@ -49,7 +50,8 @@ def read_system(
         len(found) > 0,
         f"{where}.{_FILE}={file}: no such file; name one that lies beside the grid's own",
     )
-    written = vars(cell.parse_tree(read_yaml(str(found[0])), str(found[0])).as_flat())
+    tree = read_yaml(str(found[0]), cell.types)
+    written = vars(cell.parse_tree(tree, str(found[0])).as_flat())
     defaults = flatten(to_dict(Config()))
     shared = flatten({section: options[section] for section in _SECTIONS})
     reset = {

@@ -15,7 +15,17 @@ ROOT = Path(ser_jax.__file__).parent
 # A pattern may name a package: its own modules import each other freely.
 ROWS = [
     ["errors", "cores", "weights", "accelerator", "workers", "surroundings"],
-    ["files", "reading", "progress", "config", "watch", "jax_defaults", "jax_private", "contents"],
+    [
+        "files",
+        "reading",
+        "progress",
+        "config",
+        "watch",
+        "jax_defaults",
+        "jax_private",
+        "contents",
+        "yaml_text",
+    ],
     ["meeting"],
     ["audio", "cmvn", "features", "losses", "metrics", "parser", "distributed", "speakers"],
     ["splits"],

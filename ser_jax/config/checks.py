@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+import re
 import tempfile
 from typing import Any
 
@@ -21,7 +22,7 @@ def default_compile_cache() -> str:
 
 
 def expand_paths(config: Any, section: str, *names: str) -> None:
-    """Put the home folder in place of the ~ of paths, in a config that is being made."""
+    """Put what they stand for in place of ~ and $NAME in paths, in a config that is being made."""
     for name in names:
         object.__setattr__(config, name, _expand(f"{section}{name}", getattr(config, name)))
 
@@ -31,12 +32,23 @@ def _expand(key: str, path: Any) -> Any:
         return {name: _expand(f"{key}.{name}", below) for name, below in path.items()}
     if isinstance(path, list | tuple):
         return type(path)(_expand(key, one) for one in path)
-    if not isinstance(path, str):
+    if not isinstance(path, str) or os.path.lexists(path):
         return path
-    expanded = os.path.expanduser(path)
+    check(
+        not re.match(r"\w+://", path),
+        f"{key}={path}: is a URL; name a folder or file of this machine, such as a mounted bucket",
+    )
+    expanded = os.path.expanduser(os.path.expandvars(path))
     check(
         not expanded.startswith("~/") and expanded != "~",
         f"{key}={path}: no home folder is known; set HOME, or write the path out",
+    )
+    # A shell expands what stands on a command line, but nobody what stands in a file.
+    unset = re.search(r"\$(\{\w+\}|[A-Za-z_]\w*)", expanded)
+    check(
+        unset is None,
+        f"{key}={path}: the variable {unset[1].strip('{}') if unset else ''} is not set; set it, "
+        "or write the path out",
     )
     return expanded
 

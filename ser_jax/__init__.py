@@ -8,9 +8,10 @@ tunes the memory allocator on CPU, which `ser_jax.runtime.tune_for_cpu()` does f
 import importlib
 from typing import Any
 
-from ser_jax.surroundings import give_numba_a_cache
+from ser_jax.surroundings import give_caches_a_place, give_numba_a_cache
 
-give_numba_a_cache()
+give_numba_a_cache()  # first, since it takes no place that others may write to
+give_caches_a_place()
 
 __version__ = "0.1.0"
 

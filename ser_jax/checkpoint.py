@@ -232,17 +232,21 @@ def _read_through(folder: Path) -> None:
         store.read(key).result()
 
 
+_THREADS = ("orbax", "tensorstore", "array_serialization")
+"""In the paths of the files whose threads are muted."""
+
+
 @functools.cache
 def _mute_threads() -> None:
     """Let orbax' and tensorstore's threads print no tracebacks.
 
     When a write or a read fails, this process is told by an exception. The others that were going
     on at the same time find their event loop closed, or are never begun, and would tell the user as
-    well.
+    well. What other code of this process logs is left alone.
     """
     warnings.filterwarnings("ignore", r"coroutine '.*' was never awaited", RuntimeWarning)
     for name in ("absl", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+        logging.getLogger(name).addFilter(_is_others)
     before = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:
@@ -250,8 +254,16 @@ def _mute_threads() -> None:
         codes = [frame.f_code for frame, _ in frames]
         if inspect.iscoroutine(unraisable.object):
             codes.append(unraisable.object.cr_code)
-        ours = ("orbax", "asyncio", "array_serialization")
+        ours = (*_THREADS, "asyncio")
         if not any(name in code.co_filename for code in codes for name in ours):
             before(unraisable)
 
     sys.unraisablehook = hook
+
+
+def _is_others(record: logging.LogRecord) -> bool:
+    """Whether a log's line comes neither from these libraries nor of an error in them."""
+    trace = record.exc_info[2] if record.exc_info else None
+    paths = [record.pathname, *(frame.f_code.co_filename for frame, _ in traceback.walk_tb(trace))]
+    paths.append(record.getMessage() if record.name == "asyncio" else "")  # names coroutines
+    return not any(name in path for path in paths for name in _THREADS)

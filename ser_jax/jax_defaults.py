@@ -2,15 +2,30 @@
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 import jax
 
-from ser_jax.errors import UserError
+from ser_jax.errors import UserError, check
+from ser_jax.jax_private import has_started
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+
+_is_fork_of_jax = False
+"""Whether this process was forked off one in which JAX had met its devices: a fork takes none of
+JAX's threads along, and the first computation would wait for them for ever."""
+
+
+def _note_fork() -> None:
+    global _is_fork_of_jax
+    _is_fork_of_jax = has_started()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
 
 
 def with_jax_defaults(function: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -22,12 +37,17 @@ def with_jax_defaults(function: Callable[_P, _R]) -> Callable[_P, _R]:
     returns.
 
     Raises:
-      UserError: JAX finds no device, such as that which JAX_PLATFORMS names; and what `function`
-        raises.
+      UserError: JAX finds no device, such as that which JAX_PLATFORMS names; this process was
+        forked off one that used JAX; and what `function` raises.
     """
 
     @functools.wraps(function)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        check(
+            not _is_fork_of_jax,
+            "this process was forked off one that had used JAX, which would hang here; start it by "
+            "multiprocessing.get_context('spawn'), or before anything is trained or predicted",
+        )
         with contextlib.ExitStack() as stack:
             for setting in (
                 jax.enable_x64(False),

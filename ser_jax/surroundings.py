@@ -32,6 +32,15 @@ def give_numba_a_cache() -> None:
     atexit.register(_delete, folder, os.getpid())
 
 
+def give_caches_a_place() -> None:
+    """Name a folder for caches where no home is known, as in a container run by any user's number.
+
+    librosa and others fail at their import there. What the user has set stays.
+    """
+    if os.path.expanduser("~").startswith("~") and "XDG_CACHE_HOME" not in os.environ:
+        os.environ["XDG_CACHE_HOME"] = os.path.join(tempfile.gettempdir(), f"cache-{os.getuid()}")
+
+
 def _delete(folder: str, pid: int) -> None:
     if os.getpid() == pid:  # not by a process that was forked off
         shutil.rmtree(folder, ignore_errors=True)

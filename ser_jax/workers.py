@@ -8,17 +8,35 @@ import sys
 import types
 from collections.abc import Iterator
 
+from ser_jax.errors import UserError, check
+
 
 @contextlib.contextmanager
-def starting_workers() -> Iterator[None]:
+def starting_workers(remedy: str) -> Iterator[None]:
     """Start processes inside: they inherit that Ctrl-C is held back, and leave `__main__` alone.
 
     A process that is spawned runs its parent's script once more, to find the functions that are
     defined there. Without the guard `if __name__ == "__main__":` that would train again in every
     worker, and none would ever work. These workers need functions of this package alone.
+
+    Args:
+      remedy: how to do without workers.
+
+    Raises:
+      UserError: the system lets no process be started, or has no memory to share with it.
     """
-    with _sigint_held_back(), _main_hidden():
-        yield
+    check(
+        not multiprocessing.current_process().daemon,
+        f"worker processes: this process is a daemon, which may start none; {remedy}",
+    )
+    try:
+        with _sigint_held_back(), _main_hidden():
+            yield
+    except OSError as error:  # no /dev/shm for semaphores, a limit on processes
+        raise UserError(
+            f"worker processes: cannot be started here: {error.strerror or error}; give the "
+            f"machine or container a writable /dev/shm and more processes, or {remedy}"
+        ) from error
 
 
 @contextlib.contextmanager

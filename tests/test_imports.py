@@ -14,7 +14,7 @@ ROOT = Path(ser_jax.__file__).parent
 
 # A pattern may name a package: its own modules import each other freely.
 ROWS = [
-    ["errors", "cores", "weights", "accelerator", "workers", "surroundings"],
+    ["errors", "cores", "weights", "accelerator", "surroundings"],
     [
         "files",
         "reading",
@@ -26,7 +26,7 @@ ROWS = [
         "contents",
         "yaml_text",
     ],
-    ["meeting"],
+    ["meeting", "jax_defaults"],
     ["audio", "cmvn", "features", "losses", "metrics", "parser", "distributed", "speakers"],
     ["splits"],
     ["batching", "sharing", "runtime"],

@@ -97,4 +97,4 @@ def test_the_store_has_a_place_where_no_home_is_known(tmp_path):
         print(DataConfig().store_dir)
         """
     ended = run_python(code, XDG_CACHE_HOME=None, TMPDIR=str(tmp_path))
-    assert ended.stdout.strip() == str(tmp_path / f"ser_jax-{os.getuid()}")
+    assert ended.stdout.strip() == str(tmp_path / f"cache-{os.getuid()}" / "ser_jax")

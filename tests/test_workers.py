@@ -41,6 +41,6 @@ def test_a_script_without_a_main_guard_runs_once(how, tmp_path):
 
 def test_the_main_module_is_back_afterwards():
     before = sys.modules["__main__"]
-    with starting_workers():
+    with starting_workers("do without"):
         assert not hasattr(sys.modules["__main__"], "__file__")
     assert sys.modules["__main__"] is before

@@ -22,6 +22,8 @@ from ser_jax.workers import exit_with_parent, starting_workers
 Advance = Callable[[float], None]
 """Told of epochs as they are done."""
 
+_REMEDY = "set workers=1, which runs the cells in this process"
+
 
 def run_one_by_one(config: AblationConfig, cells: list[Cell], advance: Advance) -> Generator[Cell]:
     """Train each cell by a program of its own; gives each as it ends."""
@@ -89,23 +91,15 @@ def run_cell(cell: Cell, memo: Memo | None, advance: Advance) -> None:
 def _run_in_processes(groups: list[list[Cell]], workers: int, advance: Advance) -> Generator[Cell]:
     """A group's cells, the folds of one system and seed, stay in one process, which keeps their
     augmented clips."""
-    _start_tracker()
-    context = multiprocessing.get_context("spawn")
-    # A simple queue's `put` returns when the message is in the pipe, so that what a group has sent
-    # is there when its future is done.
-    channel = context.SimpleQueue()
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    numbers = context.SimpleQueue()
-    for number in range(workers):
-        numbers.put([cores[number % len(cores)]] if cores and workers > 1 else cores)
-    batch_size = max(cell.config.train.batch_size for group in groups for cell in group)
-    # As many devices as the same run has alone, so that it ends with the same bits here.
-    devices = ParallelConfig(), batch_size, count_cores()
-    pool = ProcessPoolExecutor(
-        workers, context, initializer=_start_worker, initargs=(channel, numbers, devices)
-    )
+    with starting_workers(_REMEDY):
+        _start_tracker()
+        context = multiprocessing.get_context("spawn")
+        # A simple queue's `put` returns when the message is in the pipe, so that what a group has
+        # sent is there when its future is done.
+        channel = context.SimpleQueue()
+        pool = _make_pool(context, channel, groups, workers)
     try:
-        with starting_workers():
+        with starting_workers(_REMEDY):
             waiting = {pool.submit(_run_group, group) for group in groups}
         while waiting:
             done, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
@@ -121,6 +115,21 @@ def _run_in_processes(groups: list[list[Cell]], workers: int, advance: Advance) 
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _make_pool(
+    context: Any, channel: Any, groups: list[list[Cell]], workers: int
+) -> ProcessPoolExecutor:
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    numbers = context.SimpleQueue()
+    for number in range(workers):
+        numbers.put([cores[number % len(cores)]] if cores and workers > 1 else cores)
+    batch_size = max(cell.config.train.batch_size for group in groups for cell in group)
+    # As many devices as the same run has alone, so that it ends with the same bits here.
+    devices = ParallelConfig(), batch_size, count_cores()
+    return ProcessPoolExecutor(
+        workers, context, initializer=_start_worker, initargs=(channel, numbers, devices)
+    )
 
 
 def _start_tracker() -> None:

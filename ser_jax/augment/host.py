@@ -26,6 +26,8 @@ from ser_jax.workers import exit_with_parent, starting_workers
 _CHUNK_CLIPS = 8
 """Clips per task: some 0.1 s of work, so that sending is cheap and stopping is quick."""
 
+_REMEDY = "set augment.backend=device"
+
 
 def _make_transforms(augment: AugmentConfig, rate_hz: int, n_samples: int) -> list[Any]:
     """The four transforms in the protocol's order, for a clip of `n_samples`."""
@@ -108,7 +110,7 @@ class HostAugmenter:
           seed: the run's seed, at least 0.
 
         Raises:
-          UserError: a stretch whose outcome no seed decides.
+          UserError: a stretch whose outcome no seed decides; no worker can be started.
         """
         # Beyond twice the length Signalsmith's stretch draws phases from the machine's own entropy.
         check(
@@ -119,9 +121,10 @@ class HostAugmenter:
         self._augment, self._rate_hz, self._seed = augment, rate_hz, seed
         n_workers = augment.workers or count_cores()
         # spawn: forking a process in which JAX runs threads can hang.
-        self._pool = ProcessPoolExecutor(
-            n_workers, multiprocessing.get_context("spawn"), initializer=_start_worker
-        )
+        with starting_workers(_REMEDY):
+            self._pool = ProcessPoolExecutor(
+                n_workers, multiprocessing.get_context("spawn"), initializer=_start_worker
+            )
         for _ in range(n_workers):
             self._submit(os.getpid)
 
@@ -186,7 +189,7 @@ class HostAugmenter:
         self.close()
 
     def _submit(self, function: Callable, *arguments: Any) -> Future:
-        with self._naming_dead_workers(), starting_workers():
+        with self._naming_dead_workers(), starting_workers(_REMEDY):
             return self._pool.submit(function, *arguments)
 
     @contextlib.contextmanager

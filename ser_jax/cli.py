@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ser_jax.arguments import Command, parse
-from ser_jax.errors import UserError, warn
+from ser_jax.errors import UserError, check, warn
 from ser_jax.surroundings import mend_streams
 
 _REMEDIES = {
@@ -39,6 +39,8 @@ def main(argv: list[str] | None = None) -> int:
     command = None
     try:
         command = parse(sys.argv[1:] if argv is None else argv)
+        here = command.config is None or os.path.exists(".")  # paths of settings begin there
+        check(here, "the current folder has been deleted; change to another one")
         _quieten()
         status = _RUN[command.name](command)
         sys.stdout.flush()

@@ -1,6 +1,7 @@
 """Writing files so that a kill or a full disk leaves the old state or the new, never half."""
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -14,6 +15,12 @@ from ser_jax.errors import UserError
 _UNFINISHED = ".unfinished"
 """How the names of files and folders end that are not yet in their place."""
 
+_NOT_OF_SPACE = (
+    errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG,
+    errno.EACCES, errno.EPERM, errno.EROFS,
+)  # fmt: skip
+"""What a write may fail of though there is space."""
+
 
 def expand(path: str | Path) -> Path:
     """A path with the home folder in place of its ~, where one is known."""
@@ -21,12 +28,15 @@ def expand(path: str | Path) -> Path:
 
 
 @contextlib.contextmanager
-def saving(path: str | Path, remedy: str = "free some space or choose another folder") -> Iterator:
+def saving(path: str | Path, remedy: str | None = None) -> Iterator:
     """Turn an `OSError` inside into a `UserError` that names file, reason and remedy."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
+        if remedy is None:
+            freeing = "" if error.errno in _NOT_OF_SPACE else "free some space or "
+            remedy = f"{freeing}choose another folder"
         raise UserError(f"{error.filename or path}: cannot write: {reason}; {remedy}") from error
 
 
@@ -149,7 +159,7 @@ def held(folder: Path, remedy: str, share: str = "") -> Iterator[None]:
     Raises:
       UserError: another process holds it, as its name says.
     """
-    real = folder.resolve()  # by whatever link or spelling it is named
+    real = Path(os.path.realpath(folder))  # by whatever link or spelling it is named
     path = real.with_name(f".{real.name}{share}.lock")
     handle = _take(path, f"{folder}: is in use by", remedy)
     try:

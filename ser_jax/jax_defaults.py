@@ -33,8 +33,8 @@ def with_jax_defaults(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
     Under JAX_ENABLE_X64 an array made without a type has 64 bits, and a network that was trained in
     float32 would be another one. Under another JAX_DEFAULT_PRNG_IMPL one seed gives another run,
-    and one that was begun could not be resumed. The caller's own settings are back when `function`
-    returns.
+    and one that was begun could not be resumed. A guard of transfers is for a program's own steps,
+    not for what reads its results. The caller's own settings are back when `function` returns.
 
     Raises:
       UserError: JAX finds no device, such as that which JAX_PLATFORMS names; this process was
@@ -54,6 +54,7 @@ def with_jax_defaults(function: Callable[_P, _R]) -> Callable[_P, _R]:
                 jax.numpy_dtype_promotion("standard"),
                 jax.default_prng_impl("threefry2x32"),
                 jax.threefry_partitionable(True),
+                jax.transfer_guard("allow"),
             ):
                 stack.enter_context(setting)
             try:

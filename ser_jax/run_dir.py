@@ -6,7 +6,16 @@ from typing import Any
 
 import yaml
 
-from ser_jax.config import Config, compute_identity, flatten, override, to_dict
+from ser_jax.config import (
+    CLASSICAL,
+    Config,
+    compute_identity,
+    find_differences,
+    flatten,
+    name_differences,
+    override,
+    to_dict,
+)
 from ser_jax.errors import UserError, check
 from ser_jax.files import clear_unfinished, expand, is_unfinished, saving, write_atomic
 from ser_jax.report import write_run_report
@@ -81,16 +90,22 @@ def _damaged(path: Path) -> UserError:
 
 def check_run_dir(run_dir: Path, config: Config) -> bool:
     """See that the directory is this run's, or free; True if the run is complete."""
-    identity = compute_identity(config)
     with saving(run_dir, "choose another --run_dir"):
         if (run_dir / CONFIG_FILE).exists():
-            found = compute_identity(load_config(run_dir))
+            differences = find_differences(load_config(run_dir), config)
+            if differences and may_train_on(differences, config):
+                return False
             check(
-                found == identity,
-                f"run_dir={run_dir}: holds another run (settings {found}, not {identity}); "
-                "choose another --run_dir, or delete it",
+                not differences,
+                f"run_dir={run_dir}: holds another run ({name_differences(differences)}); choose "
+                "another --run_dir, or delete it",
             )
             return (run_dir / METRICS_FILE).exists()
+        check(
+            run_dir.exists() or not run_dir.is_symlink(),
+            f"run_dir={run_dir}: is a link to {os.path.realpath(run_dir)}, which is not there; "
+            "mount or make it, or choose another --run_dir",
+        )
         is_free = not run_dir.exists() or (
             run_dir.is_dir() and all(map(is_unfinished, run_dir.iterdir()))
         )
@@ -98,14 +113,40 @@ def check_run_dir(run_dir: Path, config: Config) -> bool:
     return False
 
 
+def may_train_on(differences: dict[str, tuple[Any, Any]], config: Config) -> bool:
+    """Whether a run ends, trained for more epochs, as one of as many epochs from the start.
+
+    Not where the learning rate follows from the number of all steps.
+    """
+    old, new = differences.get("train.epochs", (0, 0))
+    is_constant = config.train.schedule == "constant" and config.train.warmup == 0
+    only_epochs = set(differences) == {"train.epochs"} and old < new
+    return only_epochs and is_constant and config.model.name not in CLASSICAL
+
+
+def was_trained(tree: dict[str, Any], identity: str | None) -> bool:
+    """Whether a checkpoint's settings are those of a config.yaml, of as many epochs or fewer.
+
+    A run that is to train for more epochs is resumed with a checkpoint of before.
+    """
+    epochs = tree.get("train", {}).get("epochs", 1)
+    fewer = (tree | {"train": tree.get("train", {}) | {"epochs": n}} for n in range(1, epochs))
+    return any(compute_identity(one) == identity for one in (tree, *fewer))
+
+
 def open_run_dir(run_dir: Path, config: Config) -> None:
     """Make the directory, or clear what a killed run has left in it."""
     clear_unfinished(run_dir)
-    if not (run_dir / CONFIG_FILE).exists():
-        tree = to_dict(config)
-        for key in ("root", "roots", "store_dir"):
-            tree["data"][key] = _make_absolute(tree["data"][key])
-        write_atomic(run_dir / CONFIG_FILE, yaml.safe_dump(tree, sort_keys=False))
+    path = run_dir / CONFIG_FILE
+    if path.exists():
+        if not find_differences(load_config(run_dir), config):
+            return
+        with saving(run_dir / METRICS_FILE):  # the run is not complete any more
+            (run_dir / METRICS_FILE).unlink(missing_ok=True)
+    tree = to_dict(config)
+    for key in ("root", "roots", "store_dir"):
+        tree["data"][key] = _make_absolute(tree["data"][key])
+    write_atomic(path, yaml.safe_dump(tree, sort_keys=False))
 
 
 def _make_absolute(path: Any) -> Any:

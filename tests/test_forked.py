@@ -53,7 +53,7 @@ def test_a_fork_of_a_process_that_used_jax_is_told_so_and_others_train(when, tmp
 
 
 def test_a_daemon_is_told_that_it_may_start_no_workers(monkeypatch):
-    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
+    monkeypatch.setattr(type(multiprocessing.current_process()), "daemon", True)
     with pytest.raises(UserError, match=r"is a daemon, which may start none; set augment\.backend"):
         HostAugmenter(AugmentConfig(), 16000, seed=0)
 

@@ -15,18 +15,8 @@ ROOT = Path(ser_jax.__file__).parent
 # A pattern may name a package: its own modules import each other freely.
 ROWS = [
     ["errors", "cores", "weights", "accelerator", "surroundings"],
-    [
-        "files",
-        "reading",
-        "progress",
-        "config",
-        "watch",
-        "jax_defaults",
-        "jax_private",
-        "contents",
-        "yaml_text",
-    ],
-    ["meeting", "jax_defaults"],
+    ["files", "reading", "progress", "config", "watch", "workers", "jax_private", "contents"],
+    ["meeting", "jax_defaults", "yaml_text"],
     ["audio", "cmvn", "features", "losses", "metrics", "parser", "distributed", "speakers"],
     ["splits"],
     ["batching", "sharing", "runtime"],

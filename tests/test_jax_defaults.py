@@ -24,6 +24,7 @@ AUGMENTED = {"augment.enabled": True, "augment.p": 1.0, "model.name": "cnn_lstm"
 OTHER = {
     "jax_enable_x64": True, "jax_numpy_dtype_promotion": "strict",
     "jax_default_prng_impl": "unsafe_rbg", "jax_threefry_partitionable": False,
+    "jax_transfer_guard": "disallow",
 }  # fmt: skip
 
 

@@ -235,8 +235,8 @@ def refuse(run_dir: Path, remedy: str, **changes: Any) -> str:
 
 
 def test_another_runs_directory_is_refused(copy):
-    message = refuse(copy, "choose another --run_dir", train__epochs=3)
-    assert "holds another run" in message
+    message = refuse(copy, "choose another --run_dir", train__batch_size=8)
+    assert "holds another run (train.batch_size=16, not 8)" in message
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

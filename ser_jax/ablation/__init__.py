@@ -19,7 +19,7 @@ from ser_jax.ablation.launcher import launch
 from ser_jax.ablation.manifest import Manifest
 from ser_jax.ablation.processes import run_one_by_one
 from ser_jax.ablation.together import run_together
-from ser_jax.config import AblationConfig, compute_identity, to_dict
+from ser_jax.config import AblationConfig, find_differences, name_differences, to_dict
 from ser_jax.corpora import check_protocols, load_corpus, prepare
 from ser_jax.errors import check
 from ser_jax.files import held, write_atomic
@@ -140,10 +140,11 @@ def _check_folders(config: AblationConfig, cells: list[Cell]) -> None:
     """No cell may meet a run with other settings in its folder."""
     for cell in cells:
         if (cell.run_dir / CONFIG_FILE).exists():
+            differences = find_differences(load_config(cell.run_dir), cell.config)
             check(
-                compute_identity(load_config(cell.run_dir)) == compute_identity(cell.config),
-                f"out={config.out}: {cell.run_dir.name} was run with other settings; "
-                "choose another --out, or delete it",
+                not differences,
+                f"out={config.out}: {cell.run_dir.name} was run with other settings "
+                f"({name_differences(differences)}); choose another --out, or delete it",
             )
 
 

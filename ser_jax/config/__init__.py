@@ -10,7 +10,15 @@ from ser_jax.config.data import AugmentConfig, CorpusName, DataConfig, FeaturesC
 from ser_jax.config.experiments import AblationConfig, Config, Experiment
 from ser_jax.config.pretraining import PretrainConfig, UnlabelledConfig
 from ser_jax.config.training import ModelConfig, ParallelConfig, TrainConfig
-from ser_jax.config.trees import compute_identity, flatten, list_settings, override, to_dict
+from ser_jax.config.trees import (
+    compute_identity,
+    find_differences,
+    flatten,
+    list_settings,
+    name_differences,
+    override,
+    to_dict,
+)
 
 __all__ = [
     "CLASSICAL",
@@ -30,8 +38,10 @@ __all__ = [
     "TrainConfig",
     "UnlabelledConfig",
     "compute_identity",
+    "find_differences",
     "flatten",
     "list_settings",
+    "name_differences",
     "override",
     "to_dict",
 ]

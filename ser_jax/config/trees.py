@@ -67,6 +67,20 @@ def list_settings(config: Any) -> dict[str, Any]:
     return settings
 
 
+def find_differences(there: Any, here: Any) -> dict[str, tuple[Any, Any]]:
+    """The settings by which two configurations are two runs: (value there, value here)."""
+    old, new = list_settings(there), list_settings(here)
+    keys = sorted(old.keys() | new.keys())
+    return {k: (old.get(k), new.get(k)) for k in keys if old.get(k) != new.get(k)}
+
+
+def name_differences(differences: dict[str, tuple[Any, Any]], most: int = 3) -> str:
+    """`train.epochs=2, not 4; seed=0, not 1; and 3 more`."""
+    texts = [f"{key}={old}, not {new}" for key, (old, new) in differences.items()]
+    more = f"; and {len(texts) - most} more" if len(texts) > most else ""
+    return "; ".join(texts[:most]) + more
+
+
 def _name_manifest(path: str | None) -> str:
     return PurePath(path or "").stem
 

@@ -21,7 +21,7 @@ from ser_jax.jax_defaults import with_jax_defaults
 from ser_jax.models import BackboneSpec
 from ser_jax.programs import Programs
 from ser_jax.reading import explain_failure
-from ser_jax.run_dir import CONFIG_FILE, METRICS_FILE, load_config, load_tree
+from ser_jax.run_dir import CONFIG_FILE, METRICS_FILE, load_config, load_tree, was_trained
 from ser_jax.runtime import settle
 from ser_jax.state import TrainState, describe_state, list_numbers, merge_params
 
@@ -108,12 +108,11 @@ def _open_checkpoints(folder: Path) -> Checkpoints:
 
 def _check_identity(run_dir: Path, facts: dict[str, Any]) -> None:
     trained = facts.get("identity")
-    # As written, so that a run outlives settings that are added later.
-    found = compute_identity(load_tree(run_dir))
+    tree = load_tree(run_dir)  # as written, so that a run outlives settings that are added later
     check(
-        trained == found,
-        f"{run_dir / CONFIG_FILE}: says another run (settings {found}) than was trained "
-        f"({trained}); undo the change, or train again into a new run_dir",
+        was_trained(tree, trained),
+        f"{run_dir / CONFIG_FILE}: says another run (settings {compute_identity(tree)}) than was "
+        f"trained ({trained}); undo the change, or train again into a new run_dir",
     )
 
 

@@ -15,7 +15,14 @@ import yaml
 
 from ser_jax.batching import cut_batches, shuffle
 from ser_jax.checkpoint import Checkpoints
-from ser_jax.config import PretrainConfig, TrainConfig, compute_identity, to_dict
+from ser_jax.config import (
+    PretrainConfig,
+    TrainConfig,
+    compute_identity,
+    find_differences,
+    name_differences,
+    to_dict,
+)
 from ser_jax.corpora.unlabelled import UnlabelledClips
 from ser_jax.errors import UserError, check
 from ser_jax.export import save_pretrained
@@ -143,12 +150,11 @@ def _translate(config: PretrainConfig) -> TrainConfig:
 
 def _open_run_dir(run_dir: Path, config: PretrainConfig) -> None:
     """Make the directory, or see that it holds this very run."""
-    identity = compute_identity(config)
     if (run_dir / CONFIG_FILE).exists():
-        found = compute_identity(load_tree(run_dir))
+        differences = find_differences(load_tree(run_dir), config)
         check(
-            found == identity,
-            f"run_dir={run_dir}: holds another run (settings {found}, not {identity}); choose "
+            not differences,
+            f"run_dir={run_dir}: holds another run ({name_differences(differences)}); choose "
             "another --run_dir, or delete it",
         )
         clear_unfinished(run_dir)

@@ -26,8 +26,8 @@ class EventLog:
     "step". Give it to `fit` as `on_event`. Each event is on disk when the call returns. Nothing is
     kept open, so there is nothing to close, and a full disk shows at the event that met it.
 
-    A resumed run calls `cut_back` first. It may send "start" again: that is written only once, so
-    the log of a resumed run is that of an uninterrupted one.
+    A resumed run calls `cut_back` first. It may send "start" again, which takes the place of the
+    first: the log of a resumed run is that of an uninterrupted one.
     """
 
     def __init__(self, run_dir: str | Path) -> None:
@@ -47,6 +47,7 @@ class EventLog:
         plain = {key: _make_plain(value) for key, value in event.items()}
         if plain.get("event") == "start":
             if self._has_start:
+                self._replace_start(plain)
                 return
             self._has_start = True
         _append(self._path, _make_line(plain))
@@ -67,6 +68,13 @@ class EventLog:
             if at <= step and event.get("event") != "end":
                 kept.append(event)
         self._rewrite(kept)
+
+    def _replace_start(self, start: dict[str, Any]) -> None:
+        """Say that the run is of other settings now, as of more epochs."""
+        events = load_events(self._path.parent)
+        place = [event.get("event") for event in events].index("start")
+        if events[place] != start:
+            self._rewrite([*events[:place], start, *events[place + 1 :]])
 
     def _rewrite(self, events: list[dict[str, Any]]) -> None:
         """Put `events` in the place of both logs. A new name makes an open TensorBoard look."""

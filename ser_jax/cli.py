@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ser_jax.arguments import Command, parse
-from ser_jax.errors import UserError, check, warn
+from ser_jax.errors import UserError, warn
 from ser_jax.surroundings import mend_streams
 
 _REMEDIES = {
@@ -39,8 +39,8 @@ def main(argv: list[str] | None = None) -> int:
     command = None
     try:
         command = parse(sys.argv[1:] if argv is None else argv)
-        here = command.config is None or os.path.exists(".")  # paths of settings begin there
-        check(here, "the current folder has been deleted; change to another one")
+        if command.config is not None:
+            _check_here()
         _quieten()
         status = _RUN[command.name](command)
         sys.stdout.flush()
@@ -59,6 +59,14 @@ def main(argv: list[str] | None = None) -> int:
             raise
         where = error.filename or "output"
         return _fail(f"{where}: {error.strerror}; {_REMEDIES[error.errno]}")
+
+
+def _check_here() -> None:
+    """Raise where the current folder, from which paths of settings go out, is not there."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise UserError("the current folder has been deleted; change to another one") from error
 
 
 def _fail(message: object) -> int:

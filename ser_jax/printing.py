@@ -12,6 +12,7 @@ from ser_jax.errors import warn
 
 _FIGURES = ("accuracy", "weighted_f1", "macro_f1", "uar", "precision", "f1", "n", "predicted")
 _SHOWN, _SHOWN_SPEAKERS = 10, 30  # names in a line; rows of a table
+_LEAST_WIDTH = 80  # columns
 _PIPE_WIDTH = 120  # columns; rich would take 80 and break file names
 
 
@@ -217,4 +218,8 @@ def _make_prediction_table(predictions: Sequence[Any], title: str | None) -> Any
 def _print_table(table: Any) -> None:
     from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
+    console = Console()
+    # A narrower terminal folds whole lines; rich would cut the figures.
+    width = max(console.width, _LEAST_WIDTH) if sys.stdout.isatty() else _PIPE_WIDTH
+    # With a width alone rich takes a terminal that is dumb for one of 80 columns.
+    Console(width=width, height=console.height).print(table)

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 
 from ser_jax.errors import UserError, check
-from ser_jax.files import plainly_named, saving
+from ser_jax.files import MOVED, plainly_named, saving
 from ser_jax.reading import explain_failure, find_reason
 from ser_jax.saved import copy_to_host, list_saved, restore
 from ser_jax.state import TrainState
@@ -49,6 +49,7 @@ class Checkpoints:
         # Not orbax' asynchronous save, which keeps its caller for 28 of 109 ms: this takes 3.
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._saving: Future[None] | None = None
+        self._place: int | None = None  # open, so that no other folder gets its number
         several = jax.process_count() > 1  # orbax would have all of them write and wait
         alone = ocp.options.MultiprocessingOptions(
             active_processes={jax.process_index()}, primary_host=jax.process_index()
@@ -62,6 +63,7 @@ class Checkpoints:
             if not read_only:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._clear_unfinished()
+                self._place = os.open(self.folder, os.O_RDONLY)
             self._plain = self._links.enter_context(plainly_named(self.folder))
             self._manager = ocp.CheckpointManager(self._plain, options=options)
 
@@ -96,11 +98,16 @@ class Checkpoints:
         )
         try:
             self._write(epoch, arguments)
+            if self._is_elsewhere():  # since a moment ago: orbax has made it again
+                shutil.rmtree(self.folder / str(epoch), ignore_errors=True)
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.folder))
             # By what lies there, not by what this process saved: a killed one may have left more.
             for old in self._manager.all_steps():
                 if old not in (epoch, best_epoch):
                     self._manager.delete(old)
         except Exception as error:  # tensorstore reports a full disk as a ValueError
+            if self._is_elsewhere():
+                raise UserError(f"{self.folder.parent}: {MOVED}") from error
             raise UserError(
                 f"{self.folder}: cannot write the checkpoint of epoch {epoch}: "
                 f"{find_reason(error)}; make room, or the folder writable, and run the same "
@@ -113,6 +120,8 @@ class Checkpoints:
         What an earlier save of this process has failed to write may come back for a moment, since
         its threads outlive it: it is cleared away first, and once more if it was too late.
         """
+        if self._is_elsewhere():  # perhaps another run has begun here
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.folder))
         for attempt in (1, 2):
             self._clear_unfinished()
             try:
@@ -123,6 +132,25 @@ class Checkpoints:
                 self._clear_unfinished()  # give back the space
                 if attempt == 2 or not isinstance(error, FileExistsError):
                     raise
+
+    def _is_elsewhere(self) -> bool:
+        """Whether the folder was moved or deleted since it was opened."""
+        if self._place is None:
+            return False
+        try:
+            return not os.path.samestat(self.folder.stat(), os.fstat(self._place))
+        except FileNotFoundError:
+            return True
+
+    def _clear_place(self) -> None:
+        """Delete what a save has made where the folder is no more, that it may come back."""
+        for _ in range(_CLEAR_TRIES):  # its threads may go on for a moment
+            self._clear_unfinished()
+            with contextlib.suppress(OSError):  # not empty: another's
+                self.folder.rmdir()
+                self.folder.parent.rmdir()
+                return
+            time.sleep(0.1)
 
     def _clear_unfinished(self) -> None:
         """Delete what a save that was killed or that failed has left beside its place.
@@ -213,6 +241,11 @@ class Checkpoints:
             self._thread.shutdown()
             self._manager.close()
             self._links.close()
+            if self._is_elsewhere():
+                self._clear_place()
+            if self._place is not None:
+                os.close(self._place)
+                self._place = None
 
 
 def _read_through(folder: Path) -> None:

@@ -21,6 +21,12 @@ _NOT_OF_SPACE = (
 )  # fmt: skip
 """What a write may fail of though there is space."""
 
+MOVED = (
+    "was moved or deleted while it was written to; move it back and run the same command again, or "
+    "give its new place"
+)
+"""What is said of a run directory that is not there any more."""
+
 
 def expand(path: str | Path) -> Path:
     """A path with the home folder in place of its ~, where one is known."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ser_jax.errors import UserError
-from ser_jax.files import saving, write_atomic
+from ser_jax.files import MOVED, saving, write_atomic
 
 EVENTS_FILE = "events.jsonl"
 _TB_PREFIX = "events.out.tfevents."
@@ -78,8 +78,7 @@ class EventLog:
 
     def _rewrite(self, events: list[dict[str, Any]]) -> None:
         """Put `events` in the place of both logs. A new name makes an open TensorBoard look."""
-        if events or self._path.exists():
-            write_atomic(self._path, b"".join(map(_make_line, events)))
+        write_atomic(self._path, b"".join(map(_make_line, events)))
         self._has_start = any(event.get("event") == "start" for event in events)
         self._tb_path = self._tb_dir / f"{_TB_PREFIX}{int(time.time()):010d}.ser_jax"
         write_atomic(self._tb_path, _make_header() + b"".join(map(_make_record, events)))
@@ -129,8 +128,10 @@ def _make_line(event: Mapping[str, Any]) -> bytes:
 def _append(path: Path, data: bytes) -> None:
     """Append unbuffered. The loop: a full disk may take a part of a write without an error."""
     with saving(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_APPEND)
+        except FileNotFoundError as error:  # not made again: its run is elsewhere
+            raise UserError(f"{path.parent}: {MOVED}") from error
         try:
             while data:
                 data = data[os.write(handle, data) :]

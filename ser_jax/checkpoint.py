@@ -2,15 +2,9 @@
 
 import contextlib
 import errno
-import functools
-import inspect
-import logging
 import os
 import shutil
-import sys
 import time
-import traceback
-import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,6 +13,7 @@ import jax
 
 from ser_jax.errors import UserError, check
 from ser_jax.files import MOVED, plainly_named, saving
+from ser_jax.muted import mute_threads
 from ser_jax.reading import explain_failure, find_reason
 from ser_jax.saved import copy_to_host, list_saved, restore
 from ser_jax.state import TrainState
@@ -43,7 +38,7 @@ class Checkpoints:
         """
         import orbax.checkpoint as ocp
 
-        _mute_threads()
+        mute_threads()
         self.folder = Path(folder).absolute()
         self._links = contextlib.ExitStack()
         # Not orbax' asynchronous save, which keeps its caller for 28 of 109 ms: this takes 3.
@@ -263,40 +258,3 @@ def _read_through(folder: Path) -> None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
     for key in keys:
         store.read(key).result()
-
-
-_THREADS = ("orbax", "tensorstore", "array_serialization")
-"""In the paths of the files whose threads are muted."""
-
-
-@functools.cache
-def _mute_threads() -> None:
-    """Let orbax' and tensorstore's threads print no tracebacks.
-
-    When a write or a read fails, this process is told by an exception. The others that were going
-    on at the same time find their event loop closed, or are never begun, and would tell the user as
-    well. What other code of this process logs is left alone.
-    """
-    warnings.filterwarnings("ignore", r"coroutine '.*' was never awaited", RuntimeWarning)
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).addFilter(_is_others)
-    before = sys.unraisablehook
-
-    def hook(unraisable: Any) -> None:
-        frames = traceback.walk_tb(unraisable.exc_traceback)
-        codes = [frame.f_code for frame, _ in frames]
-        if inspect.iscoroutine(unraisable.object):
-            codes.append(unraisable.object.cr_code)
-        ours = (*_THREADS, "asyncio")
-        if not any(name in code.co_filename for code in codes for name in ours):
-            before(unraisable)
-
-    sys.unraisablehook = hook
-
-
-def _is_others(record: logging.LogRecord) -> bool:
-    """Whether a log's line comes neither from these libraries nor of an error in them."""
-    trace = record.exc_info[2] if record.exc_info else None
-    paths = [record.pathname, *(frame.f_code.co_filename for frame, _ in traceback.walk_tb(trace))]
-    paths.append(record.getMessage() if record.name == "asyncio" else "")  # names coroutines
-    return not any(name in path for path in paths for name in _THREADS)

@@ -14,7 +14,7 @@ ROOT = Path(ser_jax.__file__).parent
 
 # A pattern may name a package: its own modules import each other freely.
 ROWS = [
-    ["errors", "cores", "weights", "accelerator", "surroundings"],
+    ["errors", "cores", "weights", "accelerator", "surroundings", "muted"],
     ["files", "reading", "progress", "config", "watch", "workers", "jax_private", "contents"],
     ["meeting", "jax_defaults", "yaml_text"],
     ["audio", "cmvn", "features", "losses", "metrics", "parser", "distributed", "speakers"],

@@ -180,3 +180,16 @@ def test_a_folder_that_is_there_keeps_its_name(tmp_path, name):
 def test_a_url_is_no_folder(key, path):
     with pytest.raises(UserError, match=rf"^{key}={path}: is a URL; name a folder"):
         parse(["train", f"--{key}={path}"])
+
+
+@pytest.mark.parametrize("text", ["seeds: [1, 2, 1]", "folds: [1, 1]", "protocols: [loso, loso]"])
+def test_what_a_grid_names_twice_is_told(load, text):
+    key, _, value = text.partition(": ")
+    twice = value.strip("[]").split(", ")[0]
+    with pytest.raises(UserError, match=rf"^{key}=.*: \['?{twice}'?\] stands twice; name it once"):
+        load(text, AblationConfig)
+
+
+def test_a_row_whose_name_is_too_long_for_a_folder_is_told(load):
+    with pytest.raises(UserError, match=r"^systems\.n+\.\.\.: is the name of a folder"):
+        load(f"systems: {{{'n' * 121}: {{}}}}", AblationConfig)

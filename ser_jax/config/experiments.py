@@ -102,6 +102,10 @@ class Config(Experiment):
         check_seed("seed", self.seed)
 
 
+_LONGEST_NAME = 120
+"""Bytes of a row's name; fold, seed and swept values are added, up to the system's 255."""
+
+
 @dataclass(frozen=True)
 class AblationConfig(Experiment):
     """A grid of runs: systems x protocols x folds x seeds x sweep over shared settings."""
@@ -143,6 +147,16 @@ class AblationConfig(Experiment):
         object.__setattr__(self, "protocols", chosen)
         for seed in self.seeds:
             check_seed("seeds", seed)
+        for name in ("seeds", "folds", "protocols"):
+            values = getattr(self, name) or ()
+            twice = [value for value in dict.fromkeys(values) if values.count(value) > 1]
+            check(not twice, f"{name}={list(values)}: {twice} stands twice; name it once")
+        for name in self.systems:
+            check(
+                len(name.encode()) <= _LONGEST_NAME,
+                f"systems.{name[:40]}...: is the name of a folder, so at most {_LONGEST_NAME} "
+                "letters; give a shorter one",
+            )
         if self.workers is not None:
             check(self.workers >= 1, f"workers={self.workers}: must be at least 1")
         if self.runs_at_a_time is not None:

@@ -508,3 +508,57 @@ def test_sound_is_found_between_silences_to_within_a_frame_and_keeps_its_margin(
 
 def test_a_clip_of_nothing_but_zeros_is_kept_whole():
     assert find_sound(np.zeros(5000, np.int16), 16000, 35, 0.0) == slice(0, 5000)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "aiff", "flac"])
+def test_recordings_joined_by_cat_are_refused_and_not_cut(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, make_tone(4001, 16000), 16000)
+    whole = path.read_bytes()
+    assert len(load_audio(path, 16000)) == 4001
+    path.write_bytes(whole + whole)
+    with pytest.raises(UserError, match=f"another recording from byte {len(whole)} on.*join them"):
+        load_audio(path, 16000)
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+def test_mp4s_joined_by_cat_are_refused_and_not_cut(tmp_path):
+    make_by_ffmpeg(tmp_path / "a.m4a")
+    whole = (tmp_path / "a.m4a").read_bytes()
+    (tmp_path / "a.m4a").write_bytes(whole + whole)
+    with pytest.raises(UserError, match=f"another recording from byte {len(whole)} on"):
+        load_audio(tmp_path / "a.m4a", 16000)
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_a_chain_of_oggs_is_read_to_the_end_of_the_last(tmp_path, subtype):
+    path = tmp_path / "a.ogg"
+    soundfile.write(path, make_tone(16000, 16000), 16000, format="OGG", subtype=subtype)
+    path.write_bytes(2 * path.read_bytes())
+    assert len(load_audio(path, 16000)) == pytest.approx(32000, abs=400)
+
+
+def test_a_chain_of_oggs_is_refused_without_ffmpeg(tmp_path, monkeypatch):
+    path = tmp_path / "a.ogg"
+    soundfile.write(path, make_tone(16000, 16000), 16000)
+    path.write_bytes(2 * path.read_bytes())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="is a chain of ogg streams, which needs ffmpeg"):
+        load_audio(path, 16000)
+
+
+@pytest.mark.parametrize("after", [b"TAG" + bytes(125), bytes(4096), b"ID3junk" * 99])
+def test_a_tag_after_the_sound_of_a_flac_is_not_heard(tmp_path, after):
+    path = tmp_path / "a.flac"
+    soundfile.write(path, make_tone(5000, 16000), 16000)
+    path.write_bytes(path.read_bytes() + after)
+    assert len(load_audio(path, 16000)) == 5000
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+def test_a_tag_before_the_sound_is_skipped_whatever_the_kind(tmp_path):
+    soundfile.write(tmp_path / "a.ogg", make_tone(16000, 16000), 16000)
+    tag = b"ID3\x03\0\0\0\0\x01\0" + bytes(128)
+    (tmp_path / "a.ogg").write_bytes(tag + (tmp_path / "a.ogg").read_bytes())
+    assert len(load_audio(tmp_path / "a.ogg", 16000)) == pytest.approx(16000, abs=300)

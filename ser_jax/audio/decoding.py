@@ -15,6 +15,7 @@ import numpy as np
 
 from ser_jax.audio.compressed import check_ogg, find_count, is_counted
 from ser_jax.audio.ffmpeg import Pipe, find_ffmpeg
+from ser_jax.audio.joined import check_joined, check_single_flac, is_chained
 from ser_jax.audio.kinds import is_container, is_mp3, name_foreign
 from ser_jax.audio.wav import Corrected, check_total, find_corrections
 from ser_jax.contents import explain_stand_in
@@ -65,7 +66,10 @@ def open_sound(path: Path) -> Iterator[Sound]:
 
 def _enter(stack: contextlib.ExitStack, path: Path, file: BinaryIO) -> Sound:
     """The sound by libsndfile or ffmpeg, which `stack` closes."""
+    check_joined(file, path)
     foreign = name_foreign(file)
+    if foreign is None and is_chained(file):  # of which libsndfile reads the first link
+        foreign = "a chain of ogg streams"
     if foreign is None:
         corrections = find_corrections(file, path)
         check_ogg(file, path)
@@ -148,24 +152,32 @@ def _open_native(path: Path, file: BinaryIO, corrections: dict[int, bytes]) -> I
         except (soundfile.LibsndfileError, RuntimeError) as error:
             raise _RefusedError(*_make_error(path, error).args) from error
         n_frames = None if uncounted or sound.frames > _UNKNOWN else sound.frames
-        yield Sound(sound.samplerate, n_frames, functools.partial(_read, path, sound, n_frames))
+        read = functools.partial(_read, path, file, sound, n_frames)
+        yield Sound(sound.samplerate, n_frames, read)
 
 
 def _read(
-    path: Path, sound: Any, n_frames: int | None, start: int, block: int
+    path: Path, file: BinaryIO, sound: Any, n_frames: int | None, start: int, block: int
 ) -> Iterator[np.ndarray]:
     import soundfile
+
+    def count_next() -> int:
+        """A block, but up to where the sound should end: an error beyond must not lose it."""
+        return block if n_frames is None or done >= n_frames else min(block, n_frames - done)
 
     done = 0
     try:
         if start and n_frames is not None and sound.can_seek():
             done = sound.seek(min(start, n_frames))
-        while len(block_NC := sound.read(block, dtype="float32", always_2d=True)):
+        while len(block_NC := sound.read(count_next(), dtype="float32", always_2d=True)):
             if len(wanted_NC := block_NC[max(start - done, 0) :]):
                 yield wanted_NC
             done += len(block_NC)
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise _make_error(path, error) from error
+        if sound.format != "FLAC" or done != n_frames:  # a tag or padding may follow the sound
+            raise _make_error(path, error) from error
+    if sound.format == "FLAC":
+        check_single_flac(file, path)
     # That of ogg, and of mp3 in a wav, is an estimate.
     promises = sound.format in _PROMISING and "MPEG" not in sound.subtype
     spare = round(_SPARE_S * sound.samplerate) if sound.format == "MP3" else 0

@@ -40,7 +40,7 @@ def name_foreign(file: BinaryIO) -> str | None:
 
 def is_container(file: BinaryIO) -> bool:
     """Whether a file is of a kind of which libsndfile reads only some codecs."""
-    return _read(file, 0, 4).startswith(_NATIVE) or is_mp3(file)
+    return _read(file, find_frame(file), 4).startswith(_NATIVE) or is_mp3(file)
 
 
 def is_mp3(file: BinaryIO) -> bool:

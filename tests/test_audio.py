@@ -510,6 +510,32 @@ def test_a_clip_of_nothing_but_zeros_is_kept_whole():
     assert find_sound(np.zeros(5000, np.int16), 16000, 35, 0.0) == slice(0, 5000)
 
 
+LEVELS = {
+    "zeros": (lambda tone_N: 0 * tone_N, "holds nothing but zeros"),
+    "inverse": (lambda tone_N: np.stack([tone_N, -tone_N], 1), "its channels cancel each other"),
+    "faint": (lambda tone_N: 1e-5 * tone_N, "its loudest sample is 3e-06 of full scale"),
+    "one channel": (lambda tone_N: np.stack([tone_N, 0 * tone_N], 1), None),
+    "quiet": (lambda tone_N: 1e-2 * tone_N, None),
+}
+
+
+@pytest.mark.parametrize("case", LEVELS)
+def test_a_file_of_which_no_sound_is_heard_is_told_with_the_reason(tmp_path, capsys, case):
+    make, said = LEVELS[case]
+    path = tmp_path / "a.wav"
+    soundfile.write(path, make(make_tone(16000, 16000)[:, 0]), 16000, subtype="FLOAT")
+    load_int16(path, 16000)
+    warning = capsys.readouterr().err
+    assert f"{path}: {said}" in warning if said else not warning
+
+
+def test_unrelated_channels_do_not_cancel(tmp_path, capsys):
+    noise_NC = 0.1 * np.random.default_rng(0).normal(size=(16000, 32))
+    soundfile.write(tmp_path / "a.wav", noise_NC, 16000)
+    load_int16(tmp_path / "a.wav", 16000)
+    assert not capsys.readouterr().err
+
+
 @pytest.mark.parametrize("suffix", ["wav", "aiff", "flac"])
 def test_recordings_joined_by_cat_are_refused_and_not_cut(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"

@@ -633,6 +633,14 @@ def test_a_file_of_nothing_but_zeros_is_named(run_dir, write, corpus, capsys):
     )
 
 
+def test_channels_that_cancel_are_not_called_zeros(run_dir, write, corpus, capsys):
+    clip_N = get_clip(corpus, 0)
+    (file,) = files = [write("a.wav", np.stack([clip_N, -clip_N], 1))]
+    for _ in range(2):  # each time that it is asked
+        assert len(predict(run_dir, files)) == 1
+        assert f"warning: {file}: its channels cancel each other" in capsys.readouterr().err
+
+
 # Trimmed clips.
 
 

@@ -5,12 +5,14 @@ import io
 import math
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ser_jax.audio.decoding import BLOCK, check_file, open_sound
 from ser_jax.audio.kinds import SUFFIXES
+from ser_jax.audio.levels import Level
 from ser_jax.errors import check, warn
 
 __all__ = [
@@ -30,6 +32,7 @@ def stream_audio(
     start_s: float = 0.0,
     block_s: float | None = None,
     advance: Callable[[float], None] = lambda share: None,
+    tell: Callable[[str], None] | None = None,
 ) -> Iterator[np.ndarray]:
     """A sound file as one mono waveform, block by block; full scale is 1.
 
@@ -43,6 +46,8 @@ def stream_audio(
       start_s: where to begin, in seconds.
       block_s: decode about as many seconds at a time, if they are few.
       advance: called with each block's share of the file, where the header says its length.
+      tell: called at the end where no sound is heard, with the reason; None: warn of the first
+        such files.
 
     Yields:
       float32 [n].
@@ -52,7 +57,7 @@ def stream_audio(
     """
     path = Path(path)
     with open_sound(path) as sound:
-        resample = _make_resampler(sound.rate_hz, rate_hz)
+        resample, level = _make_resampler(sound.rate_hz, rate_hz), Level()
         n_read = n_made = 0
         block = BLOCK if block_s is None else math.ceil((block_s + _DELAY_S) * sound.rate_hz)
         for block_NC in sound.read(round(start_s * sound.rate_hz), min(block, BLOCK)):
@@ -60,12 +65,16 @@ def stream_audio(
                 bool(np.isfinite(block_NC).all()),
                 f"{path}: holds NaN or infinite samples; export it again or remove it",
             )
-            wave_N = resample(block_NC.mean(axis=1, dtype=np.float32), False)
+            mix_N = block_NC.mean(axis=1, dtype=np.float32)
+            level.add(block_NC, mix_N)
+            wave_N = resample(mix_N, False)
             n_read, n_made = n_read + len(block_NC), n_made + len(wave_N)
             if sound.n_frames:
                 advance(len(block_NC) / sound.n_frames)
             yield wave_N
         check(n_read > 0, f"{path}: holds no samples; remove it or record it again")
+        if said := level.describe():
+            (tell or partial(_warn_first, "that hold no sound"))(f"{path}: {said}")
         if sound.rate_hz != rate_hz:
             # As many as librosa makes, which appends a zero where soxr makes one less.
             missing = math.ceil(n_read * (rate_hz / sound.rate_hz)) - n_made
@@ -89,6 +98,7 @@ def stream_int16(
     start_s: float = 0.0,
     block_s: float | None = None,
     advance: Callable[[float], None] = lambda share: None,
+    tell: Callable[[str], None] | None = None,
 ) -> Iterator[np.ndarray]:
     """`stream_audio` rounded to int16 [n].
 
@@ -96,7 +106,7 @@ def stream_int16(
     floats, most likely.
     """
     warned = False
-    for wave_N in stream_audio(path, rate_hz, start_s, block_s, advance):
+    for wave_N in stream_audio(path, rate_hz, start_s, block_s, advance, tell):
         peak = float(np.abs(wave_N).max(initial=0))
         if peak > _LOUD and not warned:
             warned = True
@@ -143,24 +153,26 @@ def _collect(blocks: Iterator[np.ndarray], most: int | None) -> np.ndarray:
     return np.concatenate(found)[:most]
 
 
-_loud: set[str] = set()
+_named: dict[str, set[str]] = {}
 _lock = threading.Lock()
 
 
-def _warn_loud(path: str | Path, peak: float) -> None:
-    """Name a file on standard error, once; of many only the first."""
+def _warn_first(kind: str, message: str) -> None:
+    """Say on standard error what is wrong with a file, once; of many such files only the first."""
     with _lock:
-        if str(path) in _loud:
+        named = _named.setdefault(kind, set())
+        if message in named or len(named) > _SHOWN_WARNINGS:
             return
-        _loud.add(str(path))
-        if len(_loud) > _SHOWN_WARNINGS + 1:
-            return
-    if len(_loud) > _SHOWN_WARNINGS:
-        warn("more files beyond full scale are not named")
-        return
-    warn(
+        named.add(message)
+        is_last = len(named) > _SHOWN_WARNINGS
+    warn(f"more files {kind} are not named" if is_last else message)
+
+
+def _warn_loud(path: str | Path, peak: float) -> None:
+    _warn_first(
+        "beyond full scale",
         f"{path}: samples reach {peak:.0f} times full scale and are clipped; if they are "
-        "whole numbers written as floats, divide them by the greatest of their type, as 32768"
+        "whole numbers written as floats, divide them by the greatest of their type, as 32768",
     )
 
 

@@ -53,6 +53,7 @@ class _Files:
     def __init__(self, names: Sequence[str], on_error: Callable[[UserError], None] | None):
         self.names, self._on_error = names, on_error
         self.errors: dict[int, UserError] = {}
+        self.warnings: dict[int, str] = {}
         # What is cheap to see, before the first second of work.
         for number, name in enumerate(names):
             with self.expecting_errors(number):
@@ -69,7 +70,10 @@ class _Files:
             self.errors[number] = error
 
     def tell(self) -> None:
-        """Tell the listener of the bad files, in order."""
+        """Warn of what is odd, and tell the listener of the bad files, in order."""
+        for number, warning in sorted(self.warnings.items()):
+            if number not in self.errors:
+                warn(warning)
         for _, error in sorted(self.errors.items()):
             assert self._on_error is not None
             self._on_error(error)
@@ -130,14 +134,14 @@ def _cut_files(
     for number in range(len(files.names)):
         if number not in files.errors:
             with files.expecting_errors(number):
-                yield from _cut_file(run, files.names[number], number, advance)
+                yield from _cut_file(run, files, number, advance)
 
 
 def _cut_file(
-    run: LoadedRun, name: str, number: int, advance: Callable[[float], None]
+    run: LoadedRun, files: _Files, number: int, advance: Callable[[float], None]
 ) -> Iterator[_Window]:
     data, least = run.config.data, count_least_samples(run.config.features)
-    blocks, lead = _read(name, data.rate_hz, least, advance), 0
+    blocks, lead = _read(files, number, data.rate_hz, least, advance), 0
     if data.trim_db is not None:
         wave_N = np.concatenate(list(blocks))
         sound = find_sound(wave_N, data.rate_hz, data.trim_db, data.trim_margin_s)
@@ -147,25 +151,26 @@ def _cut_file(
 
 
 def _read(
-    name: str, rate_hz: int, least: int, advance: Callable[[float], None]
+    files: _Files, number: int, rate_hz: int, least: int, advance: Callable[[float], None]
 ) -> Iterator[np.ndarray]:
     """The samples of a file block by block, int16 [n]; at its end, whether they will do."""
-    n_samples, sounds, shares = 0, False, [0.0]
+    name, n_samples, shares = files.names[number], 0, [0.0]
 
-    def tell(share: float) -> None:
+    def count(share: float) -> None:
         shares.append(share)
         advance(share)
 
-    for wave_N in stream_int16(name, rate_hz, advance=tell):
-        n_samples, sounds = n_samples + len(wave_N), sounds or bool(wave_N.any())
+    def keep(warning: str) -> None:
+        files.warnings[number] = warning
+
+    for wave_N in stream_int16(name, rate_hz, advance=count, tell=keep):
+        n_samples += len(wave_N)
         yield wave_N
     check(
         n_samples >= least,
         f"{name}: {n_samples / rate_hz:.3f} s long; the least is one analysis window, "
         f"{least / rate_hz:.3f} s ({least} samples); give a longer recording",
     )
-    if not sounds:
-        warn(f"{name}: holds nothing but zeros, so its emotion means nothing")
     advance(1 - sum(shares))
 
 

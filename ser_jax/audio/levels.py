@@ -1,0 +1,35 @@
+"""Whether anything of a recording is left once its channels are averaged and rounded to 16 bits."""
+
+import numpy as np
+
+_CANCELLED = 1e-3  # a mix's share of its channels' power; of 32 unrelated ones it is 1/32
+_FAINT = 2.0**-11  # of full scale, -66 dB: four bits of the sixteen
+
+
+class Level:
+    """How loud a recording is, block by block."""
+
+    def __init__(self) -> None:
+        self._peak = self._channels = self._mix = 0.0
+
+    def add(self, block_NC: np.ndarray, mix_N: np.ndarray) -> None:
+        """Count samples of all channels, and their mean."""
+        self._peak = max(self._peak, float(np.abs(block_NC).max(initial=0)))
+        self._channels += float(np.square(block_NC, dtype=np.float64).mean(axis=1).sum())
+        self._mix += float(np.square(mix_N, dtype=np.float64).sum())
+
+    def describe(self) -> str | None:
+        """What is amiss, and the remedy; `None`: nothing."""
+        if self._peak == 0:
+            return "holds nothing but zeros, so its emotion means nothing"
+        if self._mix < _CANCELLED * self._channels:
+            return (
+                "its channels cancel each other when they are averaged, as one is the inverse of "
+                "another; give one of them alone: ffmpeg -i FILE -af 'pan=mono|c0=c0' OTHER.wav"
+            )
+        if self._peak < _FAINT:
+            return (
+                f"its loudest sample is {self._peak:.1g} of full scale, of which 16 bits keep next "
+                "to nothing; amplify it"
+            )
+        return None

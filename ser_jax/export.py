@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ser_jax.errors import check
+from ser_jax.errors import check, warn
 from ser_jax.files import expand, saving, write_atomic
 from ser_jax.inference.loading import LoadedRun, load_run
 from ser_jax.jax_defaults import with_jax_defaults
@@ -19,7 +19,8 @@ from ser_jax.weights import merge_lora, to_torch
 def export(run_dir: str | Path, folder: str | Path, format: str = "transformers") -> Path:
     """Write a fine-tuned wav2vec 2.0 as PyTorch's AutoModelForAudioClassification loads it.
 
-    Low-rank additions are put into the kernels.
+    Low-rank additions are put into the kernels. A warning says where transformers' own way of
+    padding and normalising clips is not the run's, so that its pipeline gives other logits.
 
     Args:
       run_dir: a run directory of model.name=wav2vec2.
@@ -59,8 +60,33 @@ def export_loaded(run: LoadedRun, folder: str | Path) -> Path:
         "sampling_rate": run.config.data.rate_hz,
         # transformers normalises over the samples that its mask keeps.
         "return_attention_mask": masked,
+        "max_length": run.n_samples,
     }
-    return save_pretrained(folder, run.spec.architecture, params, extra, preprocessor)
+    path = save_pretrained(folder, run.spec.architecture, params, extra, preprocessor)
+    if said := _explain_padding(run):
+        warn(f"{path}: {said}")
+    return path
+
+
+def _explain_padding(run: LoadedRun) -> str | None:
+    """How clips are to be prepared for the run's logits, where transformers' pipeline does not."""
+    assert run.spec is not None
+    masked, before = run.config.model.mask_padding, run.spec.settings.normalise_before_padding
+    architecture = run.spec.architecture
+    to = f"to {run.n_samples} samples"
+    if architecture.do_normalize and masked != before:
+        order = "before" if before else "after"
+        return (
+            f"the run normalises clips {order} padding them {to}, its feature extractor the other "
+            "way round, so that logits differ; normalise by hand, with do_normalize=False"
+        )
+    if masked and architecture.feat_extract_norm != "group":  # then padding changes nothing
+        return None
+    return (
+        f"the run pads clips {to}, transformers' pipeline does not, so that its logits differ; "
+        f"call the feature extractor with padding='max_length', max_length={run.n_samples}, "
+        "truncation=True"
+    )
 
 
 def save_pretrained(

@@ -51,10 +51,13 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_pytorch_gives_the_logits_of_the_run(tmp_path, layout, way):
+def test_pytorch_gives_the_logits_of_the_run(tmp_path, capsys, layout, way):
     normalised = way != "not normalised"
     run_dir = train_tiny(tmp_path, layout, normalised=normalised, **WAYS[way])
+    capsys.readouterr()
     export(run_dir, tmp_path / "out")
+    pads = way == "as the study" or layout == "base"
+    assert ("the run pads clips to 16000 samples" in capsys.readouterr().err) == pads
     model = AutoModelForAudioClassification.from_pretrained(tmp_path / "out").eval()
     extract = AutoFeatureExtractor.from_pretrained(tmp_path / "out")
     rng, waves, files = np.random.default_rng(0), [], []
@@ -74,6 +77,33 @@ def test_pytorch_gives_the_logits_of_the_run(tmp_path, layout, way):
     for row, prediction in zip(theirs, found, strict=True):
         ours = [prediction.probabilities[model.config.id2label[c]] for c in range(8)]
         assert_near(np.log(ours), row, atol=1e-4, why="cudnn")
+
+
+def test_one_short_clip_is_heard_as_by_the_run_where_the_warning_is_heeded(tmp_path):
+    run_dir = train_tiny(tmp_path, "base")
+    export(run_dir, tmp_path / "out")
+    model = AutoModelForAudioClassification.from_pretrained(tmp_path / "out").eval()
+    extract = AutoFeatureExtractor.from_pretrained(tmp_path / "out")
+    wave_N = np.rint(3000 * np.random.default_rng(0).normal(size=9000)).astype(np.int16)
+    soundfile.write(tmp_path / "a.wav", wave_N, 16000)
+    (found,) = predict(run_dir, tmp_path / "a.wav")
+    ours = np.log(list(found.probabilities.values()))
+
+    def hear(**padding):
+        wave = wave_N.astype(np.float32) / 32768
+        inputs = extract(wave, sampling_rate=16000, return_tensors="pt", **padding)
+        with torch.no_grad():
+            return torch.log_softmax(model(**inputs).logits.double(), -1).numpy()[0]
+
+    theirs = hear(padding="max_length", max_length=extract.max_length, truncation=True)
+    assert_near(ours, theirs, atol=1e-4, why="cudnn")
+    assert np.abs(ours - hear()).max() > 1e-2  # else there were nothing to warn of
+
+
+def test_a_run_that_normalises_otherwise_than_the_feature_extractor_is_told(tmp_path, capsys):
+    export(train_tiny(tmp_path, "base", **{"model.mask_padding": True}), tmp_path / "out")
+    said = "the run normalises clips after padding them to 16000 samples"
+    assert said in capsys.readouterr().err
 
 
 def test_exported_run_is_a_backbone_again(tmp_path):

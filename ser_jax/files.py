@@ -122,8 +122,9 @@ def plainly_named(folder: Path) -> Iterator[Path]:
     """A path of `folder` for libraries that take one for a pattern, a URL or UTF-8.
 
     orbax looks for files by patterns, in which '[Lab] emotion' is another folder, and takes 'gs:'
-    for a bucket.
+    for a bucket; tensorstore refuses a path with '..' in it.
     """
+    folder = folder.resolve()
     if re.fullmatch(r"[\w./ +=,@~-]*", str(folder)):
         yield folder
         return

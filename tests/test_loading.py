@@ -87,6 +87,18 @@ def test_a_run_is_saved_and_read_below_a_folder_of_any_name(tmp_path, name, fini
     assert load_run(tmp_path / name / "run").best_epoch == load_run(finished).best_epoch
 
 
+def test_a_run_is_read_and_resumed_by_a_path_with_dots(copied, finished, monkeypatch):
+    here = copied.parent / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    assert load_run("../run").best_epoch == load_run(finished).best_epoch
+    with contextlib.closing(Checkpoints("../run/checkpoints")) as checkpoints:
+        epoch = checkpoints.latest_epoch()
+        assert epoch is not None
+        state = checkpoints.load_state(epoch, make_template(load_config("../run")))
+        assert int(state.step) > 0
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [

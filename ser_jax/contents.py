@@ -22,6 +22,8 @@ def explain_stand_in(head: bytes) -> str | None:
         return "a Git LFS pointer, not the file itself; run git lfs pull in its repository"
     if b"/annex/objects/" in head[:256]:
         return "a git-annex pointer, not the file itself; run git annex get on it"
+    if head.startswith(b"\0\x05\x16\x07"):
+        return "what macOS keeps beside a file of that name without ._; leave it out"
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith((b"<!doctype html", b"<html", b"<head")):
         return "a web page, perhaps a download that failed; download the file again"

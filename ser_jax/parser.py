@@ -102,6 +102,8 @@ class Parser(jsonargparse.ArgumentParser):
             message = f"{found[1].replace('files', 'file').upper()}: missing"
         elif found := re.fullmatch("unrecognized arguments: (.*)", message):
             message = f"{found[1]}: not expected here"
+            if found[1].startswith("-") and os.path.exists(found[1]):
+                message = _explain_dash(found[1])
         elif found := re.fullmatch("argument (.*): expected one argument", message):
             message = f"{found[1]}: its value is missing"
         raise UserError(f"{message}; see {self.prog} --help") from ex
@@ -113,6 +115,8 @@ class Parser(jsonargparse.ArgumentParser):
             if token == "--":
                 return
             if token.startswith("--") and name not in known:
+                if os.path.exists(token):
+                    raise UserError(_explain_dash(token))
                 raise UserError(f"{name}: unknown key; {suggest(name, known, self.prog)}")
 
     def _complete_flags(self, args: list[str]) -> list[str]:
@@ -181,6 +185,10 @@ class Parser(jsonargparse.ArgumentParser):
             f"{key}=null: must be {describe(kind)}; give one, or leave the key out",
         )
         return value
+
+
+def _explain_dash(file: str) -> str:
+    return f"{file}: a file whose name begins with a dash is given as ./{file}"
 
 
 def split_files(args: list[str]) -> tuple[list[str], list[str]]:

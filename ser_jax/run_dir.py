@@ -44,6 +44,10 @@ def load_tree(run_dir: str | Path) -> dict[str, Any]:
       UserError: the directory or its config.yaml is missing or damaged.
     """
     path = expand(run_dir) / CONFIG_FILE
+    check(
+        not path.parent.is_file(),
+        f"{run_dir}: is a file, no run directory; unpack it, or name the folder that it is in",
+    )
     check(path.parent.is_dir(), f"{run_dir}: no such run directory; ser-jax train makes one")
     try:
         tree = yaml.safe_load(path.read_text())

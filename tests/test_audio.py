@@ -140,6 +140,10 @@ def write_server_error(path: Path) -> None:
     path.write_text('{"error": "rate limit"}')
 
 
+def write_companion(path: Path) -> None:
+    path.write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X        " + bytes(200))
+
+
 def write_zip(path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.wav", b"RIFF")
@@ -173,6 +177,7 @@ def write_folder(path: Path) -> None:
         (write_lfs_pointer, "a Git LFS pointer, .*; run git lfs pull"),
         (write_web_page, "a web page"),
         (write_server_error, "a server sends"),
+        (write_companion, "is what macOS keeps beside a file"),
         (write_zip, "a zip archive"),
         (write_pipe, "a pipe or device"),
         (write_nothing, "no such file"),
@@ -417,6 +422,12 @@ def test_whole_numbers_written_as_floats_are_told_once(tmp_path, capsys):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are text there")
+def test_a_name_that_cannot_be_is_told(tmp_path):
+    with pytest.raises(UserError, match="embedded null byte; check the path"):
+        load_audio(tmp_path / "a\0b.wav", 16000)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
 def test_a_name_of_bytes_that_are_no_text_is_opened(tmp_path):
     path = tmp_path / os.fsdecode(b"caf\xe9.wav")
     soundfile.write(tmp_path / "a.wav", make_tone(8000, 16000), 16000)
@@ -583,8 +594,21 @@ def test_a_tag_after_the_sound_of_a_flac_is_not_heard(tmp_path, after):
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
-def test_a_tag_before_the_sound_is_skipped_whatever_the_kind(tmp_path):
-    soundfile.write(tmp_path / "a.ogg", make_tone(16000, 16000), 16000)
+@pytest.mark.parametrize("suffix", ["wav", "flac", "aiff", "ogg", "mp3"])
+def test_a_tag_before_the_sound_is_skipped_whatever_the_kind(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, make_tone(16000, 16000), 16000)
     tag = b"ID3\x03\0\0\0\0\x01\0" + bytes(128)
-    (tmp_path / "a.ogg").write_bytes(tag + (tmp_path / "a.ogg").read_bytes())
-    assert len(load_audio(tmp_path / "a.ogg", 16000)) == pytest.approx(16000, abs=300)
+    path.write_bytes(tag + path.read_bytes())
+    assert len(load_audio(path, 16000)) == pytest.approx(16000, abs=300)
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+def test_an_mp3_that_begins_with_zeros_is_read(tmp_path):
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, make_tone(16000, 16000), 16000)
+    path.write_bytes(bytes(5000) + path.read_bytes())
+    assert len(load_audio(path, 16000)) == pytest.approx(16000, abs=2000)
+    path.write_text("no sound at all\n" * 100)
+    with pytest.raises(UserError, match="cannot be decoded: Format not recognised; give a whole"):
+        load_audio(path, 16000)

@@ -641,6 +641,40 @@ def test_channels_that_cancel_are_not_called_zeros(run_dir, write, corpus, capsy
         assert f"warning: {file}: its channels cancel each other" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("wrong", [np.zeros(8000), [np.zeros(8000)], io.BytesIO(b"RIFF"), None, 3])
+def test_samples_in_place_of_names_are_told(run_dir, wrong):
+    with pytest.raises(UserError, match=r"files: holds \w+, needs names of files; write samples"):
+        predict(run_dir, wrong)
+
+
+@pytest.mark.parametrize("address", ["https://example.org/a.wav", "s3://bucket/a.wav"])
+def test_an_address_is_no_file(run_dir, address):
+    with pytest.raises(UserError, match=f"{address}: is an address, not a file; download it"):
+        predict(run_dir, address)
+
+
+def test_an_empty_name_is_not_called_a_folder(run_dir):
+    with pytest.raises(UserError, match="'': no file is named"):
+        predict(run_dir, "")
+
+
+def test_a_packed_run_is_to_be_unpacked(tmp_path, write, corpus):
+    (tmp_path / "run.zip").write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"run\.zip: is a file, no run directory; unpack it"):
+        predict(tmp_path / "run.zip", write("a.wav", get_clip(corpus, 0)))
+
+
+@pytest.mark.parametrize("name", ["-a.wav", "--a.wav"])
+def test_a_name_that_begins_with_a_dash_is_told_how_to_be_given(
+    run_dir, write, corpus, tmp_path, monkeypatch, capsys, name
+):
+    monkeypatch.chdir(tmp_path)
+    write(name, get_clip(corpus, 0))
+    assert main(["predict", str(run_dir), name, "--format", "csv"]) == 2
+    assert f"given as ./{name}" in capsys.readouterr().err
+    assert main(["predict", str(run_dir), f"./{name}", "--format", "csv"]) == 0
+
+
 # Trimmed clips.
 
 

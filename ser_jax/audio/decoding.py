@@ -76,9 +76,17 @@ def _enter(stack: contextlib.ExitStack, path: Path, file: BinaryIO) -> Sound:
         check_total(file, path)
         try:
             return stack.enter_context(_open_native(path, file, corrections))
-        except _RefusedError:
-            if not is_container(file) or find_ffmpeg() is None:
+        except _RefusedError as error:
+            # An mp3 may begin with anything; ffmpeg looks for its first frame.
+            named, known = path.suffix.lower() == ".mp3", is_container(file)
+            if not (known or named) or find_ffmpeg() is None:
                 raise
+            try:
+                return stack.enter_context(_open_foreign(path))
+            except UserError:
+                if known:
+                    raise
+                raise error from None
     elif find_ffmpeg() is None:
         names = map(shlex.quote, (path.name, f"{path.stem}.converted.wav"))
         raise UserError(
@@ -100,8 +108,11 @@ def _open_file(path: Path) -> BinaryIO:
         check(not stat.S_ISDIR(mode), f"{path}: is a folder; name the files in it, as {path}/*")
         check(stat.S_ISREG(mode), f"{path}: is no file but a pipe or device; save it to a file")
         file = path.open("rb", buffering=0)  # soundfile would hide the system's own reason
-    except OSError as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:  # a zero byte in a name, or what is no text
+        reason = getattr(error, "strerror", None) or str(error)
+        reason = "no such file" if isinstance(error, FileNotFoundError) else reason
         raise UserError(f"{path}: {reason}; check the path and the permissions") from error
     try:
         check(size > 0, f"{path}: the file is empty (0 bytes); copy or download it again")

@@ -5,6 +5,7 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
+from ser_jax.audio.kinds import find_frame
 from ser_jax.errors import UserError
 
 _FLAC = b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22"  # with the head of the block that comes first
@@ -28,7 +29,7 @@ def check_joined(file: BinaryIO, path: Path) -> None:
 
 def check_single_flac(file: BinaryIO, path: Path) -> None:
     """Raise `UserError` where a flac file holds another; it is read through to see that."""
-    place, held = file.seek(4), b""
+    place, held = file.seek(find_frame(file) + 4), b""  # a tag may come first
     while block := file.read(_BLOCK):
         held += block
         for head in _FLAC:

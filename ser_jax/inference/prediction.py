@@ -3,10 +3,11 @@
 import contextlib
 import itertools
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -57,6 +58,11 @@ class _Files:
         # What is cheap to see, before the first second of work.
         for number, name in enumerate(names):
             with self.expecting_errors(number):
+                check(name != "", "'': no file is named; check what should name it")
+                check(
+                    re.match(r"[a-z0-9]+://", name, re.IGNORECASE) is None or os.path.exists(name),
+                    f"{name}: is an address, not a file; download it, and give the file",
+                )
                 check_file(name)
 
     @contextlib.contextmanager
@@ -110,10 +116,10 @@ def predict(
 
     Raises:
       UserError: as `load_run`; and, unless `on_error` is told, a file that is missing, a folder,
-        unreadable, no sound, truncated, or shorter than one analysis window.
+        unreadable, no sound, truncated, or shorter than one analysis window; samples or an open
+        file in place of a name.
     """
-    given = [files] if isinstance(files, str | bytes | os.PathLike) else files
-    found = _Files([os.path.expanduser(os.fsdecode(file)) for file in given], on_error)
+    found = _Files(_list_names(files), on_error)
     run = load_run(run_dir)
     windows = ((w.file, w.wave_n) for w in _cut_files(run, found, lambda part: None))
     run = fit_to_windows(run, windows, bad=found.errors)
@@ -125,6 +131,21 @@ def predict(
             predictions += zip(numbers, _predict_batch(run, batch, found.names), strict=True)
     found.tell()
     return [p for number, p in predictions if number not in found.errors]
+
+
+def _list_names(files: Any) -> list[str]:
+    kinds = (str, bytes, os.PathLike)
+    if isinstance(files, kinds) or hasattr(files, "read") or not isinstance(files, Iterable):
+        files = [files]  # of an open file its lines are no names either
+    names = []
+    for file in files:
+        check(
+            isinstance(file, kinds),
+            f"files: holds {type(file).__name__}, needs names of files; write samples to one by "
+            "soundfile.write, and give its name",
+        )
+        names.append(os.path.expanduser(os.fsdecode(file)))
+    return names
 
 
 def _cut_files(

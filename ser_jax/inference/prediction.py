@@ -1,21 +1,19 @@
 """The emotion in sound files, as a run hears it."""
 
-import contextlib
 import itertools
-import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from ser_jax.audio import check_file, find_sound, stream_int16
+from ser_jax.audio import find_sound, stream_int16
 from ser_jax.batching import Dataset, compute_features
-from ser_jax.errors import UserError, check, warn
+from ser_jax.errors import UserError, check
 from ser_jax.features import count_feature_frames, count_least_samples
+from ser_jax.inference.files import Files, list_names
 from ser_jax.inference.loading import LoadedRun, load_run
 from ser_jax.inference.normalising import fit_to_windows, normalise_windows
 from ser_jax.inputs import make_fast_front_end
@@ -46,43 +44,6 @@ class _Window(NamedTuple):
     start: int
     end: int
     wave_n: np.ndarray
-
-
-class _Files:
-    """Files by number, and what is wrong with those that are bad."""
-
-    def __init__(self, names: Sequence[str], on_error: Callable[[UserError], None] | None):
-        self.names, self._on_error = names, on_error
-        self.errors: dict[int, UserError] = {}
-        self.warnings: dict[int, str] = {}
-        # What is cheap to see, before the first second of work.
-        for number, name in enumerate(names):
-            with self.expecting_errors(number):
-                check(name != "", "'': no file is named; check what should name it")
-                check(
-                    re.match(r"[a-z0-9]+://", name, re.IGNORECASE) is None or os.path.exists(name),
-                    f"{name}: is an address, not a file; download it, and give the file",
-                )
-                check_file(name)
-
-    @contextlib.contextmanager
-    def expecting_errors(self, number: int) -> Iterator[None]:
-        """Keep a `UserError` about a file; raise it where nobody listens."""
-        try:
-            yield
-        except UserError as error:
-            if self._on_error is None:
-                raise
-            self.errors[number] = error
-
-    def tell(self) -> None:
-        """Warn of what is odd, and tell the listener of the bad files, in order."""
-        for number, warning in sorted(self.warnings.items()):
-            if number not in self.errors:
-                warn(warning)
-        for _, error in sorted(self.errors.items()):
-            assert self._on_error is not None
-            self._on_error(error)
 
 
 @with_jax_defaults
@@ -119,7 +80,7 @@ def predict(
         unreadable, no sound, truncated, or shorter than one analysis window; samples or an open
         file in place of a name.
     """
-    found = _Files(_list_names(files), on_error)
+    found = Files(list_names(files), on_error)
     run = load_run(run_dir)
     windows = ((w.file, w.wave_n) for w in _cut_files(run, found, lambda part: None))
     run = fit_to_windows(run, windows, bad=found.errors)
@@ -133,24 +94,7 @@ def predict(
     return [p for number, p in predictions if number not in found.errors]
 
 
-def _list_names(files: Any) -> list[str]:
-    kinds = (str, bytes, os.PathLike)
-    if isinstance(files, kinds) or hasattr(files, "read") or not isinstance(files, Iterable):
-        files = [files]  # of an open file its lines are no names either
-    names = []
-    for file in files:
-        check(
-            isinstance(file, kinds),
-            f"files: holds {type(file).__name__}, needs names of files; write samples to one by "
-            "soundfile.write, and give its name",
-        )
-        names.append(os.path.expanduser(os.fsdecode(file)))
-    return names
-
-
-def _cut_files(
-    run: LoadedRun, files: _Files, advance: Callable[[float], None]
-) -> Iterator[_Window]:
+def _cut_files(run: LoadedRun, files: Files, advance: Callable[[float], None]) -> Iterator[_Window]:
     """The windows of all files that can be read."""
     for number in range(len(files.names)):
         if number not in files.errors:
@@ -159,7 +103,7 @@ def _cut_files(
 
 
 def _cut_file(
-    run: LoadedRun, files: _Files, number: int, advance: Callable[[float], None]
+    run: LoadedRun, files: Files, number: int, advance: Callable[[float], None]
 ) -> Iterator[_Window]:
     data, least = run.config.data, count_least_samples(run.config.features)
     blocks, lead = _read(files, number, data.rate_hz, least, advance), 0
@@ -172,7 +116,7 @@ def _cut_file(
 
 
 def _read(
-    files: _Files, number: int, rate_hz: int, least: int, advance: Callable[[float], None]
+    files: Files, number: int, rate_hz: int, least: int, advance: Callable[[float], None]
 ) -> Iterator[np.ndarray]:
     """The samples of a file block by block, int16 [n]; at its end, whether they will do."""
     name, n_samples, shares = files.names[number], 0, [0.0]

@@ -14,9 +14,12 @@ class Level:
 
     def add(self, block_NC: np.ndarray, mix_N: np.ndarray) -> None:
         """Count samples of all channels, and their mean."""
-        self._peak = max(self._peak, float(np.abs(block_NC).max(initial=0)))
-        self._channels += float(np.square(block_NC, dtype=np.float64).mean(axis=1).sum())
-        self._mix += float(np.square(mix_N, dtype=np.float64).sum())
+        self._peak = max(
+            self._peak, float(block_NC.max(initial=0)), -float(block_NC.min(initial=0))
+        )
+        total = float(np.einsum("nc,nc->", block_NC, block_NC, dtype=np.float64))
+        self._channels += total / block_NC.shape[1]
+        self._mix += float(np.einsum("n,n->", mix_N, mix_N, dtype=np.float64))
 
     def describe(self) -> str | None:
         """What is amiss, and the remedy; `None`: nothing."""

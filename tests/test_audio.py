@@ -423,7 +423,7 @@ def test_whole_numbers_written_as_floats_are_told_once(tmp_path, capsys):
 
 @pytest.mark.skipif(os.name == "nt", reason="names are text there")
 def test_a_name_that_cannot_be_is_told(tmp_path):
-    with pytest.raises(UserError, match="embedded null .*; check the path"):
+    with pytest.raises(UserError, match=r"embedded null .*; check the path"):
         load_audio(tmp_path / "a\0b.wav", 16000)
 
 

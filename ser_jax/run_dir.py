@@ -52,14 +52,23 @@ def load_tree(run_dir: str | Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text())
     except OSError as error:
+        near = _find_near(path.parent)
+        remedy = f"perhaps {near} is meant" if near else "ser-jax train makes one"
         raise UserError(
-            f"{path}: cannot read: {error.strerror}; not a run directory; ser-jax train makes one"
+            f"{path}: cannot read: {error.strerror}; not a run directory; {remedy}"
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise _damaged(path) from error
     if not isinstance(tree, dict):
         raise _damaged(path)
     return tree
+
+
+def _find_near(folder: Path) -> Path | None:
+    """A run directory around or below a folder that is none, as of a grid or of checkpoints."""
+    around = [folder.parent, folder.parent.parent]
+    below = (path for form in ("*", "cells/*") for path in sorted(folder.glob(form)))
+    return next((path for path in (*around, *below) if os.path.isfile(path / CONFIG_FILE)), None)
 
 
 def load_config(run_dir: str | Path) -> Config:

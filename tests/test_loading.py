@@ -68,6 +68,16 @@ def test_how_an_earlier_or_later_version_worked_does_not_keep_a_run_from_being_r
     assert load_run(copied).config.parallel.heartbeat_s == 12
 
 
+@pytest.mark.parametrize("place", ["checkpoints", "checkpoints/2", "..", "../other"])
+def test_a_folder_near_a_run_names_the_run(copied, place):
+    given = copied / place
+    shutil.copytree(copied, copied.parent / "other" / "cells" / "a-study-1-0")
+    with pytest.raises(
+        UserError, match=r"not a run directory; perhaps \S*(run|study-1-0) is meant"
+    ):
+        load_config(given)
+
+
 NASTY = [
     "[Lab] emotion", "a?b", "a#b", "100%", "a%20b", "a|b", "two  words ", "\u97f3\u58f0", "*", "~x",
     "a\nb", "{a}", "$HOME", "'q' \"r\"", "gs:", "a:b", "\udce4",

@@ -238,16 +238,6 @@ def test_a_file_that_changes_while_it_is_read_is_an_error_and_leaves_no_store(
     assert list_stores(data) == []
 
 
-def test_silent_clips_are_told_and_no_copies_of_one_another(root, data, capsys):
-    for actor in (1, 2):
-        soundfile.write(root / f"{make_name(actor, actor)}.wav", np.zeros(1600), 16000)
-    report = prepare(data)
-    assert report.copies == ()
-    warnings = capsys.readouterr().err.splitlines()
-    assert len(warnings) == 2
-    assert all("holds nothing but zeros" in warning for warning in warnings)
-
-
 def test_copies_of_a_clip_are_left_out_whatever_their_names_and_formats(root, data, capsys):
     before = load_corpus(data)
     wave_N, rate_hz = soundfile.read(root / "Actor_01" / f"{make_name(1, 1)}.wav", dtype="int16")

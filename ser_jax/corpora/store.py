@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections import Counter
@@ -170,8 +169,6 @@ def _make_examples(
             f"{clip.path}: has changed while it was read; run this again",
         )
         digest = hashlib.blake2b(np.ascontiguousarray(wave_N).data, digest_size=16).digest()
-        if not wave_N.any():  # silences are no copies of one another
-            digest = os.fsencode(clip.file_name)
         return _Encoded(clip, encode_flac(wave_N, data.rate_hz), digest)
 
     # Decoder, resampler and encoder release the interpreter's lock, so that threads are as fast

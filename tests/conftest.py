@@ -1,6 +1,7 @@
 """What all tests share: where they compute, strict numerics, real recordings where at hand."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 
+CACHES = {
+    "ser_jax.building": ["_build_cached"],
+    "ser_jax.ablation.together": ["_build_cached"],
+    "ser_jax.inputs": ["_load_inputs"],
+}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip on a device what says something of a CPU alone."""
     for item in items:
@@ -38,9 +46,18 @@ def _compile_quickly() -> Iterator[None]:
         yield
         return
     jax.config.update("jax_disable_most_optimizations", True)
+    _forget_programs()  # those of tests before, compiled with optimisation
     yield
     jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()  # others compile the same functions with optimisation
+    _forget_programs()
+
+
+def _forget_programs() -> None:
+    """Drop what was compiled, or computed by it, in this process: others compile it otherwise."""
+    jax.clear_caches()
+    for module, names in CACHES.items():
+        for name in names if module in sys.modules else ():
+            getattr(sys.modules[module], name).cache_clear()
 
 
 @pytest.fixture(scope="module")

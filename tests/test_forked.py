@@ -77,6 +77,7 @@ def test_the_main_module_is_back_where_no_worker_could_be_started():
 
 @pytest.mark.parametrize("name", ["absl", "asyncio"])
 def test_the_callers_own_log_is_left_alone(name, tmp_path, caplog):
+    caplog.set_level(logging.WARNING)  # the command line switches it off for its process
     Checkpoints(tmp_path).close()
     logger = logging.getLogger(name)
     assert logger.level == logging.NOTSET

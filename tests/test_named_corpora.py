@@ -325,7 +325,7 @@ def test_ravdess_folds_are_refused_for_another_corpus(protocol):
         ({"roots": {"emodb": "x"}}, "data.roots=.*takes data.corpus=joined"),
         ({"corpus": "joined"}, "data.roots={}: name at least two"),
         ({"corpus": "joined", "root": "x"}, "data.root=x: data.corpus=joined takes data.roots"),
-        ({"corpus": "joined", "roots": {"emodb": "x", "iemocap": "y"}}, "data.roots.iemocap: no"),
+        ({"corpus": "joined", "roots": {"emodb": "x", "iemocap": "y"}}, "data.roots.iemocap=y: no"),
         ({"corpus": "manifest"}, "data.root: missing; with data.corpus=manifest name the CSV"),
         ({"corpus": "tess", "root": "x", "source": "tfds"}, "data.source=tfds: takes"),
     ],

@@ -27,6 +27,11 @@ def expand_paths(config: Any, section: str, *names: str) -> None:
         object.__setattr__(config, name, _expand(f"{section}{name}", getattr(config, name)))
 
 
+def is_url(path: str) -> bool:
+    """Whether a path is an address, such as https://... or gs://..."""
+    return re.match(r"\w+://", path) is not None
+
+
 def _expand(key: str, path: Any) -> Any:
     if isinstance(path, dict):
         return {name: _expand(f"{key}.{name}", below) for name, below in path.items()}
@@ -35,7 +40,7 @@ def _expand(key: str, path: Any) -> Any:
     if not isinstance(path, str) or os.path.lexists(path):
         return path
     check(
-        not re.match(r"\w+://", path),
+        not is_url(path),
         f"{key}={path}: is a URL; name a folder or file of this machine, such as a mounted bucket",
     )
     expanded = os.path.expanduser(os.path.expandvars(path))

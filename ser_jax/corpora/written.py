@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PureWindowsPath
 
+from ser_jax.config.checks import is_url
 from ser_jax.corpora.csv_rows import Row
 from ser_jax.errors import UserError, check, warn_once
 from ser_jax.files import expand
@@ -76,7 +77,7 @@ def _list_spellings(name: str) -> list[str]:
 
 
 def _find_remedy(folder: Path, name: str) -> str:
-    if re.match(r"\w+://", name):
+    if is_url(name):
         return "addresses are not downloaded; do that first, and give the files' paths"
     if PureWindowsPath(name).drive:
         return "this is another system's path; give paths relative to the folder of the manifest"

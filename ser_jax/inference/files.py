@@ -2,11 +2,11 @@
 
 import contextlib
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from ser_jax.audio import check_file
+from ser_jax.config.checks import is_url
 from ser_jax.errors import UserError, check, warn
 
 
@@ -42,7 +42,7 @@ class Files:
             with self.expecting_errors(number):
                 check(name != "", "'': no file is named; check what should name it")
                 check(
-                    re.match(r"[a-z0-9]+://", name, re.IGNORECASE) is None or os.path.exists(name),
+                    not is_url(name) or os.path.exists(name),
                     f"{name}: is an address, not a file; download it, and give the file",
                 )
                 check_file(name)

@@ -64,7 +64,7 @@ SECOND = (
     Section("real_grid", 80, 40),
     Section("device_tests", 70, 20, ours=True),
     Section("options", 60, 30),
-    Section("trace", 30, 20, ours=True),
+    Section("trace", 60, 30, ours=True),
 )
 BUDGET_S, SECOND_BUDGET_S = 520, 220
 DRY_BUDGET_S = 1200  # three minutes on two quiet cores, but a busy machine is no failure

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -216,6 +217,7 @@ def serve(
             else:
                 answer = device.read_peak_memory(side)
         except Exception as error:
+            traceback.print_exc()  # for the log; the row has room for a line
             reason = str(error).strip().splitlines() or [""]
             connection.send((False, f"{type(error).__name__}: {reason[0][:200]}"))
         else:

@@ -2,6 +2,7 @@
 
 import statistics
 import time
+import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -44,6 +45,7 @@ def time_steps(
             job = make_runs_step(**arguments, runs=row["runs"], how=row["configuration"])
             job.turn()
         except Exception as error:  # too little memory, say
+            traceback.print_exc()  # for the log; the row has room for a line
             row |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"[:200]}
             return
         row["first_step_s"] = time.perf_counter() - start_s

@@ -1,38 +1,132 @@
-"""Trace: one epoch of the CNN-LSTM under the profiler, packed into one file."""
+"""Trace: the main programs under the profiler: times of their kernels, and a trace to look into."""
 
 import shutil
+import time
 import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from benchmarks.sections.context import Context
+from benchmarks.worker import Job
 
 NAME, FILE, MOST_BYTES = "facts", "trace.zip", 15 << 20
+_MOST_KERNELS = 40  # of a program that a row names
+Program = tuple[str, int, Callable[[], Job]]  # words, steps of a turn, builder
 
 
 def measure(context: Context) -> None:
-    """An epoch of 32 scanned steps, compiled before; opens in TensorBoard, XProf or Perfetto."""
+    """A row of kernels for each program; all are compiled, side by side, before the first trace."""
+    programs = list_programs(context.dry)
+
+    def prepare(program: Program) -> Job | Exception:
+        try:
+            job = program[2]()
+            for _ in range(3):
+                job.turn()
+        except Exception as error:
+            return error
+        return job
+
+    with ThreadPoolExecutor(len(programs)) as pool:
+        jobs = list(pool.map(prepare, programs))
+    for number, (program, job) in enumerate(zip(programs, jobs, strict=True)):
+        row = {"benchmark": NAME, "case": f"trace: {program[0]}"}
+        if isinstance(job, Exception):
+            context.put(row | {"note": {"failed": f"{type(job).__name__}: {job}"[:300]}})
+            continue
+        context.put(row | {"note": _trace(context, number, program[1], job)})
+
+
+def list_programs(dry: bool) -> list[Program]:
+    """Steps of LSTM and CNN-LSTM as they are trained, of 32 runs side by side, and augmentation."""
+    from benchmarks.ours import make_augment, make_runs_step, make_step, make_variables
+    from ser_jax.command_buffers import choose_options
+
+    choose_options("auto")  # asked once, before threads ask at once
+    rng = np.random.default_rng(0)
+
+    def draw(n_frames: int, n_features: int, n_steps: int) -> dict[str, Any]:
+        batch, clips = (4, 8) if dry else (32, 128)
+        shape = (clips, *((16, 8) if dry else (n_frames, n_features)))
+        return {
+            "x_BTF": rng.standard_normal(shape, np.float32), "precision": "bfloat16",
+            "label_B": rng.integers(0, 8, clips).astype(np.int32),
+            "index_SB": rng.integers(0, clips, (n_steps, batch)).astype(np.int32),
+        }  # fmt: skip
+
+    def make_scan(name: str, n_frames: int, n_features: int, **more: Any) -> Job:
+        arguments = draw(n_frames, n_features, 20) | more
+        model = {"name": name} | ({"hidden": 8} if dry else {})
+        variables = make_variables(model, *arguments["x_BTF"].shape[1:])
+        return make_step(model=model, variables=variables, scan=True, **arguments)
+
+    def make_runs() -> Job:
+        arguments = draw(83, 20, 1) | {"runs": 2 if dry else 32, "how": "im2col", "variables": {}}
+        return make_runs_step(model={"name": "cnn_lstm"}, **arguments)
+
+    def augment() -> Job:
+        wave_BN = rng.integers(-9999, 9999, (2, 4000) if dry else (32, 84352)).astype(np.int16)
+        return make_augment(
+            wave_BN=wave_BN, length_B=np.full(len(wave_BN), wave_BN.shape[1]), rate_hz=16000,
+            augment={}, way="vmap",
+        )  # fmt: skip
+
+    recorded = {"command_buffers": "auto"}
+    programs: list[Program] = [
+        ("lstm, 20 steps", 20, lambda: make_scan("lstm", 165, 40)),
+        ("lstm, cuDNN, 20 steps", 20,
+         lambda: make_scan("lstm", 165, 40, forms={"lstm": "plain" if dry else "cudnn"})),
+        ("cnn_lstm, 20 steps", 20, lambda: make_scan("cnn_lstm", 165, 40)),
+        ("cnn_lstm, 20 steps, command buffers", 20,
+         lambda: make_scan("cnn_lstm", 165, 40, **recorded)),
+        ("32 runs of cnn_lstm, one step", 1, make_runs),
+        ("augmentation of 32 clips", 1, augment),
+    ]  # fmt: skip
+    # XLA on CPU takes long over a convolution inside a loop, and over one of many runs.
+    return programs[:1] + programs[-1:] if dry else programs
+
+
+def _trace(context: Context, number: int, n_steps: int, job: Job) -> dict[str, Any]:
     import jax
 
-    from benchmarks.ours import make_step, make_variables
-
-    (T, F, B), n_steps = ((16, 16, 4), 2) if context.dry else ((83, 20, 32), 32)
-    model = {"name": "cnn_lstm"} | ({"channels": (4, 4, 4, 4), "hidden": 8} if context.dry else {})
-    rng = np.random.default_rng(0)
-    job = make_step(
-        model=model, x_BTF=rng.standard_normal((128, T, F), np.float32),
-        label_B=rng.integers(0, 8, 128).astype(np.int32), scan=not context.dry,
-        index_SB=rng.integers(0, 128, (n_steps, B)).astype(np.int32),
-        variables=make_variables(model, T, F), precision="bfloat16",
-    )  # fmt: skip
-    for _ in range(3):
-        job.turn()
-    folder = Path(context.work) / "trace"
+    start_s = time.perf_counter()
+    job.turn()
+    turn_s = time.perf_counter() - start_s
+    folder = Path(context.work) / f"trace-{number}"
     with jax.profiler.trace(str(folder)):
         job.turn()
-    note = pack(folder, Path(context.out) / FILE)
-    context.put({"benchmark": NAME, "case": "trace", "note": note})
+    note: dict[str, Any] = {"turn_s": turn_s, "steps": n_steps}
+    for path in folder.rglob("*.xplane.pb"):
+        note |= list_kernels(jax.profiler.ProfileData.from_file(str(path)))
+    if number == 0:
+        note |= pack(folder, Path(context.out) / FILE)
+    shutil.rmtree(folder, ignore_errors=True)
+    return note
+
+
+def list_kernels(profile: Any) -> dict[str, Any]:
+    """What ran on GPUs: 'kernels', [name, how often, seconds] with the longest first, and 'busy_s',
+    the sum over all of them.
+
+    Args:
+      profile: `jax.profiler.ProfileData`.
+    """
+    found: dict[str, list[float]] = {}
+    for plane in profile.planes:
+        for line in plane.lines if plane.name.startswith("/device:GPU") else ():
+            for event in line.events if line.name.startswith("Stream") else ():
+                entry = found.setdefault(event.name, [0, 0.0])
+                entry[0] += 1
+                entry[1] += event.duration_ns * 1e-9
+    kernels = sorted(([name, *entry] for name, entry in found.items()), key=lambda k: -k[2])
+    return {
+        "busy_s": sum(kernel[2] for kernel in kernels), "names": len(kernels),
+        "count": sum(kernel[1] for kernel in kernels), "kernels": kernels[:_MOST_KERNELS],
+    }  # fmt: skip
 
 
 def pack(folder: Path, path: Path) -> dict[str, int]:

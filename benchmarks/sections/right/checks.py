@@ -1,6 +1,7 @@
 """A check: what the device found, what is expected, and how far they may be apart."""
 
 import math
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -86,6 +87,7 @@ def run_checks(checks: Sequence[Check], put: Callable[[Row], None]) -> None:
         try:
             error = compute_error(*check.compare())
         except Exception as failure:
+            traceback.print_exc()  # for the log; the row has room for a line
             words = (str(failure).strip().splitlines() or [""])[0][:200]
             put(row | {"status": "failed", "reason": f"{type(failure).__name__}: {words}"})
             continue

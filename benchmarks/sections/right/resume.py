@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -191,6 +192,7 @@ def measure(context: Context, put: Callable[[Row], None]) -> None:
             for row in Trial(context, number).compare():
                 put(row)
         except Exception as error:
+            traceback.print_exc()  # for the log; the row has room for a line
             words = (str(error).strip().splitlines() or [""])[0][:300]
             put({"case": f"to the bit: {VARIANTS[number].words}", "status": "failed",
                  "reason": f"{type(error).__name__}: {words}"})  # fmt: skip

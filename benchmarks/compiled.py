@@ -205,7 +205,6 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("cases", nargs="*", default=list(CASES), help=f"of {', '.join(CASES)}")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
-    parser.add_argument("--command_buffers", default="auto", choices=["auto", "off"])
     options = parser.parse_args(arguments)
     if unknown := set(options.cases) - set(CASES):
         parser.error(f"{', '.join(unknown)}: known are {', '.join(CASES)}")
@@ -214,15 +213,12 @@ def main(arguments: list[str] | None = None) -> None:
         own = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{own} --xla_gpu_autotune_level=0"
         pretend_cuda()
-        from ser_jax.command_buffers import OPTIONS
-
-        chosen = dict(OPTIONS) if options.command_buffers == "auto" else {}
         print("| program | kernels | launches | GB moved | temporary GB |\n|---|---|---|---|---|")
         for name in options.cases:
             dump = Path(folder) / name
             case = CASES[name](options.dtype)
             seen = {"xla_dump_to": str(dump), "xla_dump_hlo_as_text": "True"}
-            program = compile_for_h100(case, chosen | seen)
+            program = compile_for_h100(case, seen)
             found = count_kernels(program.as_text(), dump)
             temporary = program.memory_analysis().temp_size_in_bytes / 1e9
             print(

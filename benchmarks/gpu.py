@@ -53,15 +53,15 @@ class Section(NamedTuple):
 
 FIRST = (
     Section("facts", 40, 15),
-    Section("right", 75, 35, ours=True),
-    Section("step", 130, 60),
-    Section("grid", 120, 60),
-    Section("run", 80, 40),
-    Section("wav2vec2", 60, 35),
+    Section("right", 110, 35, ours=True),
+    Section("step", 110, 50),
+    Section("grid", 90, 40),
+    Section("run", 60, 20),
+    Section("wav2vec2", 120, 25),
     Section("rest", 120, 20),
 )
 SECOND = (
-    Section("real_grid", 80, 40),
+    Section("real_grid", 120, 40),
     Section("device_tests", 70, 20, ours=True),
     Section("options", 60, 30),
     Section("trace", 60, 30, ours=True),

@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import os
 import tempfile
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -67,7 +67,6 @@ def make_step(
     mode: str = "jit",
     scan: bool = False,
     cpu_devices: int = 1,
-    command_buffers: Literal["auto", "off"] = "off",
 ) -> Job:
     """Training steps on a corpus on the device, as `loop.fit` takes them.
 
@@ -79,13 +78,11 @@ def make_step(
       precision: float32, tf32 or bfloat16.
       forms: see `models.Forms`; None: the package's own choice.
       mode, scan: see `parallel.Layout`.
-      command_buffers: see `ParallelConfig`.
       cpu_devices: devices that the CPU is made into, for the modes that share out a batch.
     """
     import jax
     import jax.numpy as jnp
 
-    from ser_jax.command_buffers import choose_options
     from ser_jax.models import Forms
     from ser_jax.parallel import Layout
     from ser_jax.programs import make_programs
@@ -94,7 +91,7 @@ def make_step(
         jax.config.update("jax_num_cpu_devices", cpu_devices)
     dtype = set_precision(precision)
     devices = () if mode == "jit" else tuple(jax.devices())
-    layout = Layout(mode, scan, devices, choose_options(command_buffers))
+    layout = Layout(mode, scan, devices)
     chosen = None if forms is None else Forms(**forms)
     network, tx, state = _init(
         model, *x_BTF.shape[1:], dtype=dtype, forms=chosen, axis_name=layout.axis_name

@@ -23,8 +23,8 @@ SECOND = (83, 20, 32)  # configs/ablation.yaml's
 N_CLIPS = 128
 
 PRECISIONS = ("float32", "tf32", "bfloat16")  # on a GPU; --quick leaves out the first
-# Forms besides the default one, `models.Forms()`.
-CONV_FORMS, LSTM_FORMS = ("plain", "im2col"), ("plain", "cudnn")
+# Forms besides those that the package chooses.
+CONV_FORMS, LSTM_FORMS = ("plain", "im2col"), ("plain", "fast")
 LONE, LONE_WAYS = ("cnn_lstm", "bfloat16"), ("scan", "compile, channels_last, pool before ELU")
 NOUNS = {"conv": "convolution", "lstm": "LSTM"}
 
@@ -45,16 +45,19 @@ def list_our_ways(name: str, kind: str, threads: int, quick: bool) -> list[Way]:
                 words = f"scan, mesh of {threads} CPU devices"
                 ways.insert(2, (words, "float32", shared | {"scan": True}, True))
         return ways[:-1] if quick else ways
-    ways = []
+    own: dict[str, Any] = {"scan": True}
+    own |= {} if name == "cnn" else {"forms": {"lstm": "unrolled"}}  # what the package chooses
     forms = [("conv", form) for form in CONV_FORMS if name != "lstm"]
     forms += [("lstm", form) for form in LSTM_FORMS if name != "cnn"]
+    ways = []
     for precision in PRECISIONS[quick:]:
-        ways.append(("scan", precision, {"scan": True}, False))
+        ways.append(("scan", precision, own, False))
+        if quick:
+            continue
         for part, form in forms:
-            own = {"scan": True, "forms": {part: form}}
-            ways.append((f"scan, {form} {NOUNS[part]}", precision, own, False))
-        if not quick:
-            ways.append(("jit", precision, {}, False))
+            changed = own | {"forms": own.get("forms", {}) | {part: form}}
+            ways.append((f"scan, {form} {NOUNS[part]}", precision, changed, False))
+        ways.append(("jit", precision, own | {"scan": False}, False))
     return ways
 
 

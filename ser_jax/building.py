@@ -2,21 +2,27 @@
 
 import dataclasses
 import functools
+from importlib.metadata import version
 from typing import Any
 
 import flax.linen as nn
 import optax
 
+from ser_jax.accelerator import has_cuda, on_accelerator
 from ser_jax.augment.device import make_take_augmented
 from ser_jax.batching import TakeTrain, take_plain
 from ser_jax.config import AugmentConfig, Config, FeaturesConfig, ModelConfig, TrainConfig
 from ser_jax.config.data import FEATURE_SWITCHES
+from ser_jax.errors import check
 from ser_jax.features import make_front_end
 from ser_jax.models import BackboneSpec, Forms, make_model
 from ser_jax.parallel import Layout
-from ser_jax.probe import choose_forms
 from ser_jax.programs import Programs, make_programs
 from ser_jax.state import TRAIN_NUMBERS, make_optimizer, needs_steps
+
+_DEADLOCKED = ("0.11.1", "0.11.2")
+"""Versions whose FFTs on CPU share out their work among threads that all wait for it; `pip` keeps
+to others, but a system's own packages may not."""
 
 Built = tuple[nn.Module, optax.GradientTransformation, Programs]
 """Network, optimiser and programs."""
@@ -81,8 +87,6 @@ def build_for(
     config: Config,
     n_classes: int,
     layout: Layout,
-    n_frames: int,
-    n_features: int,
     spec: BackboneSpec | None,
     n_steps: int,
 ) -> Built:
@@ -90,20 +94,31 @@ def build_for(
     take_train = choose_take(
         config.augment, config.features, config.data.rate_hz, config.model.mask_padding
     )
-    forms = choose_forms(
-        config.model, config.train.dtype, batch_size=config.train.batch_size,
-        n_frames=n_frames, n_features=n_features, n_steps=n_steps,
-        shared_out=layout.mode != "jit",
-    )  # fmt: skip
+    forms = choose_forms()
     return build(config.model, config.train, n_classes, layout, take_train, forms, spec, n_steps)
+
+
+def choose_forms() -> Forms:
+    """The forms that are fastest here, as benchmarks/README.md has measured them."""
+    return Forms(lstm="unrolled") if has_cuda() else Forms()
 
 
 def choose_take(
     augment: AugmentConfig, features: FeaturesConfig, rate_hz: int, masked: bool = False
 ) -> TakeTrain:
-    """How training batches are taken: plain, or augmented on the device."""
+    """How training batches are taken: plain, or augmented on the device.
+
+    Raises:
+      UserError: this jaxlib would wait for ever while it augments.
+    """
     if not augment.enabled or augment.backend == "host":
         return take_plain
+    jaxlib = version("jaxlib")
+    check(
+        on_accelerator() or jaxlib not in _DEADLOCKED,
+        f"augment.enabled=true: jaxlib {jaxlib} waits for ever in several FFTs at once "
+        "on a CPU; pip install -U jax jaxlib, or choose augment.backend=host",
+    )
     held: dict[str, Any] = dict.fromkeys(FEATURE_SWITCHES, 0)  # what the state says
     augment = dataclasses.replace(
         augment, p=0.5, workers=None, time_mask_frames=0, band_mask_bands=0, **held

@@ -14,7 +14,6 @@ from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ser_jax.batching import Dataset, TakeTrain, take_plain
-from ser_jax.command_buffers import jit
 from ser_jax.features import Normaliser
 from ser_jax.metrics import Sums, compute_accuracy, compute_loss
 from ser_jax.programs import Steps, make_steps
@@ -51,13 +50,11 @@ class Layout(NamedTuple):
       scan: an epoch is one program; else a program per step, since XLA on CPU runs a convolution
         inside a loop ten times slower.
       devices: each trains its share of the runs, and none waits for another; none: JAX's default.
-      options: (name, value) pairs for the compiler; see `command_buffers`.
     """
 
     how: str = "vmap"
     scan: bool = True
     devices: tuple[Any, ...] = ()
-    options: tuple[tuple[str, str], ...] = ()
 
     def place(self, stacked: Any) -> Any:
         """Values with a leading axis R onto the devices; R is a multiple of their number."""
@@ -225,7 +222,7 @@ class _Program:
             many = jax.shard_map(
                 many, mesh=layout.mesh, in_specs=(one, one, whole), out_specs=one, check_vma=False
             )
-        self._program = jit(many, layout.options, donate_argnums=0)
+        self._program = jax.jit(many, donate_argnums=0)
         self._compiled: dict[Any, Any] = {}
 
     def __call__(self, *arguments: Any) -> Any:

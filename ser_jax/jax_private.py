@@ -5,7 +5,6 @@
 | `jax._src.xla_bridge.backends_are_initialized` | to refuse a late start before processes meet | JAX refuses, after they met |
 | `jax._src.clusters.ClusterEnv` | who takes part, by SLURM or a TPU pod | a `UserError` names the keys to give |
 | `jax.experimental.compilation_cache` | to look at a new cache folder | programs are kept only if none was compiled before |
-| `jax.experimental.rnn` | cuDNN's LSTM | the form 'cudnn' raises a `UserError`; 'fast' is the default |
 
 No public name does the same in JAX 0.10.2 to 0.12. No other module may use `jax._src` or
 `jax.experimental`.
@@ -14,7 +13,6 @@ No public name does the same in JAX 0.10.2 to 0.12. No other module may use `jax
 import importlib
 import os
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -67,17 +65,6 @@ def reset_compile_cache() -> None:
     module = "jax.experimental.compilation_cache.compilation_cache"
     if (reset_cache := _find(module, "reset_cache")) is not None:
         reset_cache()
-
-
-def find_rnn() -> ModuleType | None:
-    """The module of cuDNN's LSTM; None where this JAX has no such module."""
-    return _find("jax.experimental.rnn")
-
-
-def has_cudnn_rnn() -> bool:
-    """Whether `find_rnn` can call cuDNN: CUDA's plugin is installed."""
-    gpu_rnn = getattr(find_rnn(), "gpu_rnn", None)
-    return hasattr(gpu_rnn, "compute_rnn_workspace_reserve_space_sizes")
 
 
 def _find(module: str, name: str | None = None) -> Any:

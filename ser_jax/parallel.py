@@ -9,7 +9,6 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ser_jax.batching import Dataset
-from ser_jax.command_buffers import choose_options, jit
 from ser_jax.config import ParallelConfig
 from ser_jax.errors import check
 from ser_jax.runtime import choose_devices
@@ -26,13 +25,11 @@ class Layout(NamedTuple):
       mode: 'jit' (one device), 'mesh' or 'pmap' (a batch's rows shared out over `devices`).
       scan: an epoch is one program; else a program per step.
       devices: all that take part; none: JAX's default device.
-      options: (name, value) pairs for the compiler; see `command_buffers`.
     """
 
     mode: str = "jit"
     scan: bool = False
     devices: tuple[Any, ...] = ()
-    options: tuple[tuple[str, str], ...] = ()
 
     @property
     def axis_name(self) -> str | None:
@@ -70,8 +67,7 @@ def choose_layout(
     # XLA on CPU runs a convolution inside a loop ten times slower (jax issue 12868).
     slow = convolves and devices[0].platform == "cpu"
     scan = parallel.scan == "on" or (parallel.scan == "auto" and not slow)
-    options = choose_options(parallel.command_buffers)
-    return Layout(mode, scan and not by_step, devices if mode != "jit" else (), options)
+    return Layout(mode, scan and not by_step, devices if mode != "jit" else ())
 
 
 def scan_steps(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -134,7 +130,7 @@ def compile_step(step: Callable[..., Any], layout: Layout) -> Callable[..., Any]
     if layout.mode == "mesh":
         whole = replicated(layout)
         function = _share_out_index(function, whole)
-    return Program(jit(function, layout.options, donate_argnums=0, out_shardings=whole), whole)
+    return Program(jax.jit(function, donate_argnums=0, out_shardings=whole), whole)
 
 
 def share_out_clips(layout: Layout) -> NamedSharding | None:

@@ -129,7 +129,7 @@ def _train(
     check_frames(config, T, F)
     rates, spec = config.train, prepared.spec if prepared else None
     n_steps = rates.epochs * count_steps(len(split.train), rates.batch_size, rates.buckets)
-    built = build_for(config, len(corpus.labels), layout, T, F, spec, n_steps)
+    built = build_for(config, len(corpus.labels), layout, spec, n_steps)
     # On one core programs compiled at the same time would only be in each other's way.
     ahead = count_cores() > 1 and clips is None and rates.buckets == 1 and not streamed
     tasks = list_compilations(config, built, shapes, split, prepared) if ahead else []

@@ -12,6 +12,7 @@ from flax import traverse_util
 
 from ser_jax.models.conv import ConvStack, MaskedBatchNorm, convolve
 from ser_jax.models.fast_conv import (
+    add_up_in_parts,
     compute_convolution_moments,
     convolve_and_pool,
     convolve_by_product,
@@ -21,6 +22,7 @@ from ser_jax.models.fast_conv import (
     cut_windows,
     elu,
     pool_by_sign,
+    scale_channels,
     store,
 )
 from tests.tolerance import assert_near
@@ -153,6 +155,18 @@ def test_fast_form_at_bfloat16_is_near_the_plain_one():
     assert {leaf.dtype for leaf in jax.tree.leaves(gradients[0])} == {jnp.dtype("float32")}
     _, exact = differentiate_both()["plain"](variables["params"], variables["batch_stats"], *inputs)
     assert np.abs(np.float32(fast) - exact[0]).mean() < 0.02
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("shape", [(2, 41, 10, 5), (3, 64, 40, 2), (1, 1, 1, 4)])
+def test_gradients_of_gain_and_shift_are_those_of_the_plain_product(shape):
+    rng = np.random.default_rng(0)
+    x_BTFC, g, (gain_C, shift_C) = (rng.normal(size=n) for n in (shape, shape, (2, shape[-1])))
+    arguments = [jnp.asarray(x, jnp.float32) for x in (x_BTFC, gain_C, shift_C)]
+    found = jax.vjp(scale_channels, *arguments)[1](jnp.asarray(g, jnp.float32))
+    expected = g * gain_C, (g * x_BTFC).sum((0, 1, 2)), g.sum((0, 1, 2))
+    assert_near(found, expected, atol=1e-4)
+    assert_near(add_up_in_parts(jnp.asarray(g, jnp.float32)), expected[2], atol=1e-4)
 
 
 @pytest.mark.device

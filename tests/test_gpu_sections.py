@@ -43,7 +43,6 @@ def test_on_a_gpu_every_contestant_runs_as_it_is(tmp_path):
 
 def test_a_dry_run_takes_the_first_of_each_side_that_runs_on_a_cpu(tmp_path):
     contestants = [
-        make_contestant("ser_jax", "cuDNN", forms={"lstm": "cudnn"}),
         make_contestant("ser_jax", "scan"), make_contestant("ser_jax", "jit"),
         make_contestant("pytorch", "CUDA graph", graph=True, kind="gpu", processes=4),
         make_contestant("librosa", "one core"),
@@ -53,8 +52,8 @@ def test_a_dry_run_takes_the_first_of_each_side_that_runs_on_a_cpu(tmp_path):
     assert running[1].arguments == {"kind": "cpu", "processes": 1}
     assert not any(c.alone for c in running)
     reasons = {c.configuration: reason for c, reason in left}
-    assert reasons["cuDNN"] == reasons["CUDA graph"] == racing.NEEDS_GPU
-    assert set(reasons) == {"cuDNN", "jit", "CUDA graph"}
+    assert reasons["CUDA graph"] == racing.NEEDS_GPU
+    assert set(reasons) == {"jit", "CUDA graph"}
 
 
 def test_contestants_left_out_have_rows_and_those_that_run_too(tmp_path):
@@ -101,19 +100,10 @@ def test_settings_differ_in_flags_and_keep_those_of_the_user(monkeypatch):
     assert len({(c.environment["XLA_FLAGS"], c.tuned) for c in found}) == len(found)
 
 
-def test_command_buffers_are_raced_in_every_precision_of_the_default_form():
-    contestants = [make_contestant("ser_jax", "scan", x=1), make_contestant("pytorch", "scan")]
-    found = step_section.add_ways("lstm", contestants)
-    assert [c.configuration for c in found[2:]] == ["scan, command buffers"]
-    assert found[2].arguments == {"x": 1, "command_buffers": "auto"}
-    assert len(step_section.add_ways("cnn_lstm", contestants)) == 4
-
-
-def test_plain_forms_are_not_raced():
-    names = ["scan", "scan, plain LSTM", "scan, cudnn LSTM"]
-    kept = step_section.choose(make_contestant("ser_jax", name) for name in names)
-    assert [c.configuration for c in kept] == ["scan", "scan, cudnn LSTM"]
-    assert not any(c.alone for c in kept)
+def test_no_way_of_a_step_is_prepared_alone():
+    made = [make_contestant("ser_jax", "scan")]
+    assert made[0].alone
+    assert not any(c.alone for c in step_section.choose(made))
 
 
 @pytest.mark.parametrize("case", ceilings.list_cases(dry=True), ids=lambda case: case["case"])
@@ -219,7 +209,14 @@ def test_what_is_listed_covers_features_augmentations_networks_and_programs():
         for check in group
     ]
     assert len(names) == len(set(names))
-    for words in ("mfcc", "all four", "cnn_lstm, tf32", "lstm, cuDNN", "scanned", "side by side"):
+    for words in (
+        "mfcc",
+        "all four",
+        "cnn_lstm, tf32",
+        "lstm, unrolled",
+        "scanned",
+        "side by side",
+    ):
         assert any(words in name for name in names), words
 
 

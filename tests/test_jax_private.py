@@ -11,12 +11,9 @@ from ser_jax.distributed import find_place
 from ser_jax.errors import UserError
 from ser_jax.jax_private import (
     detect_processes,
-    find_rnn,
-    has_cudnn_rnn,
     has_started,
     reset_compile_cache,
 )
-from ser_jax.models.cudnn_lstm import run_cudnn_lstm
 
 SLURM = {
     "SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "node003", "SLURM_NTASKS": "4",
@@ -42,7 +39,6 @@ def hide(monkeypatch):
 def test_each_name_is_there_in_this_jax():
     jnp.zeros(1).block_until_ready()
     assert has_started()
-    assert find_rnn() is not None
     assert jax_private._find(CLUSTERS, "ClusterEnv") is not None
     assert jax_private._find(CACHE, "reset_cache") is not None
 
@@ -94,12 +90,3 @@ def find_place_on_slurm(monkeypatch):
     for key, value in SLURM.items():
         monkeypatch.setenv(key, value)
     return find_place(ParallelConfig(coordinator="a:1", num_processes=4, process_id=3))
-
-
-@pytest.mark.parametrize("name", [None, "gpu_rnn"])
-def test_without_cudnns_module_its_form_names_the_other(hide, name):
-    hide("jax.experimental.rnn", name)
-    assert not has_cudnn_rnn()
-    weights = jnp.zeros((3, 8)), jnp.zeros(8), jnp.zeros((2, 8))
-    with pytest.raises(UserError, match=r"LSTM form 'cudnn': .*use the form 'fast'"):
-        run_cudnn_lstm(jnp.zeros((1, 4, 3)), *weights, jnp.ones((1, 4), bool))

@@ -9,20 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export
-from jax.interpreters import mlir
 from jax.sharding import PartitionSpec
 
-from ser_jax.errors import UserError
-from ser_jax.jax_private import find_rnn
 from ser_jax.models.recurrent import LSTM
-from tests.tolerance import PLATFORM, assert_near
+from ser_jax.models.unrolled_lstm import choose_block
+from tests.tolerance import assert_near
 
-rnn: Any = find_rnn()
-gpu_rnn: Any = rnn.gpu_rnn
-SIZES = "compute_rnn_workspace_reserve_space_sizes"
 B, T, F, H = 4, 7, 3, 5
 KEY = jax.random.key(0)
-FORMS = ("plain", "fast", "unrolled", "cudnn")
+FORMS = ("plain", "fast", "unrolled")
 # Whole rows; rows of several lengths, one of them nothing but padding; holes.
 MASKS = {
     "whole": np.ones((B, T), bool),
@@ -32,23 +27,6 @@ MASKS = {
 
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
-
-
-@pytest.fixture
-def cudnn_by_reference(monkeypatch):
-    """cuDNN's LSTM as JAX spells it out, from the same packed weights; on NVIDIA cuDNN itself."""
-    if PLATFORM == "cuda":
-        return
-
-    def run(x_BTF, h_0, c_0, weights, frames_B, n_in, hidden, layers, dropout, bidirectional):
-        shape = (n_in, hidden, layers, bidirectional)
-        unpacked = rnn.unpack_lstm_weights(weights, *shape)
-        return rnn.lstm_ref(
-            x_BTF, h_0, c_0, *unpacked, frames_B, n_in, hidden, layers, dropout, bidirectional
-        )
-
-    monkeypatch.setattr(rnn, "lstm", run)
-    monkeypatch.setattr(gpu_rnn, SIZES, lambda *args: (1, 1), raising=False)
 
 
 def make_lstm(form, dtype="float32"):
@@ -108,24 +86,29 @@ def test_fast_forms_equal_the_scan_and_so_do_their_gradients(form, mask):
     assert_close(jit_compute(form)(*arguments), jit_compute("plain")(*arguments))
 
 
-def test_unrolled_form_has_no_loop():
+def test_unrolled_form_has_no_loop_over_few_turns():
     shapes = MADE, draw(B, T, F), MASKS["whole"]
     assert "while" in jax.jit(make_compute("fast")).lower(*shapes).as_text()
     assert "while" not in jax.jit(make_compute("unrolled")).lower(*shapes).as_text()
 
 
 @pytest.mark.device
-@pytest.mark.parametrize("mask", MASKS)
-def test_cudnn_form_equals_the_scan_and_so_do_its_gradients(mask, cudnn_by_reference):
-    arguments = MADE, draw(B, T, F), MASKS[mask]
-    found = jax.jit(make_compute("cudnn"))(*arguments)
-    assert_close(found, jit_compute("plain")(*arguments))
+@pytest.mark.parametrize("n_turns", [22, 23, 29])  # blocks of 11, and with one and two turns over
+def test_unrolled_form_over_many_turns_is_a_loop_of_blocks_and_equals_the_scan(n_turns):
+    mask_BT = np.arange(n_turns)[None, :] < np.array([n_turns, 13, 1, 0])[:, None]
+    arguments = MADE, draw(B, n_turns, F), mask_BT
+    assert "while" in jax.jit(make_compute("unrolled")).lower(*arguments).as_text()
+    assert_close(jit_compute("unrolled")(*arguments), jit_compute("plain")(*arguments))
+
+
+def test_blocks_leave_the_fewest_turns_over_and_are_the_largest_of_those():
+    assert [choose_block(n) for n in (1, 16, 165, 83, 660)] == [1, 16, 11, 9, 11]
 
 
 @pytest.mark.device
-@pytest.mark.parametrize("form", ["fast", "unrolled", "cudnn"])
+@pytest.mark.parametrize("form", ["fast", "unrolled"])
 @pytest.mark.parametrize("mask", ["ragged", "holes"])
-def test_all_states_and_their_gradients_equal_those_of_the_scan(form, mask, cudnn_by_reference):
+def test_all_states_and_their_gradients_equal_those_of_the_scan(form, mask):
     arguments = MADE, draw(B, T, F), MASKS[mask]
     found, expected = (
         jax.jit(make_compute(way, return_sequence=True))(*arguments) for way in (form, "plain")
@@ -135,12 +118,6 @@ def test_all_states_and_their_gradients_equal_those_of_the_scan(form, mask, cudn
     assert_near(expected[1][:, -1], last_BH, rtol=0)
     held_BT = ~MASKS[mask][:, 1:]
     np.testing.assert_array_equal(expected[1][:, 1:][held_BT], expected[1][:, :-1][held_BT])
-
-
-def test_cudnn_form_says_in_one_line_where_cudnn_is_missing(monkeypatch):
-    monkeypatch.delattr(gpu_rnn, SIZES, raising=False)
-    with pytest.raises(UserError, match=r"LSTM form 'cudnn': .*use the form 'fast'"):
-        make_lstm("cudnn").apply(MADE, draw(B, T, F), MASKS["whole"])
 
 
 @pytest.mark.device
@@ -219,39 +196,3 @@ def test_fast_form_runs_under_every_layout_of_the_batch(layout):
 def test_lstm_and_its_gradient_lower_for_accelerators(form, platform):
     lowered = export.export(jax.jit(make_compute(form)), platforms=[platform])
     assert lowered(MADE, draw(B, T, F), MASKS["whole"]).platforms == (platform,)
-
-
-class Descriptor:
-    """Stands in for the part of the CUDA plugin that describes a network to cuDNN."""
-
-    @staticmethod
-    def build_rnn_descriptor(*args):
-        return b""
-
-
-@pytest.fixture
-def lowering_without_plugin(monkeypatch):
-    """JAX's own lowering of cuDNN's LSTM, with the descriptor stood in for."""
-    monkeypatch.setattr(gpu_rnn, SIZES, lambda *args: (1, 1), raising=False)
-    rules = {
-        rnn.rnn_fwd_p: gpu_rnn.cudnn_rnn_lowering,
-        rnn.rnn_bwd_p: gpu_rnn.cudnn_rnn_bwd_lowering,
-    }
-    for primitive, rule in rules.items():
-        described = functools.partial(rule.func, Descriptor, "cu")
-        mlir.register_lowering(primitive, described, platform="cuda")
-    yield
-    for primitive, rule in rules.items():
-        mlir.register_lowering(primitive, rule, platform="cuda")
-
-
-@pytest.mark.cpu_only("stands in for CUDA's plugin")
-@pytest.mark.usefixtures("lowering_without_plugin")
-def test_cudnn_form_and_its_gradient_lower_to_cudnns_calls():
-    calls = ("cudnn_rnn_ffi", "cudnn_rnn_bwd_ffi")
-    allowed = [export.DisabledSafetyCheck.custom_call(call) for call in calls]
-    lower = export.export(
-        jax.jit(make_compute("cudnn")), platforms=["cuda"], disabled_checks=allowed
-    )
-    module = lower(MADE, draw(B, T, F), MASKS["ragged"]).mlir_module()
-    assert all(f"@{call}" in module for call in calls)

@@ -27,7 +27,7 @@ def list_cases(dry: bool) -> list[Case]:
              ("product", "tf32", [n], 2 * n**3, f"{n} cubed"),
              ("convolution 3 x 3", "bfloat16", [B, T, F, C], convolution,
               f"{B} x {T} x {F} x {C}"),
-             ("cuDNN LSTM", "tf32", [B, T, F, H], lstm, f"{B} x {T} x {F}, {H} units"),
+             ("LSTM", "tf32", [B, T, F, H], lstm, f"{B} x {T} x {F}, {H} units"),
              ("FFT", "float32", [clips, 2048], fft, f"{clips} x 2048")]  # fmt: skip
     names = ("case", "precision", "sizes", "work", "shape")
     calls = (1, 1) if dry else (_ROUNDS, _CALLS)
@@ -54,7 +54,7 @@ def measure_jax(case: Case) -> float:
 
     make = {
         "copy": _copy_jax, "product": _multiply_jax, "FFT": _transform_jax,
-        "convolution 3 x 3": _convolve_jax, "cuDNN LSTM": _run_lstm_jax,
+        "convolution 3 x 3": _convolve_jax, "LSTM": _run_lstm_jax,
     }[case["case"]]  # fmt: skip
     function, arguments = make(*case["sizes"], case["precision"])
     program = jax.jit(function)
@@ -97,20 +97,16 @@ def _convolve_jax(B: int, T: int, F: int, C: int, precision: str) -> Any:
 
 
 def _run_lstm_jax(B: int, T: int, F: int, H: int, precision: str) -> Any:
-    import jax
     import jax.numpy as jnp
 
-    from ser_jax.models.cudnn_lstm import run_cudnn_lstm
-    from ser_jax.models.fast_lstm import run_lstm
+    from ser_jax.models.unrolled_lstm import run_unrolled_lstm
 
     del precision
-    on_cpu = jax.default_backend() == "cpu"
 
     def run(x_BTF: Any, kernel: Any, bias: Any, recurrent: Any) -> Any:
-        mask_BT = jnp.ones((B, T), bool)
-        if on_cpu:  # a dry run
-            return run_lstm(x_BTF.swapaxes(0, 1), kernel, bias, recurrent, mask_BT.T)
-        return run_cudnn_lstm(x_BTF, kernel, bias, recurrent, mask_BT)
+        return run_unrolled_lstm(
+            jnp.swapaxes(x_BTF, 0, 1), kernel, bias, recurrent, jnp.ones((T, B), bool)
+        )
 
     shapes = ((B, T, F), (F, 4 * H), (4 * H,), (H, 4 * H))
     return run, tuple(0.1 * _draw_jax(shape, "tf32", i) for i, shape in enumerate(shapes))
@@ -144,7 +140,7 @@ def measure_torch(case: Case) -> float:
         "product": lambda: _hold(torch.matmul, draw(*sizes * 2), draw(*sizes * 2)),
         "FFT": lambda: _hold(torch.fft.rfft, draw(*sizes)),
         "convolution 3 x 3": lambda: _convolve_torch(draw, *sizes),
-        "cuDNN LSTM": lambda: _run_lstm_torch(draw, device, *sizes),
+        "LSTM": lambda: _run_lstm_torch(draw, device, *sizes),
     }
     with torch.no_grad():
         wait = torch.cuda.synchronize if device == "cuda" else lambda: None

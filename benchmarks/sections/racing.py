@@ -75,8 +75,7 @@ def adapt(context: Context, contestants: Iterable[Contestant]) -> tuple[list[Con
 
 
 def _needs_gpu(contestant: Contestant) -> bool:
-    own = contestant.arguments
-    return bool(own.get("graph")) or (own.get("forms") or {}).get("lstm") == "cudnn"
+    return bool(contestant.arguments.get("graph"))
 
 
 def _put_on_cpu(contestant: Contestant) -> Contestant:

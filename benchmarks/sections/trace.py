@@ -44,9 +44,7 @@ def measure(context: Context) -> None:
 def list_programs(dry: bool) -> list[Program]:
     """Steps of LSTM and CNN-LSTM as they are trained, of 32 runs side by side, and augmentation."""
     from benchmarks.ours import make_augment, make_runs_step, make_step, make_variables
-    from ser_jax.command_buffers import choose_options
 
-    choose_options("auto")  # asked once, before threads ask at once
     rng = np.random.default_rng(0)
 
     def draw(n_frames: int, n_features: int, n_steps: int) -> dict[str, Any]:
@@ -58,11 +56,12 @@ def list_programs(dry: bool) -> list[Program]:
             "index_SB": rng.integers(0, clips, (n_steps, batch)).astype(np.int32),
         }  # fmt: skip
 
-    def make_scan(name: str, n_frames: int, n_features: int, **more: Any) -> Job:
-        arguments = draw(n_frames, n_features, 20) | more
+    def make_scan(name: str, n_frames: int, n_features: int) -> Job:
+        arguments = draw(n_frames, n_features, 20)
         model = {"name": name} | ({"hidden": 8} if dry else {})
         variables = make_variables(model, *arguments["x_BTF"].shape[1:])
-        return make_step(model=model, variables=variables, scan=True, **arguments)
+        forms = {"lstm": "unrolled"}  # what the package chooses
+        return make_step(model=model, variables=variables, scan=True, forms=forms, **arguments)
 
     def make_runs() -> Job:
         arguments = draw(83, 20, 1) | {"runs": 2 if dry else 32, "how": "im2col", "variables": {}}
@@ -75,14 +74,9 @@ def list_programs(dry: bool) -> list[Program]:
             augment={}, way="vmap",
         )  # fmt: skip
 
-    recorded = {"command_buffers": "auto"}
     programs: list[Program] = [
         ("lstm, 20 steps", 20, lambda: make_scan("lstm", 165, 40)),
-        ("lstm, cuDNN, 20 steps", 20,
-         lambda: make_scan("lstm", 165, 40, forms={"lstm": "plain" if dry else "cudnn"})),
         ("cnn_lstm, 20 steps", 20, lambda: make_scan("cnn_lstm", 165, 40)),
-        ("cnn_lstm, 20 steps, command buffers", 20,
-         lambda: make_scan("cnn_lstm", 165, 40, **recorded)),
         ("32 runs of cnn_lstm, one step", 1, make_runs),
         ("augmentation of 32 clips", 1, augment),
     ]  # fmt: skip

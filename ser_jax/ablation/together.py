@@ -20,8 +20,7 @@ from ser_jax.ablation.groups import choose_how
 from ser_jax.ablation.manifest import Manifest
 from ser_jax.ablation.writing import Plan, Trained, make_plan, write_cells
 from ser_jax.batching import PADDING, Dataset, TakeTrain, cut_batches
-from ser_jax.building import choose_take, hold_numbers
-from ser_jax.command_buffers import choose_options
+from ser_jax.building import choose_forms, choose_take, hold_numbers
 from ser_jax.config import AblationConfig, ModelConfig, TrainConfig
 from ser_jax.cores import count_cores
 from ser_jax.errors import UserError
@@ -31,7 +30,6 @@ from ser_jax.grid import GridPrograms, Layout, init_progress, make_grid_programs
 from ser_jax.inputs import Inputs, load_inputs, make_dataset
 from ser_jax.jax_defaults import with_jax_defaults
 from ser_jax.models import BackboneSpec, Forms, make_model
-from ser_jax.probe import choose_forms, choose_plain_forms
 from ser_jax.results import check_frames
 from ser_jax.run_dir import check_run_dir
 from ser_jax.saved import copy_to_host
@@ -108,8 +106,7 @@ def _build_cached(
 ) -> _Ways:
     # A convolution of many runs side by side would be one with groups, which is slow; as a product
     # of matrices it becomes a batch of them. All forms share one parameter tree.
-    lstm = "unrolled" if alone.lstm == "unrolled" else "fast"
-    forms = {"vmap": Forms(conv="im2col", lstm=lstm), "map": alone}
+    forms = {"vmap": alone._replace(conv="im2col"), "map": alone}
     models = {
         way: make_model(config, n_classes, dtype=train.dtype, forms=form, spec=spec)
         for way, form in forms.items()
@@ -147,7 +144,6 @@ class _Group:
         self.layout = Layout(
             scan=wish == "on" or (wish == "auto" and not on_cpu),
             devices=devices if len(devices) > 1 else (),
-            options=choose_options(config.parallel.command_buffers),
         )
         self.draws_anew = config.augment.when == "epoch"
         self.way = choose_how(grid, [plan.cell for plan in plans])
@@ -155,14 +151,6 @@ class _Group:
         known = manifest.find_decision(key) if self.way == "probe" else None
         if known:
             self.way, self.most = known["batching"], min(self.most, known["runs_at_a_time"])
-        _, n_frames, n_features = inputs.x_BTF.shape
-        forms = choose_plain_forms(config.model, n_frames)
-        if self.way == "map":  # a race of its own, which compiles
-            forms = choose_forms(
-                config.model, config.train.dtype, batch_size=config.train.batch_size,
-                n_frames=n_frames, n_features=n_features,
-                n_steps=len(plans) * config.train.epochs * len(plans[0].cut_epoch(1)),
-            )  # fmt: skip
         self.ways = _build_cached(
             dataclasses.replace(config.model, dropout=0.0),
             dataclasses.replace(config.train, **hold_numbers(config.train)),
@@ -171,7 +159,7 @@ class _Group:
                 config.augment, config.features, config.data.rate_hz, config.model.mask_padding
             ),
             self.layout,
-            forms,
+            choose_forms(),
             self.prepared.spec,
             config.train.epochs * len(plans[0].cut_epoch(1)),
         )

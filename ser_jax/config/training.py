@@ -160,9 +160,6 @@ class ParallelConfig:
     placement: Literal["auto", "device", "stream"] = "auto"
     """Where the corpus lives: on the device, or on the host with batches streamed from there; auto:
     on the device if it fits."""
-    command_buffers: Literal["auto", "off"] = "auto"
-    """Whether programs on an NVIDIA GPU are recorded whole, loops and convolutions included, and
-    launched at once (auto), or as XLA itself chooses (off). Nothing elsewhere."""
     cache_dir: str | None = field(default_factory=default_compile_cache)
     """Folder that keeps compiled programs between processes; none: nothing is kept."""
     coordinator: str | None = None

@@ -28,8 +28,7 @@ class Forms(NamedTuple):
     Attributes:
       conv: 'plain' (nn.Conv and the norm by automatic differentiation), 'fast', or
         'im2col' or 'rows' (products of patches, for runs side by side under vmap).
-      lstm: 'plain' (nn.scan over the cell), 'fast', 'unrolled' (fast without a loop), or 'cudnn'
-        (NVIDIA only).
+      lstm: 'plain' (nn.scan over the cell), 'fast', or 'unrolled' (for GPUs, in blocks).
     """
 
     conv: str = "fast"
@@ -111,9 +110,6 @@ def _make_wav2vec2(
         settings.normalise_before_padding, settings.freeze == "all", spec.entry,
     )  # fmt: skip
 
-
-RECURRENT = ("lstm", "cnn_lstm", "blstm", "msdc_lstm")
-"""The networks with an LSTM, which has several forms."""
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "cnn": _make_cnn,

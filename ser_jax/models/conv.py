@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from ser_jax.models.fast_conv import (
-    along_last,
     compute_convolution_moments,
     convolve_and_pool,
     convolve_by_product,
     convolve_by_rows,
     elu,
     pool_by_sign,
+    scale_channels,
     store,
 )
 from ser_jax.models.layers import Initializer, drop, halve_mask, zero_padding
@@ -165,7 +165,7 @@ class FastBlock(nn.Module):
         moments, pool = make(x, kernel, mask_BT, norm.axis_name)
         gain_C, shift_C = norm.make_affine(self.channels, moments() if train else None)
         pooled = pool(jnp.where(gain_C < 0, -1.0, 1.0)).astype(jnp.float32)
-        x = elu((pooled * along_last(gain_C) + along_last(shift_C)).astype(self.dtype))
+        x = elu(scale_channels(pooled, gain_C, shift_C).astype(self.dtype))
         if train:
             x = drop(x, dropout, self.make_rng("dropout"))
         return x, halve_mask(mask_BT)

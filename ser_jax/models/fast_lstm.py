@@ -6,7 +6,6 @@ one product each over all steps, and one buffer holds in turn what enters the ga
 and their gradients.
 """
 
-import functools
 from typing import Any
 
 import jax
@@ -22,23 +21,13 @@ def _put(x_T: jax.Array, x: jax.Array, t: jax.Array) -> jax.Array:
     return lax.dynamic_update_index_in_dim(x_T, x, t, 0)
 
 
-def _loop(n: int, step: Any, carry: Any, unroll: bool) -> Any:
-    """`lax.fori_loop`, or its turns one after another: without a loop XLA on a GPU can record all
-    of a step in one command buffer, and fuse one turn's end with the next one's start."""
-    if not unroll:
-        return lax.fori_loop(0, n, step, carry)
-    for t in range(n):
-        carry = step(t, carry)
-    return carry
-
-
-def _sum_products(a_TBI: jax.Array, b_TBJ: jax.Array) -> jax.Array:
+def sum_products(a_TBI: jax.Array, b_TBJ: jax.Array) -> jax.Array:
     """The sum over frames and rows of all outer products: float32 [I, J]."""
     axes = (((0, 1), (0, 1)), ((), ()))
     return lax.dot_general(a_TBI, b_TBJ, axes, preferred_element_type=jnp.float32)
 
 
-def _append_ones(x_TBF: jax.Array) -> jax.Array:
+def append_ones(x_TBF: jax.Array) -> jax.Array:
     """A feature that is always one: its weights are the bias, which needs no pass of its own."""
     return jnp.concatenate([x_TBF, jnp.ones_like(x_TBF[..., :1])], axis=-1)
 
@@ -49,7 +38,6 @@ def _run(
     bias: jax.Array,
     recurrent: jax.Array,
     mask_TB: jax.Array,
-    unroll: bool,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
     """The last state [B, H]; gates i, f, g, o [T, B, 4H]; c and h [T, B, H] before each frame."""
     H, dtype = recurrent.shape[0], x_TBF.dtype
@@ -57,7 +45,7 @@ def _run(
     scale = jnp.full((1, 4 * H), 0.5).at[:, 2 * H : 3 * H].set(1)
     shift = 1 - scale
     weights = jnp.concatenate([kernel, bias[None]])
-    z_TB4H = jnp.matmul(_append_ones(x_TBF), weights, preferred_element_type=jnp.float32)
+    z_TB4H = jnp.matmul(append_ones(x_TBF), weights, preferred_element_type=jnp.float32)
 
     def step(t: Any, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         c_BH, h_BH, gates_TB4H, c_TBH, h_TBH = carry
@@ -77,18 +65,17 @@ def _run(
 
     zeros_TBH = jnp.zeros_like(z_TB4H[..., :H])
     carry = (zeros_TBH[0], zeros_TBH[0].astype(dtype), z_TB4H, zeros_TBH, zeros_TBH.astype(dtype))
-    _, h_BH, gates_TB4H, c_TBH, h_TBH = _loop(x_TBF.shape[0], step, carry, unroll)
+    _, h_BH, gates_TB4H, c_TBH, h_TBH = lax.fori_loop(0, x_TBF.shape[0], step, carry)
     return h_BH, (gates_TB4H, c_TBH, h_TBH)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+@jax.custom_vjp
 def run_lstm(
     x_TBF: jax.Array,
     kernel: jax.Array,
     bias: jax.Array,
     recurrent: jax.Array,
     mask_TB: jax.Array,
-    unroll: bool = False,
 ) -> jax.Array:
     """The state [B, H] of an LSTM after the last real frame.
 
@@ -100,17 +87,16 @@ def run_lstm(
       bias: [4H].
       recurrent: [H, 4H].
       mask_TB: True for real frames; the others leave the state alone.
-      unroll: write out the frames in place of a loop over them; for few frames.
     """
-    return _run(x_TBF, kernel, bias, recurrent, mask_TB, unroll)[0]
+    return _run(x_TBF, kernel, bias, recurrent, mask_TB)[0]
 
 
-def _forward(x_TBF, kernel, bias, recurrent, mask_TB, unroll):  # type: ignore[no-untyped-def]
-    h_BH, saved = _run(x_TBF, kernel, bias, recurrent, mask_TB, unroll)
+def _forward(x_TBF, kernel, bias, recurrent, mask_TB):  # type: ignore[no-untyped-def]
+    h_BH, saved = _run(x_TBF, kernel, bias, recurrent, mask_TB)
     return h_BH, (x_TBF, kernel, recurrent, mask_TB, *saved)
 
 
-def _backward(unroll, residuals, dh_BH, dh_TBH=None):  # type: ignore[no-untyped-def]
+def _backward(residuals, dh_BH, dh_TBH=None):  # type: ignore[no-untyped-def]
     # dh_TBH: gradients of the states after all frames, where these were returned.
     x_TBF, kernel, recurrent, mask_TB, gates_TB4H, c_TBH, h_TBH = residuals
     T, dtype = x_TBF.shape[0], x_TBF.dtype
@@ -147,36 +133,35 @@ def _backward(unroll, residuals, dh_BH, dh_TBH=None):  # type: ignore[no-untyped
 
     dh_BH = dh_BH.astype(jnp.float32)
     carry = (jnp.zeros_like(dh_BH), dh_BH, gates_TB4H[-1], gates_TB4H)
-    dz_TB4H = _loop(T, step, carry, unroll)[-1].astype(dtype)
-    d_weights = _sum_products(_append_ones(x_TBF), dz_TB4H).astype(dtype)
-    d_recurrent = _sum_products(h_TBH, dz_TB4H).astype(dtype)
+    dz_TB4H = lax.fori_loop(0, T, step, carry)[-1].astype(dtype)
+    d_weights = sum_products(append_ones(x_TBF), dz_TB4H).astype(dtype)
+    d_recurrent = sum_products(h_TBH, dz_TB4H).astype(dtype)
     return dz_TB4H @ kernel.T, d_weights[:-1], d_weights[-1], d_recurrent, None
 
 
 run_lstm.defvjp(_forward, _backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+@jax.custom_vjp
 def run_lstm_sequence(
     x_TBF: jax.Array,
     kernel: jax.Array,
     bias: jax.Array,
     recurrent: jax.Array,
     mask_TB: jax.Array,
-    unroll: bool = False,
 ) -> jax.Array:
     """The states [T, B, H] after every frame; see `run_lstm`. Padding repeats the state before."""
-    return _forward_sequence(x_TBF, kernel, bias, recurrent, mask_TB, unroll)[0]
+    return _forward_sequence(x_TBF, kernel, bias, recurrent, mask_TB)[0]
 
 
-def _forward_sequence(x_TBF, kernel, bias, recurrent, mask_TB, unroll):  # type: ignore[no-untyped-def]
-    h_BH, residuals = _forward(x_TBF, kernel, bias, recurrent, mask_TB, unroll)
+def _forward_sequence(x_TBF, kernel, bias, recurrent, mask_TB):  # type: ignore[no-untyped-def]
+    h_BH, residuals = _forward(x_TBF, kernel, bias, recurrent, mask_TB)
     before_TBH = residuals[-1]
     return jnp.concatenate([before_TBH[1:], h_BH[None]]), residuals
 
 
-def _backward_sequence(unroll, residuals, dh_TBH):  # type: ignore[no-untyped-def]
-    return _backward(unroll, residuals, jnp.zeros_like(dh_TBH[0]), dh_TBH)
+def _backward_sequence(residuals, dh_TBH):  # type: ignore[no-untyped-def]
+    return _backward(residuals, jnp.zeros_like(dh_TBH[0]), dh_TBH)
 
 
 run_lstm_sequence.defvjp(_forward_sequence, _backward_sequence)

@@ -6,9 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ser_jax.models.cudnn_lstm import run_cudnn_lstm
 from ser_jax.models.fast_lstm import run_lstm, run_lstm_sequence
 from ser_jax.models.layers import Initializer
+from ser_jax.models.unrolled_lstm import run_unrolled_lstm
 
 
 class LSTMCell(nn.Module):
@@ -49,9 +49,8 @@ class LSTM(nn.Module):
       recurrent_init: initial values of the kernel from the last state.
       forget_bias: initial bias of the forget gate.
       dtype: type of the products; gates and cell are float32.
-      form: 'plain' (nn.scan over the cell, automatic differentiation: the reference), 'fast',
-        'unrolled' (fast without a loop, for few frames) or 'cudnn' (NVIDIA GPUs); the numbers and
-        the parameters are the same.
+      form: 'plain' (nn.scan over the cell, automatic differentiation: the reference), 'fast' or
+        'unrolled' (for GPUs: turns written out in blocks); numbers and parameters are the same.
     """
 
     hidden: int
@@ -76,14 +75,13 @@ class LSTM(nn.Module):
             params["input"]["bias"],
             params["cell"]["recurrent"]["kernel"],
         )
-        if self.form == "cudnn":
-            return run_cudnn_lstm(x_BTF, *weights, mask_BT, return_sequence)
         cast = (weight.astype(self.dtype) for weight in weights)
-        arguments: Any = (x_BTF.swapaxes(0, 1), *cast, mask_BT.T, self.form == "unrolled")
-        if return_sequence:
-            h_TBH: Any = run_lstm_sequence(*arguments)
-            return h_TBH.swapaxes(0, 1)
-        return run_lstm(*arguments)
+        arguments: Any = (x_BTF.swapaxes(0, 1), *cast, mask_BT.T)
+        if self.form == "unrolled":
+            found: Any = run_unrolled_lstm(*arguments, return_sequence)
+        else:
+            found = (run_lstm_sequence if return_sequence else run_lstm)(*arguments)
+        return found.swapaxes(0, 1) if return_sequence else found
 
     def _scan(self, x_BTF: jax.Array, mask_BT: jax.Array, return_sequence: bool) -> jax.Array:
         B, H = x_BTF.shape[0], self.hidden

@@ -36,6 +36,6 @@ def measure(context: Context) -> None:
     # A run that is killed and resumed mostly waits for processes.
     beside = threading.Thread(target=resume.measure, args=(context, put))
     beside.start()
-    with ThreadPoolExecutor(2 if context.dry else 12) as pool:
+    with ThreadPoolExecutor(2 if context.dry else 24) as pool:
         list(pool.map(lambda group: run_checks(group, put), groups))
     beside.join()

@@ -1,6 +1,8 @@
 """Loss and gradients of the networks, in every form and precision, against plain ones on CPU."""
 
 import functools
+import threading
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -42,7 +44,7 @@ FLOAT32 = Way("float32")
 # (CNN) from float32's on one and the same CPU, and TF32 has an eighth of its rounding.
 TF32 = Way("tf32", precision="default", bound=5e-2, needs_gpu=True)
 BFLOAT16 = Way("bfloat16", dtype="bfloat16", precision="default", bound=3e-1)
-CUDNN = Way("cuDNN LSTM", Forms(lstm="cudnn"), needs_gpu=True)
+UNROLLED = Way("unrolled LSTM", Forms(lstm="unrolled"))
 WAYS: dict[str, tuple[Way, ...]] = {
     "cnn": (
         FLOAT32, TF32, BFLOAT16._replace(needs_gpu=True),
@@ -50,12 +52,11 @@ WAYS: dict[str, tuple[Way, ...]] = {
         Way("im2col", Forms(conv="im2col")), Way("rows", Forms(conv="rows")),
     ),
     "lstm": (
-        FLOAT32, TF32, BFLOAT16, Way("plain LSTM", Forms(lstm="plain"), needs_gpu=True), CUDNN,
+        FLOAT32, Way("plain LSTM", Forms(lstm="plain"), needs_gpu=True), UNROLLED,
+        UNROLLED._replace(words="unrolled LSTM, tf32", precision="default", bound=5e-2),
+        BFLOAT16._replace(forms=UNROLLED.forms, words="unrolled LSTM, bfloat16"),
     ),
-    "cnn_lstm": (
-        FLOAT32, TF32, BFLOAT16._replace(needs_gpu=True), CUDNN,
-        Way("unrolled LSTM", Forms(lstm="unrolled")),
-    ),
+    "cnn_lstm": (FLOAT32, TF32, BFLOAT16._replace(needs_gpu=True), UNROLLED),
 }  # fmt: skip
 
 
@@ -105,15 +106,26 @@ def compute_gradients(
 
 
 def list_checks(places: Places) -> list[list[Check]]:
-    """Every way of every network; those of one network share its reference."""
-    return [_list_network(places, name) for name in WAYS]
+    """Every way of every network, all at once; those of one network share its reference."""
+    return [[check] for name in WAYS for check in _list_network(places, name)]
+
+
+def _once(make: Callable[[], Any]) -> Callable[[], Any]:
+    """`make()`, made by the first thread that asks, for which the others wait."""
+    lock, made = threading.Lock(), functools.cache(make)
+
+    def get() -> Any:
+        with lock:
+            return made()
+
+    return get
 
 
 def _list_network(places: Places, name: str) -> list[Check]:
-    init = functools.cache(functools.partial(_init, places, name))
+    init = _once(functools.partial(_init, places, name))
     plain = Way("", Forms("plain", "plain"))
 
-    @functools.cache
+    @_once
     def expect() -> Any:
         return compute_gradients(places, places.cpu, name, plain, init())
 

@@ -10,8 +10,6 @@ from benchmarks.ours import make_dataset
 from benchmarks.sections.right.checks import Check, Places
 from benchmarks.sections.right.networks import N_CLASSES, make_config
 from ser_jax import grid
-from ser_jax.accelerator import has_cuda
-from ser_jax.command_buffers import OPTIONS
 from ser_jax.config import ModelConfig, TrainConfig
 from ser_jax.models import Forms, make_model
 from ser_jax.parallel import Layout
@@ -71,9 +69,9 @@ def _train_together(places: Places) -> tuple[Any, Any]:
     return moved, jax.device_get(sums.loss)
 
 
-def _compare_scanned(places: Places, options: Any = ()) -> tuple[Any, Any]:
+def _compare_scanned(places: Places) -> tuple[Any, Any]:
     with jax.default_device(places.device), jax.default_matmul_precision("highest"):
-        found = _train_alone(places, 0, Layout(scan=True, options=options))
+        found = _train_alone(places, 0, Layout(scan=True))
         return found, _train_alone(places, 0, Layout())
 
 
@@ -89,8 +87,6 @@ def list_checks(places: Places) -> list[list[Check]]:
     return [
         [Check("programs: a scanned epoch is a stepped one", 1e-3,
                partial(_compare_scanned, places))],
-        [Check("programs: a scanned epoch in one command buffer is a stepped one", 1e-3,
-               partial(_compare_scanned, places, OPTIONS), runs=not places.dry and has_cuda())],
         [Check(f"programs: {N_RUNS} runs side by side are each alone", 1e-3,
                partial(_compare_grid, places))],
     ]  # fmt: skip

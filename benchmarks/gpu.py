@@ -53,18 +53,19 @@ class Section(NamedTuple):
 
 FIRST = (
     Section("facts", 40, 15),
-    Section("right", 110, 35, ours=True),
-    Section("step", 110, 50),
-    Section("grid", 90, 40),
-    Section("run", 60, 20),
-    Section("wav2vec2", 120, 25),
-    Section("rest", 120, 20),
+    Section("right", 75, 25, ours=True),
+    Section("run", 110, 40),
+    Section("grid", 130, 60),
+    Section("step", 100, 50),
+    Section("wav2vec2", 120, 60),
+    Section("rest", 120, 30),
 )
 SECOND = (
-    Section("real_grid", 120, 40),
-    Section("device_tests", 70, 20, ours=True),
-    Section("options", 60, 30),
+    Section("options", 100, 40),
+    Section("resume", 120, 60, ours=True),
     Section("trace", 60, 30, ours=True),
+    Section("real_grid", 120, 60),
+    Section("device_tests", 70, 20, ours=True),
 )
 BUDGET_S, SECOND_BUDGET_S = 520, 220
 DRY_BUDGET_S = 1200  # three minutes on two quiet cores, but a busy machine is no failure

@@ -161,6 +161,25 @@ def _with_hyper(state: Any, rate: Any, dropout: Any) -> Any:
     )
 
 
+def watch_compiling() -> dict[str, Any]:
+    """Facts, to which every program is added that takes a second or more to compile or to load.
+
+    Each is printed too, since a worker that is stopped tells no facts.
+    """
+    import jax
+
+    facts: dict[str, Any] = {"compiled": []}
+
+    def note(event: str, duration_secs: float, **kwargs: str | int) -> None:
+        if event == "/jax/core/compile/backend_compile_duration" and duration_secs >= 1:
+            name = str(kwargs.get("fun_name", ""))
+            facts["compiled"].append([name, duration_secs])
+            print(f"compiled {name}: {duration_secs:.1f} s", flush=True)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    return facts
+
+
 def prepare_data(keys: dict[str, Any]) -> int:
     """Build the store of the corpus that dotted keys of `Config` name; its number of clips."""
     from ser_jax.corpora import prepare
@@ -178,7 +197,7 @@ def make_run(*, keys: dict[str, Any], precision: str = "float32") -> Job:
     from ser_jax.run import train
     from ser_jax.runtime import use_all_cores
 
-    facts: dict[str, Any] = {}
+    facts = watch_compiling()
     keys = keys | {"train.dtype": set_precision(precision)}
     settings = override(Config(), keys)
     use_all_cores(settings.parallel, settings.train.batch_size)  # as `ser-jax train` does
@@ -206,7 +225,7 @@ def make_grid(
     """
     from ser_jax.ablation import ablate
 
-    facts: dict[str, Any] = {}
+    facts = watch_compiling()
     keys = keys | {"train.dtype": set_precision(precision), "batching": batching, "seeds": seeds}
 
     def turn() -> None:

@@ -162,7 +162,23 @@ def list_evidence(document: dict[str, Any]) -> list[str]:
         lines += ["", "### right", "", "| check | | error | bound | |", "|---|---|---|---|---|"]
         lines += [format_check(row) for row in checks]
     for row in document.get("notes", []):
-        lines += ["", f"{row['benchmark']}, {row['case']}: `{json.dumps(row['note'])}`"]
+        note = row["note"]
+        if "kernels" in note:
+            lines += list_kernels(row["case"], note)
+        else:
+            lines += ["", f"{row['benchmark']}, {row['case']}: `{json.dumps(note)}`"]
+    return lines
+
+
+def list_kernels(case: str, note: dict[str, Any], most: int = 8) -> list[str]:
+    """A table of the kernels that take longest, of a turn that was profiled."""
+    calls = f"{note['count']:,} calls of {note['names']} kernels"
+    head = f"### {case}: {note['turn_s'] * 1e3:.3g} ms, {note['busy_s'] * 1e3:.3g} in {calls}"
+    lines = ["", head, "", "| kernel | calls | us each | share |", "|---|---|---|---|"]
+    for name, count, seconds in note["kernels"][:most]:
+        words = name.replace("|", "/")[:90]
+        share = seconds / note["busy_s"]
+        lines.append(f"| {words} | {count:,} | {seconds / count * 1e6:.3g} | {share:.1%} |")
     return lines
 
 

@@ -109,17 +109,17 @@ def list_kernels(profile: Any) -> dict[str, Any]:
     Args:
       profile: `jax.profiler.ProfileData`.
     """
-    found: dict[str, list[float]] = {}
+    found: dict[str, tuple[int, float]] = {}
     for plane in profile.planes:
         for line in plane.lines if plane.name.startswith("/device:GPU") else ():
             for event in line.events if line.name.startswith("Stream") else ():
-                entry = found.setdefault(event.name, [0, 0.0])
-                entry[0] += 1
-                entry[1] += event.duration_ns * 1e-9
-    kernels = sorted(([name, *entry] for name, entry in found.items()), key=lambda k: -k[2])
+                count, seconds = found.get(event.name, (0, 0.0))
+                found[event.name] = count + 1, seconds + event.duration_ns * 1e-9
+    kernels = sorted(found.items(), key=lambda item: -item[1][1])
     return {
-        "busy_s": sum(kernel[2] for kernel in kernels), "names": len(kernels),
-        "count": sum(kernel[1] for kernel in kernels), "kernels": kernels[:_MOST_KERNELS],
+        "busy_s": sum(seconds for _, (_, seconds) in kernels), "names": len(kernels),
+        "count": sum(count for _, (count, _) in kernels),
+        "kernels": [[name, *entry] for name, entry in kernels[:_MOST_KERNELS]],
     }  # fmt: skip
 
 

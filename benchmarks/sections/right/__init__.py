@@ -17,7 +17,11 @@ def measure(context: Context) -> None:
     """All checks, several at a time: most of each is compiling."""
     if not context.dry:
         os.environ["JAX_PLATFORMS"] = "cuda,cpu"
-    from benchmarks.sections.right import augmentation, features, networks, programs, resume
+        # Tuning takes turns on the device, some two minutes for all these programs. What tuned
+        # programs compute is checked where they are timed: their loss must be float32's.
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_autotune_level=0".strip()
+    from benchmarks.sections.right import augmentation, features, networks, programs
     from benchmarks.sections.right.checks import find_places, run_checks
 
     places = find_places(context.dry)
@@ -33,9 +37,5 @@ def measure(context: Context) -> None:
             print(f"{row['case']}: {row['status']} {row.get('error')} {row.get('reason') or ''}")
             context.put({"benchmark": NAME, **row})
 
-    # A run that is killed and resumed mostly waits for processes.
-    beside = threading.Thread(target=resume.measure, args=(context, put))
-    beside.start()
     with ThreadPoolExecutor(2 if context.dry else 24) as pool:
         list(pool.map(lambda group: run_checks(group, put), groups))
-    beside.join()

@@ -11,8 +11,6 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,8 +53,8 @@ class Variant(NamedTuple):
 
 VARIANTS = (
     Variant("programs kept", kept=True),
-    Variant("nothing kept", must=False),
     Variant("nothing kept, deterministic operations", flags="--xla_gpu_deterministic_ops=true"),
+    Variant("nothing kept", must=False),
 )
 
 
@@ -182,20 +180,18 @@ def _has_epoch(checkpoints: Path, epoch: int) -> bool:
     )
 
 
-def measure(context: Context, put: Callable[[Row], None]) -> None:
-    """All variants at once; in a dry run the first alone."""
+def measure(context: Context) -> None:
+    """The variants one after another, since each compiles; in a dry run the first alone."""
     store = {"data.store_dir": f"{context.work}/resume-store"}
     prepare(override(Config(), KEYS | store).data)
-
-    def run(number: int) -> None:
+    for number in range(1 if context.dry else len(VARIANTS)):
         try:
-            for row in Trial(context, number).compare():
-                put(row)
+            rows = Trial(context, number).compare()
         except Exception as error:
             traceback.print_exc()  # for the log; the row has room for a line
             words = (str(error).strip().splitlines() or [""])[0][:300]
-            put({"case": f"to the bit: {VARIANTS[number].words}", "status": "failed",
-                 "reason": f"{type(error).__name__}: {words}"})  # fmt: skip
-
-    with ThreadPoolExecutor(len(VARIANTS)) as pool:
-        list(pool.map(run, range(1 if context.dry else len(VARIANTS))))
+            rows = [{"case": f"to the bit: {VARIANTS[number].words}", "status": "failed",
+                     "reason": f"{type(error).__name__}: {words}"}]  # fmt: skip
+        for row in rows:
+            print(f"{row['case']}: {row['status']} {row.get('reason') or ''}")
+            context.put({"benchmark": "right", **row})

@@ -1,43 +1,52 @@
-"""Options: what settings of the compiler and of the allocator cost and gain, by one step."""
+"""Options: what settings of the compiler cost and gain, by a step and by whole runs, cold."""
 
+import argparse
 import dataclasses
 import os
-from typing import Any
 
 from benchmarks import step
+from benchmarks.sections import run
 from benchmarks.sections.context import Context
 from benchmarks.sections.racing import list_as_gpu, make_options, race
 from benchmarks.worker import Contestant
 
-# Words, XLA's flags, what else differs; a further setting is a further line.
-SETTINGS: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    ("default", "", {}),
-    ("autotune level 0", "--xla_gpu_autotune_level=0", {}),
-    ("autotune level 2", "--xla_gpu_autotune_level=2", {}),  # finds the fastest, checks no results
-    ("Triton GEMM off", "--xla_gpu_enable_triton_gemm=false", {}),
-    (
-        "Triton GEMM off, autotune level 2",
-        "--xla_gpu_enable_triton_gemm=false --xla_gpu_autotune_level=2",
-        {},
-    ),
+# Words and XLA's flags; a further setting is a further line.
+SETTINGS = (
+    ("default", ""),
+    ("autotune level 0", "--xla_gpu_autotune_level=0"),
+    ("Triton GEMM off", "--xla_gpu_enable_triton_gemm=false"),
+    ("autotune level 2", "--xla_gpu_autotune_level=2"),  # finds the fastest, checks no results
 )
+COLD = ("autotune level 0", "Triton GEMM off")  # of whole runs; `run` has the default
 
 
 def vary(contestant: Contestant) -> list[Contestant]:
     """The same work under each setting, each prepared alone so that compile times compare."""
     found = []
-    for words, flags, changes in SETTINGS:
+    for words, flags in SETTINGS:
         environment = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()}
         found.append(dataclasses.replace(
             contestant, configuration=f"{contestant.configuration}, {words}", ratio_keys=(),
-            environment=environment, alone=True, **changes,
+            environment=environment, alone=True,
         ))  # fmt: skip
     return found
 
 
 def measure(context: Context) -> None:
-    """One race of CNN-LSTM's default form."""
+    """Cold runs, then one race of CNN-LSTM's step."""
     options = make_options(context)
+    _race_cold(context, options)
+    _race_steps(context, options)
+
+
+def _race_cold(context: Context, options: argparse.Namespace) -> None:
+    place, contestants = run.list_all(context, options)
+    ours = next(c for c in contestants if c.side == "ser_jax")
+    chosen = [c for c in vary(ours) if c.configuration.endswith(COLD)]
+    race(context, options, place | {"benchmark": "options"}, chosen, cold=True, share=0.3)
+
+
+def _race_steps(context: Context, options: argparse.Namespace) -> None:
     n_frames, n_features, batch = shape = (16, 16, 4) if context.dry else step.STANDARD
     contestants = step.list_contestants(
         "cnn_lstm", shape, list_as_gpu(options), steps=1 if context.dry else 20

@@ -50,12 +50,13 @@ device_description_str: "NVIDIA H100 80GB HBM3"
 
 def _make_network(shape: tuple[int, int], dtype: str, **forms: str) -> tuple[Any, Any, Any]:
     """CNN-LSTM, its optimiser, and the shapes of its state."""
+    from ser_jax.building import choose_forms
     from ser_jax.config import ModelConfig, TrainConfig
-    from ser_jax.models import Forms, make_model
+    from ser_jax.models import make_model
     from ser_jax.state import describe_state, make_optimizer
 
     config = ModelConfig(name="cnn_lstm")
-    model = make_model(config, 8, dtype=dtype, forms=Forms(**{"lstm": "unrolled", **forms}))
+    model = make_model(config, 8, dtype=dtype, forms=choose_forms()._replace(**forms))
     tx = make_optimizer(TrainConfig())
     return model, tx, describe_state(model, tx, n_frames=shape[0], n_features=shape[1])
 

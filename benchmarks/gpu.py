@@ -26,7 +26,7 @@ from typing import NamedTuple
 if not __package__:  # run as a script: modules are found from the root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.sections.context import Context
+from benchmarks.sections.context import ROWS_FILE, Context
 from benchmarks.sections.group import Group, Stopped
 from benchmarks.summary import has_failed, write_summary
 
@@ -251,6 +251,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     options = parse(arguments)
     if options.render is not None:
+        if not (options.render / ROWS_FILE).is_file():
+            words = f"--render {options.render}: has no {ROWS_FILE}; name the --out of a call"
+            print(f"gpu.py: {words}", file=sys.stderr)
+            return 2
         from benchmarks.summary import render
 
         render(options.render)

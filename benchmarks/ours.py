@@ -76,14 +76,14 @@ def make_step(
       index_SB: clips of the steps of a turn.
       variables: see `make_variables`.
       precision: float32, tf32 or bfloat16.
-      forms: see `models.Forms`; None: the package's own choice.
+      forms: of `models.Forms`, those that are not the package's own choice.
       mode, scan: see `parallel.Layout`.
       cpu_devices: devices that the CPU is made into, for the modes that share out a batch.
     """
     import jax
     import jax.numpy as jnp
 
-    from ser_jax.models import Forms
+    from ser_jax.building import choose_forms
     from ser_jax.parallel import Layout
     from ser_jax.programs import make_programs
 
@@ -92,7 +92,7 @@ def make_step(
     dtype = set_precision(precision)
     devices = () if mode == "jit" else tuple(jax.devices())
     layout = Layout(mode, scan, devices)
-    chosen = None if forms is None else Forms(**forms)
+    chosen = choose_forms()._replace(**(forms or {}))
     network, tx, state = _init(
         model, *x_BTF.shape[1:], dtype=dtype, forms=chosen, axis_name=layout.axis_name
     )
@@ -306,11 +306,15 @@ def make_inference(
     import jax
     import jax.numpy as jnp
 
+    from ser_jax.building import choose_forms
     from ser_jax.features import make_front_end
     from ser_jax.models import make_model
 
     del length_B
-    network = make_model(override(ModelConfig(), model), N_CLASSES, dtype=set_precision(precision))
+    network = make_model(
+        override(ModelConfig(), model), N_CLASSES, dtype=set_precision(precision),
+        forms=choose_forms(),
+    )  # fmt: skip
     front_end = make_front_end(override(FeaturesConfig(), features), rate_hz)
 
     @jax.jit
@@ -347,13 +351,14 @@ def make_runs_step(
     import jax
     import jax.numpy as jnp
 
+    from ser_jax.building import choose_forms
     from ser_jax.grid import init_progress
     from ser_jax.metrics import Sums
-    from ser_jax.models import Forms
     from ser_jax.programs import make_steps
 
     del variables
-    forms = Forms(conv=how) if how in ("im2col", "rows") else Forms()
+    forms = choose_forms()
+    forms = forms._replace(conv=how) if how in ("im2col", "rows") else forms
     network, tx, _ = _init(model, *x_BTF.shape[1:], dtype=set_precision(precision), forms=forms)
     state = init_progress(
         network, tx, seed_R=np.arange(runs), n_frames=x_BTF.shape[1], n_features=x_BTF.shape[2],

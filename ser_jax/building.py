@@ -35,13 +35,12 @@ def _build_cached(
     n_classes: int,
     layout: Layout,
     take_train: TakeTrain,
-    forms: Forms,
     spec: BackboneSpec | None,
     n_steps: int | None,
 ) -> Built:
     model = make_model(
-        model_config, n_classes, dtype=train.dtype, axis_name=layout.axis_name, forms=forms,
-        spec=spec,
+        model_config, n_classes, dtype=train.dtype, axis_name=layout.axis_name,
+        forms=choose_forms(), spec=spec,
     )  # fmt: skip
     tx = make_optimizer(train, n_steps)
     programs = make_programs(
@@ -57,7 +56,6 @@ def build(
     n_classes: int,
     layout: Layout = Layout(),  # noqa: B008 - immutable
     take_train: TakeTrain = take_plain,
-    forms: Forms = Forms(),  # noqa: B008 - immutable
     spec: BackboneSpec | None = None,
     n_steps: int | None = None,
 ) -> Built:
@@ -69,7 +67,7 @@ def build(
         buckets=1, **hold_numbers(train),
     )  # fmt: skip
     n_steps = n_steps if needs_steps(train) else None
-    return _build_cached(model, train, n_classes, layout, take_train, forms, spec, n_steps)
+    return _build_cached(model, train, n_classes, layout, take_train, spec, n_steps)
 
 
 def hold_numbers(train: TrainConfig) -> dict[str, Any]:
@@ -94,8 +92,7 @@ def build_for(
     take_train = choose_take(
         config.augment, config.features, config.data.rate_hz, config.model.mask_padding
     )
-    forms = choose_forms()
-    return build(config.model, config.train, n_classes, layout, take_train, forms, spec, n_steps)
+    return build(config.model, config.train, n_classes, layout, take_train, spec, n_steps)
 
 
 def choose_forms() -> Forms:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import gpu, summary
+from benchmarks import gpu, results, summary
 from benchmarks.sections.context import ROWS_FILE, Context, load_rows
 from tests.tiny import list_group, wait_until
 
@@ -245,3 +246,12 @@ def test_summary_and_results_have_ratios_wrong_checks_and_losing_rows(tmp_path):
     for words in ("| lstm | wrong | 0.5 |", "skipped: needs a GPU", "100 ms", "300 ms"):
         assert words in markdown
     assert (tmp_path / "results" / "a-card.png").stat().st_size > 1000
+
+
+def test_a_folder_without_rows_is_not_rendered(tmp_path, capsys):
+    before = sorted(results.FOLDER.iterdir())
+    assert gpu.main(["--render", str(tmp_path / "none")]) == 2
+    assert re.fullmatch(
+        r"gpu\.py: --render .*none: has no rows\.jsonl; .*\n", capsys.readouterr().err
+    )
+    assert sorted(results.FOLDER.iterdir()) == before

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from jax.profiler import ProfileData
 
+from benchmarks import results
 from benchmarks.sections import ceilings, device_tests, grid, options, racing, real_grid, trace
 from benchmarks.sections import step as step_section
 from benchmarks.sections.context import Context, load_rows
@@ -169,6 +171,32 @@ def test_a_trace_too_large_is_packed_without_its_largest_file(tmp_path, monkeypa
     assert note["bytes"] < 4000
     with zipfile.ZipFile(tmp_path / "trace.zip") as archive:
         assert archive.namelist() == ["plugins/small"]
+
+
+def test_kernels_are_added_up_by_name_over_the_streams_of_gpus_alone():
+    def make_line(name: str, *events: tuple[int, int]) -> str:
+        each = (
+            f"events {{ metadata_id: {number} duration_ps: {us}000000 }}" for number, us in events
+        )
+        return f'lines {{ name: "{name}" {" ".join(each)} }}'
+
+    names = " ".join(
+        f'event_metadata {{ key: {n} value {{ id: {n} name: "{name}" }} }}'
+        for n, name in enumerate(("add", "gemm"), start=1)
+    )
+    gpu = make_line("Stream #1", (1, 2), (2, 7), (1, 4)) + make_line("XLA Ops", (2, 99))
+    host = make_line("Stream #1", (2, 99))
+    planes = (("/device:GPU:0", gpu), ("/host", host))
+    text = " ".join(f'planes {{ name: "{name}" {line} {names} }}' for name, line in planes)
+    binary = ProfileData.text_proto_to_serialized_xspace(text)
+    found = trace.list_kernels(ProfileData.from_serialized_xspace(binary))
+    assert [name for name, *_ in found["kernels"]] == ["gemm", "add"]
+    assert found["kernels"][1][1:] == [2, pytest.approx(6e-6)]
+    assert (found["names"], found["count"]) == (2, 3)
+    assert found["busy_s"] == pytest.approx(13e-6)
+    lines = results.list_kernels("trace: step", found | {"turn_s": 26e-6})
+    assert "### trace: step: 0.026 ms, 0.013 in 3 calls of 2 kernels" in lines
+    assert lines[-1] == "| add | 2 | 3 | 46.2% |"
 
 
 # Checks

@@ -60,8 +60,7 @@ def list_programs(dry: bool) -> list[Program]:
         arguments = draw(n_frames, n_features, 20)
         model = {"name": name} | ({"hidden": 8} if dry else {})
         variables = make_variables(model, *arguments["x_BTF"].shape[1:])
-        forms = {"lstm": "unrolled"}  # what the package chooses
-        return make_step(model=model, variables=variables, scan=True, forms=forms, **arguments)
+        return make_step(model=model, variables=variables, scan=True, **arguments)
 
     def make_runs() -> Job:
         arguments = draw(83, 20, 1) | {"runs": 2 if dry else 32, "how": "im2col", "variables": {}}

@@ -29,7 +29,7 @@ from ser_jax.finetuning import prepare
 from ser_jax.grid import GridPrograms, Layout, init_progress, make_grid_programs
 from ser_jax.inputs import Inputs, load_inputs, make_dataset
 from ser_jax.jax_defaults import with_jax_defaults
-from ser_jax.models import BackboneSpec, Forms, make_model
+from ser_jax.models import BackboneSpec, make_model
 from ser_jax.results import check_frames
 from ser_jax.run_dir import check_run_dir
 from ser_jax.saved import copy_to_host
@@ -100,12 +100,12 @@ def _build_cached(
     n_classes: int,
     take_train: TakeTrain,
     layout: Layout,
-    alone: Forms,
     spec: BackboneSpec | None,
     n_steps: int,
 ) -> _Ways:
     # A convolution of many runs side by side would be one with groups, which is slow; as a product
     # of matrices it becomes a batch of them. All forms share one parameter tree.
+    alone = choose_forms()
     forms = {"vmap": alone._replace(conv="im2col"), "map": alone}
     models = {
         way: make_model(config, n_classes, dtype=train.dtype, forms=form, spec=spec)
@@ -159,7 +159,6 @@ class _Group:
                 config.augment, config.features, config.data.rate_hz, config.model.mask_padding
             ),
             self.layout,
-            choose_forms(),
             self.prepared.spec,
             config.train.epochs * len(plans[0].cut_epoch(1)),
         )

@@ -6,6 +6,8 @@ one product each over all steps, and one buffer holds in turn what enters the ga
 and their gradients.
 """
 
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -21,15 +23,60 @@ def _put(x_T: jax.Array, x: jax.Array, t: jax.Array) -> jax.Array:
     return lax.dynamic_update_index_in_dim(x_T, x, t, 0)
 
 
-def sum_products(a_TBI: jax.Array, b_TBJ: jax.Array) -> jax.Array:
-    """The sum over frames and rows of all outer products: float32 [I, J]."""
-    axes = (((0, 1), (0, 1)), ((), ()))
-    return lax.dot_general(a_TBI, b_TBJ, axes, preferred_element_type=jnp.float32)
-
-
-def append_ones(x_TBF: jax.Array) -> jax.Array:
+def _append_ones(x_TBF: jax.Array) -> jax.Array:
     """A feature that is always one: its weights are the bias, which needs no pass of its own."""
     return jnp.concatenate([x_TBF, jnp.ones_like(x_TBF[..., :1])], axis=-1)
+
+
+def project(x_TBF: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    """What the input gives to the gates in all frames, float32 [T, B, 4H]: one product."""
+    weights = jnp.concatenate([kernel, bias[None]])
+    return jnp.matmul(_append_ones(x_TBF), weights, preferred_element_type=jnp.float32)
+
+
+def differentiate_turn(
+    gates: Sequence[jax.Array], c_BH: jax.Array, dc_BH: jax.Array, dh_BH: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The gradient of c before a turn [B, H], and that of what entered its gates [B, 4H].
+
+    Args:
+      gates: i, f, g, o [B, H].
+      c_BH: the cell before the turn.
+      dc_BH, dh_BH: gradients that come from later turns.
+    """
+    i, f, g, o = gates
+    tanh_c_BH = jnp.tanh(f * c_BH + i * g)
+    new_dc_BH = dc_BH + dh_BH * o * (1 - tanh_c_BH**2)
+    dz_B4H = jnp.concatenate(
+        [
+            new_dc_BH * g * i * (1 - i),
+            new_dc_BH * c_BH * f * (1 - f),
+            new_dc_BH * i * (1 - g**2),
+            dh_BH * tanh_c_BH * o * (1 - o),
+        ],
+        axis=-1,
+    )
+    return new_dc_BH * f, dz_B4H
+
+
+def pull_back(
+    dz_TB4H: jax.Array, x_TBF: jax.Array, kernel: jax.Array, h_TBH: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Gradients of input, kernel, bias and recurrent kernel: one product each over all frames.
+
+    Args:
+      dz_TB4H: the gradient of what entered the gates, in the type of the products.
+      x_TBF, kernel: of `project`.
+      h_TBH: the state before each frame.
+    """
+
+    def sum_products(a_TBI: jax.Array) -> jax.Array:
+        axes = (((0, 1), (0, 1)), ((), ()))
+        total = lax.dot_general(a_TBI, dz_TB4H, axes, preferred_element_type=jnp.float32)
+        return total.astype(dz_TB4H.dtype)
+
+    d_weights = sum_products(_append_ones(x_TBF))
+    return dz_TB4H @ kernel.T, d_weights[:-1], d_weights[-1], sum_products(h_TBH)
 
 
 def _run(
@@ -44,8 +91,7 @@ def _run(
     # sigmoid(z) = tanh(z / 2) / 2 + 1 / 2: all four gates are then one vectorised tanh.
     scale = jnp.full((1, 4 * H), 0.5).at[:, 2 * H : 3 * H].set(1)
     shift = 1 - scale
-    weights = jnp.concatenate([kernel, bias[None]])
-    z_TB4H = jnp.matmul(append_ones(x_TBF), weights, preferred_element_type=jnp.float32)
+    z_TB4H = project(x_TBF, kernel, bias)
 
     def step(t: Any, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         c_BH, h_BH, gates_TB4H, c_TBH, h_TBH = carry
@@ -69,15 +115,16 @@ def _run(
     return h_BH, (gates_TB4H, c_TBH, h_TBH)
 
 
-@jax.custom_vjp
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def run_lstm(
     x_TBF: jax.Array,
     kernel: jax.Array,
     bias: jax.Array,
     recurrent: jax.Array,
     mask_TB: jax.Array,
+    return_sequence: bool = False,
 ) -> jax.Array:
-    """The state [B, H] of an LSTM after the last real frame.
+    """The state [B, H] of an LSTM after the last real frame, or the states [T, B, H] after each.
 
     Gates and cell are float32; products are taken in the type of `x_TBF` and added in float32.
 
@@ -86,18 +133,19 @@ def run_lstm(
       kernel: [F, 4H], gates in Keras' order i, f, g, o.
       bias: [4H].
       recurrent: [H, 4H].
-      mask_TB: True for real frames; the others leave the state alone.
+      mask_TB: True for real frames; the others leave the state alone, and repeat it.
+      return_sequence: which of the two.
     """
-    return _run(x_TBF, kernel, bias, recurrent, mask_TB)[0]
+    return _forward(x_TBF, kernel, bias, recurrent, mask_TB, return_sequence)[0]
 
 
-def _forward(x_TBF, kernel, bias, recurrent, mask_TB):  # type: ignore[no-untyped-def]
+def _forward(x_TBF, kernel, bias, recurrent, mask_TB, return_sequence):  # type: ignore[no-untyped-def]
     h_BH, saved = _run(x_TBF, kernel, bias, recurrent, mask_TB)
-    return h_BH, (x_TBF, kernel, recurrent, mask_TB, *saved)
+    found = jnp.concatenate([saved[-1][1:], h_BH[None]]) if return_sequence else h_BH
+    return found, (x_TBF, kernel, recurrent, mask_TB, *saved)
 
 
-def _backward(residuals, dh_BH, dh_TBH=None):  # type: ignore[no-untyped-def]
-    # dh_TBH: gradients of the states after all frames, where these were returned.
+def _backward(return_sequence, residuals, dh):  # type: ignore[no-untyped-def]
     x_TBF, kernel, recurrent, mask_TB, gates_TB4H, c_TBH, h_TBH = residuals
     T, dtype = x_TBF.shape[0], x_TBF.dtype
     transposed = recurrent.T  # once, not in every step
@@ -106,62 +154,25 @@ def _backward(residuals, dh_BH, dh_TBH=None):  # type: ignore[no-untyped-def]
         dc_BH, dh_BH, gates_B4H, dz_TB4H = carry
         t = T - 1 - n
         c_BH, keep_B1 = _take(c_TBH, t), _take(mask_TB, t)[:, None]
-        i, f, g, o = jnp.split(gates_B4H, 4, axis=-1)
-        tanh_c_BH = jnp.tanh(f * c_BH + i * g)
-        if dh_TBH is not None:
-            dh_BH = dh_BH + _take(dh_TBH, t).astype(jnp.float32)
-        new_dc_BH = dc_BH + dh_BH * o * (1 - tanh_c_BH**2)
-        dz_B4H = jnp.concatenate(
-            [
-                new_dc_BH * g * i * (1 - i),
-                new_dc_BH * c_BH * f * (1 - f),
-                new_dc_BH * i * (1 - g**2),
-                dh_BH * tanh_c_BH * o * (1 - o),
-            ],
-            axis=-1,
-        )
+        gates = jnp.split(gates_B4H, 4, axis=-1)
+        if return_sequence:
+            dh_BH = dh_BH + _take(dh, t).astype(jnp.float32)
+        new_dc_BH, dz_B4H = differentiate_turn(gates, c_BH, dc_BH, dh_BH)
         dz_B4H = jnp.where(keep_B1, dz_B4H, 0)
         new_dh_BH = jnp.matmul(dz_B4H.astype(dtype), transposed, preferred_element_type=jnp.float32)
         dz_TB4H = _put(dz_TB4H, dz_B4H, t)
         return (
-            jnp.where(keep_B1, new_dc_BH * f, dc_BH),
+            jnp.where(keep_B1, new_dc_BH, dc_BH),
             jnp.where(keep_B1, new_dh_BH, dh_BH),
             # Read ahead out of the new buffer: a reader of the old one makes XLA copy it whole.
             _take(dz_TB4H, jnp.maximum(t - 1, 0)),
             dz_TB4H,
         )
 
-    dh_BH = dh_BH.astype(jnp.float32)
+    dh_BH = jnp.zeros(c_TBH.shape[1:]) if return_sequence else dh.astype(jnp.float32)
     carry = (jnp.zeros_like(dh_BH), dh_BH, gates_TB4H[-1], gates_TB4H)
     dz_TB4H = lax.fori_loop(0, T, step, carry)[-1].astype(dtype)
-    d_weights = sum_products(append_ones(x_TBF), dz_TB4H).astype(dtype)
-    d_recurrent = sum_products(h_TBH, dz_TB4H).astype(dtype)
-    return dz_TB4H @ kernel.T, d_weights[:-1], d_weights[-1], d_recurrent, None
+    return *pull_back(dz_TB4H, x_TBF, kernel, h_TBH), None
 
 
 run_lstm.defvjp(_forward, _backward)
-
-
-@jax.custom_vjp
-def run_lstm_sequence(
-    x_TBF: jax.Array,
-    kernel: jax.Array,
-    bias: jax.Array,
-    recurrent: jax.Array,
-    mask_TB: jax.Array,
-) -> jax.Array:
-    """The states [T, B, H] after every frame; see `run_lstm`. Padding repeats the state before."""
-    return _forward_sequence(x_TBF, kernel, bias, recurrent, mask_TB)[0]
-
-
-def _forward_sequence(x_TBF, kernel, bias, recurrent, mask_TB):  # type: ignore[no-untyped-def]
-    h_BH, residuals = _forward(x_TBF, kernel, bias, recurrent, mask_TB)
-    before_TBH = residuals[-1]
-    return jnp.concatenate([before_TBH[1:], h_BH[None]]), residuals
-
-
-def _backward_sequence(residuals, dh_TBH):  # type: ignore[no-untyped-def]
-    return _backward(residuals, jnp.zeros_like(dh_TBH[0]), dh_TBH)
-
-
-run_lstm_sequence.defvjp(_forward_sequence, _backward_sequence)

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ser_jax.models.fast_lstm import run_lstm, run_lstm_sequence
+from ser_jax.models.fast_lstm import run_lstm
 from ser_jax.models.layers import Initializer
 from ser_jax.models.unrolled_lstm import run_unrolled_lstm
 
@@ -77,10 +77,8 @@ class LSTM(nn.Module):
         )
         cast = (weight.astype(self.dtype) for weight in weights)
         arguments: Any = (x_BTF.swapaxes(0, 1), *cast, mask_BT.T)
-        if self.form == "unrolled":
-            found: Any = run_unrolled_lstm(*arguments, return_sequence)
-        else:
-            found = (run_lstm_sequence if return_sequence else run_lstm)(*arguments)
+        run: Any = run_unrolled_lstm if self.form == "unrolled" else run_lstm
+        found = run(*arguments, return_sequence)
         return found.swapaxes(0, 1) if return_sequence else found
 
     def _scan(self, x_BTF: jax.Array, mask_BT: jax.Array, return_sequence: bool) -> jax.Array:

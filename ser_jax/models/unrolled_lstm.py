@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ser_jax.models.fast_lstm import append_ones, sum_products
+from ser_jax.models.fast_lstm import differentiate_turn, project, pull_back
 
 _WHOLE, _BLOCKS = 16, range(5, 12)
 """Turns up to which there is no loop at all, and how many a block may have: each of them costs
@@ -34,8 +34,6 @@ def _run(
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     """The last state [B, H]; gates i, f, g, o, and c and h before each frame: [T, B, H] each."""
     (B, H), dtype = (x_TBF.shape[1], recurrent.shape[0]), x_TBF.dtype
-    weights = jnp.concatenate([kernel, bias[None]])
-    z_TB4H = jnp.matmul(append_ones(x_TBF), weights, preferred_element_type=jnp.float32)
 
     def turn(carry: Any, inputs: Any) -> Any:
         (c_BH, h_BH), (z_B4H, mask_B) = carry, inputs
@@ -48,8 +46,8 @@ def _run(
         carry = (jnp.where(keep_B1, new_c_BH, c_BH), jnp.where(keep_B1, new_h_BH, h_BH))
         return carry, (i, f, g, o, c_BH, h_BH)
 
-    zeros_BH = jnp.zeros((B, H))
-    (_, h_BH), saved = _scan(turn, (zeros_BH, zeros_BH.astype(dtype)), (z_TB4H, mask_TB))
+    zeros_BH, inputs = jnp.zeros((B, H)), (project(x_TBF, kernel, bias), mask_TB)
+    (_, h_BH), saved = _scan(turn, (zeros_BH, zeros_BH.astype(dtype)), inputs)
     return h_BH, saved
 
 
@@ -80,28 +78,22 @@ def _backward(return_sequence, residuals, dh):  # type: ignore[no-untyped-def]
     dtype, transposed = x_TBF.dtype, recurrent.T
 
     def turn(carry: Any, inputs: Any) -> Any:
-        (dc_BH, dh_BH), (i, f, g, o, c_BH, mask_B, *more) = carry, inputs
+        (dc_BH, dh_BH), (gates, c_BH, mask_B, *more) = carry, inputs
         dh_BH = dh_BH + more[0].astype(jnp.float32) if more else dh_BH
-        tanh_c_BH = jnp.tanh(f * c_BH + i * g)
-        new_dc_BH = dc_BH + dh_BH * o * (1 - tanh_c_BH**2)
-        dz = (
-            new_dc_BH * g * i * (1 - i),
-            new_dc_BH * c_BH * f * (1 - f),
-            new_dc_BH * i * (1 - g**2),
-            dh_BH * tanh_c_BH * o * (1 - o),
-        )
+        new_dc_BH, dz_B4H = differentiate_turn(gates, c_BH, dc_BH, dh_BH)
         keep_B1 = mask_B[:, None]
-        dz_B4H = jnp.where(keep_B1, jnp.concatenate(dz, axis=-1), 0).astype(dtype)
+        dz_B4H = jnp.where(keep_B1, dz_B4H, 0).astype(dtype)
         new_dh_BH = jnp.matmul(dz_B4H, transposed, preferred_element_type=jnp.float32)
-        carry = (jnp.where(keep_B1, new_dc_BH * f, dc_BH), jnp.where(keep_B1, new_dh_BH, dh_BH))
+        carry = (
+            jnp.where(keep_B1, new_dc_BH, dc_BH),
+            jnp.where(keep_B1, new_dh_BH, dh_BH),
+        )
         return carry, dz_B4H
 
     dh_BH = jnp.zeros(c_TBH.shape[1:]) if return_sequence else dh.astype(jnp.float32)
-    inputs = (*gates_TBH, c_TBH, mask_TB, *((dh,) if return_sequence else ()))
+    inputs = (gates_TBH, c_TBH, mask_TB, *((dh,) if return_sequence else ()))
     _, dz_TB4H = _scan(turn, (jnp.zeros_like(dh_BH), dh_BH), inputs, reverse=True)
-    d_weights = sum_products(append_ones(x_TBF), dz_TB4H).astype(dtype)
-    d_recurrent = sum_products(h_TBH, dz_TB4H).astype(dtype)
-    return dz_TB4H @ kernel.T, d_weights[:-1], d_weights[-1], d_recurrent, None
+    return *pull_back(dz_TB4H, x_TBF, kernel, h_TBH), None
 
 
 run_unrolled_lstm.defvjp(_forward, _backward)

@@ -10,8 +10,9 @@ from benchmarks.ours import make_dataset
 from benchmarks.sections.right.checks import Check, Places
 from benchmarks.sections.right.networks import N_CLASSES, make_config
 from ser_jax import grid
+from ser_jax.building import choose_forms
 from ser_jax.config import ModelConfig, TrainConfig
-from ser_jax.models import Forms, make_model
+from ser_jax.models import make_model
 from ser_jax.parallel import Layout
 from ser_jax.programs import make_programs
 from ser_jax.state import init_state, make_optimizer
@@ -37,7 +38,7 @@ def _draw(places: Places) -> tuple[Any, np.ndarray]:
 def _train_alone(places: Places, seed: int, layout: Layout) -> tuple[Any, Any]:
     """How far an epoch moves the parameters, and its sums."""
     dataset, index_RSB = _draw(places)
-    model = make_model(_make_config(places), N_CLASSES)
+    model = make_model(_make_config(places), N_CLASSES, forms=choose_forms())
     T, F = dataset.x_BTF.shape[1:]
     state = init_state(model, TX, seed=seed, n_frames=T, n_features=F, dropout=0.2)
     before = jax.device_get(state.params)
@@ -50,7 +51,8 @@ def _train_alone(places: Places, seed: int, layout: Layout) -> tuple[Any, Any]:
 def _train_together(places: Places) -> tuple[Any, Any]:
     """The same of runs side by side, in the form that a grid takes."""
     dataset, index_RSB = _draw(places)
-    model = make_model(_make_config(places), N_CLASSES, forms=Forms(conv="im2col"))
+    forms = choose_forms()._replace(conv="im2col")
+    model = make_model(_make_config(places), N_CLASSES, forms=forms)
     T, F = dataset.x_BTF.shape[1:]
     progress = grid.init_progress(
         model, TX, seed_R=np.arange(N_RUNS), n_frames=T, n_features=F,

@@ -45,17 +45,19 @@ def list_our_ways(name: str, kind: str, threads: int, quick: bool) -> list[Way]:
                 words = f"scan, mesh of {threads} CPU devices"
                 ways.insert(2, (words, "float32", shared | {"scan": True}, True))
         return ways[:-1] if quick else ways
+    own: dict[str, Any] = {"scan": True}
+    own |= {} if name == "cnn" else {"forms": {"lstm": "unrolled"}}  # what the package chooses
     forms = [("conv", form) for form in CONV_FORMS if name != "lstm"]
     forms += [("lstm", form) for form in LSTM_FORMS if name != "cnn"]
     ways = []
     for precision in PRECISIONS[quick:]:
-        ways.append(("scan", precision, {"scan": True}, False))
+        ways.append(("scan", precision, own, False))
         if quick:
             continue
         for part, form in forms:
-            own = {"scan": True, "forms": {part: form}}
-            ways.append((f"scan, {form} {NOUNS[part]}", precision, own, False))
-        ways.append(("jit", precision, {}, False))
+            changed = own | {"forms": own.get("forms", {}) | {part: form}}
+            ways.append((f"scan, {form} {NOUNS[part]}", precision, changed, False))
+        ways.append(("jit", precision, own | {"scan": False}, False))
     return ways
 
 

@@ -61,7 +61,7 @@ FIRST = (
     Section("rest", 120, 30),
 )
 SECOND = (
-    Section("options", 110, 60),
+    Section("options", 210, 60),
     Section("resume", 80, 50, ours=True),
     Section("trace", 40, 25, ours=True),
     Section("real_grid", 80, 50),

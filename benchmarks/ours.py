@@ -249,11 +249,12 @@ def make_features(
     import jax
     import jax.numpy as jnp
 
+    from ser_jax.accelerator import jit
     from ser_jax.features import make_front_end
 
     del length_B
     front_end = make_front_end(override(FeaturesConfig(), features), rate_hz)
-    program = jax.jit(lambda wave_BN: front_end(wave_BN.astype(jnp.float32) / 32768))
+    program = jit(lambda wave_BN: front_end(wave_BN.astype(jnp.float32) / 32768))
     on_device_BN = jnp.asarray(wave_BN)
     return Job(lambda: jax.block_until_ready(program(on_device_BN)))
 
@@ -271,6 +272,7 @@ def make_augment(
     import jax
     import jax.numpy as jnp
 
+    from ser_jax.accelerator import jit
     from ser_jax.augment.device import make_augmenter
 
     config = override(AugmentConfig(), augment)
@@ -281,7 +283,7 @@ def make_augment(
         wave_N = wave_N.astype(jnp.float32) / 32768
         return augmenter(key, wave_N, length, jnp.float32(config.p))
 
-    @jax.jit
+    @jit
     def program(draw: jax.Array, wave_BN: jax.Array, length_B: jax.Array) -> jax.Array:
         key_B = jax.random.split(jax.random.fold_in(jax.random.key(0), draw), len(wave_BN))
         inputs = (key_B, wave_BN, length_B)
@@ -306,6 +308,7 @@ def make_inference(
     import jax
     import jax.numpy as jnp
 
+    from ser_jax.accelerator import jit
     from ser_jax.building import choose_forms
     from ser_jax.features import make_front_end
     from ser_jax.models import make_model
@@ -317,7 +320,7 @@ def make_inference(
     )  # fmt: skip
     front_end = make_front_end(override(FeaturesConfig(), features), rate_hz)
 
-    @jax.jit
+    @jit
     def program(variables: Any, wave_BN: jax.Array) -> jax.Array:
         # Scaled to the size of normalised MFCC.
         x_BTF = front_end(wave_BN.astype(jnp.float32) / 32768) / 100
@@ -351,6 +354,7 @@ def make_runs_step(
     import jax
     import jax.numpy as jnp
 
+    from ser_jax.accelerator import jit
     from ser_jax.building import choose_forms
     from ser_jax.grid import init_progress
     from ser_jax.metrics import Sums
@@ -373,7 +377,7 @@ def make_runs_step(
             return jax.lax.map(lambda one: train(one, dataset, index_B), carry)
         return jax.vmap(lambda one: train(one, dataset, index_B))(carry)
 
-    program, carry = jax.jit(step, donate_argnums=0), [(state, sums)]
+    program, carry = jit(step, donate_argnums=0), [(state, sums)]
 
     def turn() -> None:
         carry[0] = jax.block_until_ready(program(carry[0], index_SB[0]))

@@ -40,6 +40,7 @@ def make_job(
     import jax
     import jax.numpy as jnp
 
+    from ser_jax.accelerator import jit
     from ser_jax.batching import Batch
     from ser_jax.finetuning import init_params, split_params
     from ser_jax.models import BackboneSpec, make_model
@@ -59,13 +60,13 @@ def make_job(
     params |= jax.tree.map(jnp.asarray, {k: tree[k] for k in ("projector", "classifier")})
     x_BTF, mask_BT = jnp.asarray(x_BN)[:, :, None], jnp.ones(x_BN.shape, bool)
     if cached:
-        encode = jax.jit(functools.partial(network.apply, method="encode"))
+        encode = jit(functools.partial(network.apply, method="encode"))
         x_BTF, mask_BT = encode({"params": params}, x_BTF, mask_BT)
         network = make_model(config, N_CLASSES, dtype=dtype, spec=spec._replace(entry="features"))
     batch = Batch(x_BTF, mask_BT, jnp.asarray(label_B), jnp.ones(len(x_BN)))
     facts: dict[str, Any] = {}
     if not train:
-        forward = jax.jit(functools.partial(predict_step, model=network))
+        forward = jit(functools.partial(predict_step, model=network))
 
         def turn_forward() -> None:
             for _ in range(steps):
@@ -79,7 +80,7 @@ def make_job(
         network, tx, seed=0, n_frames=1, n_features=1, dropout=0.0,
         variables={"params": trained}, frozen=frozen,
     )]  # fmt: skip
-    step = jax.jit(functools.partial(train_step, model=network, tx=tx), donate_argnums=0)
+    step = jit(functools.partial(train_step, model=network, tx=tx), donate_argnums=0)
 
     def turn() -> None:
         for _ in range(steps):

@@ -7,6 +7,7 @@ others sleep in their own processes.
 """
 
 import argparse
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -90,7 +91,8 @@ def race(
       equal: facts that must be equal between all contestants, with relative tolerances in float32;
         see `figures.mark_differing`.
       on_rows: told of the rows; default `options.on_rows`.
-      prepare_s: a contestant is killed if it takes longer to prepare, or for a later turn.
+      prepare_s: after this time a contestant that is not prepared is killed, and one whose later
+        turn takes longer.
       measure_s: rounds, warm ones included, end after this time, or when that of the command line
         is used up; one is always measured.
 
@@ -129,10 +131,17 @@ class _Entry:
         self.worker, self.limit_s = worker, limit_s
         self.record: dict[str, Any] = {"seconds": []}
 
-    def attempt(self, act: Callable[[Worker, dict[str, Any]], None]) -> None:
-        """`act`, unless it has failed before; a failure is recorded."""
+    def attempt(
+        self, act: Callable[[Worker, dict[str, Any]], None], limit_s: float | None = None
+    ) -> None:
+        """`act`, unless it has failed before; a failure is recorded.
+
+        Args:
+          act: told of the worker and the record.
+          limit_s: seconds that it may take; default the contestant's own.
+        """
         if "reason" not in self.record:
-            self.worker.allow(self.limit_s)
+            self.worker.allow(self.limit_s if limit_s is None else limit_s)
             try:
                 act(self.worker, self.record)
             except Failed as error:
@@ -140,24 +149,35 @@ class _Entry:
 
 
 def _prepare(entries: Sequence[_Entry], parallel: int) -> None:
-    """Build and first turn: those that want to be alone one by one, then `parallel` at once."""
-    others = []
-    for entry in entries:
-        if entry.worker.contestant.alone:
-            entry.attempt(_start)
-        else:
-            others.append(entry)
+    """Build all, `parallel` at once; then first turns, alone first; ends at the entries' limit."""
+    start_s = time.monotonic()
+
+    def attempt(act: Callable[[Worker, dict[str, Any]], None], entry: _Entry) -> None:
+        limit_s = entry.limit_s
+        if limit_s is not None:
+            limit_s = max(0.0, limit_s - (time.monotonic() - start_s))
+        entry.attempt(act, limit_s)
+
+    def attempt_all(
+        act: Callable[[Worker, dict[str, Any]], None], some: Sequence[_Entry], beside: int
+    ) -> None:
+        with ThreadPoolExecutor(max(1, beside)) as pool:
+            try:
+                list(pool.map(functools.partial(attempt, act), some))
+            except BaseException:  # interrupted: the threads wait for what is killed here
+                for entry in entries:
+                    entry.worker.kill()
+                raise
+
+    alone = [entry for entry in entries if entry.worker.contestant.alone]
+    others = [entry for entry in entries if entry not in alone]
     beside = min(parallel, len(others))
     if beside > 1:
         for entry in others:
             entry.record["more"] = {"compiled_beside": beside}
-    with ThreadPoolExecutor(max(1, beside)) as pool:
-        try:
-            list(pool.map(lambda entry: entry.attempt(_start), others))
-        except BaseException:  # interrupted: the threads wait for what is killed here
-            for entry in entries:
-                entry.worker.kill()
-            raise
+    attempt_all(_build, entries, min(parallel, len(entries)))
+    attempt_all(_start, alone, 1)
+    attempt_all(_start, others, beside)
 
 
 def _list_rounds(turns: int, warm: int, most_s: float) -> Iterator[int]:
@@ -171,8 +191,12 @@ def _list_rounds(turns: int, warm: int, most_s: float) -> Iterator[int]:
         yield turn
 
 
-def _start(worker: Worker, record: dict[str, Any]) -> None:
+def _build(worker: Worker, record: dict[str, Any]) -> None:
+    del record
     worker.build()
+
+
+def _start(worker: Worker, record: dict[str, Any]) -> None:
     record["first_s"] = worker.turn()
     record["facts"] = worker.read_facts()
 

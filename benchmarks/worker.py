@@ -52,7 +52,7 @@ class Contestant:
       environment: set before the process starts.
       tuned: whether ser_jax's settings of the memory allocator hold, which its command line
         makes on CPU, and which serve PyTorch as well.
-      alone: prepared with nothing beside it, so that its compile time is a lone one's.
+      alone: its first turn has nothing beside it, so that its compile time is a lone one's.
       threads: cores it may use; None: all that the race has.
       steps: steps (or batches, clips, runs) of one turn.
       clips: clips of one step.
@@ -153,7 +153,7 @@ class Worker:
             self._connection.send(message)
             if not self._connection.poll(self._left_s()):
                 self.kill()
-                raise Failed(f"not ready after {self._allowed_s:g} s")
+                raise Failed(f"not ready after {self._allowed_s:.0f} s")
             fine, answer = self._connection.recv()
         except (EOFError, OSError):
             self._process.join(5)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from ser_jax.accelerator import has_fused_attention
+from ser_jax.accelerator import has_fused_attention, jit
 from ser_jax.batching import cut_batches
 from ser_jax.config import BackboneConfig, Config, ModelConfig
 from ser_jax.errors import UserError, check, warn
@@ -235,7 +235,7 @@ def compute_entry(
         spec=spec._replace(entry="wave"),
     )  # fmt: skip
 
-    @jax.jit
+    @jit
     def run(params: Any, wave_BN: jax.Array, length_B: jax.Array) -> tuple[jax.Array, jax.Array]:
         x_BN1 = wave_BN.astype(jnp.float32)[:, :, None] / 32768
         mask_BN = jnp.arange(wave_BN.shape[1])[None, :] < length_B[:, None]

@@ -13,6 +13,7 @@ import optax
 from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ser_jax.accelerator import jit
 from ser_jax.batching import Dataset, TakeTrain, take_plain
 from ser_jax.features import Normaliser
 from ser_jax.metrics import Sums, compute_accuracy, compute_loss
@@ -222,7 +223,7 @@ class _Program:
             many = jax.shard_map(
                 many, mesh=layout.mesh, in_specs=(one, one, whole), out_specs=one, check_vma=False
             )
-        self._program = jax.jit(many, donate_argnums=0)
+        self._program = jit(many, donate_argnums=0)
         self._compiled: dict[Any, Any] = {}
 
     def __call__(self, *arguments: Any) -> Any:

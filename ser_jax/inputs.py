@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
+from ser_jax.accelerator import jit
 from ser_jax.batching import Dataset, compute_features, scale_samples
 from ser_jax.cmvn import (
     Statistics,
@@ -67,7 +68,7 @@ def make_fast_front_end(features: FeaturesConfig, rate_hz: int) -> FrontEnd:
     def extract(wave_BN: jax.Array) -> jax.Array:
         return front_end(scale_samples(wave_BN))
 
-    return jax.jit(extract)
+    return jit(extract)
 
 
 def load_inputs(

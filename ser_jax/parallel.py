@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ser_jax.accelerator import jit
 from ser_jax.batching import Dataset
 from ser_jax.config import ParallelConfig
 from ser_jax.errors import check
@@ -130,7 +131,7 @@ def compile_step(step: Callable[..., Any], layout: Layout) -> Callable[..., Any]
     if layout.mode == "mesh":
         whole = replicated(layout)
         function = _share_out_index(function, whole)
-    return Program(jax.jit(function, donate_argnums=0, out_shardings=whole), whole)
+    return Program(jit(function, donate_argnums=0, out_shardings=whole), whole)
 
 
 def share_out_clips(layout: Layout) -> NamedSharding | None:

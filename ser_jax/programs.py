@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from jax.sharding import PartitionSpec
 
+from ser_jax.accelerator import jit
 from ser_jax.batching import Batch, Dataset, TakeTrain, take, take_plain
 from ser_jax.metrics import Sums
 from ser_jax.parallel import (
@@ -134,9 +135,9 @@ def _share_out_take(take_train: TakeTrain, layout: Layout) -> TakeTrain:
 def _compile_predict(function: Callable[..., Any], layout: Layout) -> Program:
     """`function(variables, dataset, index_B)`, its result on every device."""
     if share_out_clips(layout) is None:  # every device has all of the parameters and clips
-        return Program(jax.jit(function))
+        return Program(jit(function))
     whole = replicated(layout)
-    return Program(jax.jit(function, out_shardings=whole), whole)
+    return Program(jit(function, out_shardings=whole), whole)
 
 
 def make_programs(

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from ser_jax import __version__
+from ser_jax.accelerator import jit
 from ser_jax.config import Config, FeaturesConfig, compute_identity
 from ser_jax.cores import count_cores
 from ser_jax.corpora import Corpus
@@ -187,7 +188,7 @@ def check_frames(config: Config, n_frames: int, n_features: int) -> None:
 
 @functools.cache
 def _make_log_mel(features: FeaturesConfig, rate_hz: int) -> Callable[..., jax.Array]:
-    return jax.jit(make_front_end(features, rate_hz))
+    return jit(make_front_end(features, rate_hz))
 
 
 def save_spectrogram(run_dir: Path, features: FeaturesConfig, corpus: Corpus, clip: int) -> None:

@@ -1,4 +1,4 @@
-"""Options: what settings of the compiler cost and gain, by a step and by whole runs, cold."""
+"""Options: what searches of the compiler cost and gain, by steps and by whole runs, cold."""
 
 import argparse
 import dataclasses
@@ -10,18 +10,23 @@ from benchmarks.sections.context import Context
 from benchmarks.sections.racing import list_as_gpu, make_options, race
 from benchmarks.worker import Contestant
 
-# Words and XLA's flags; a further setting is a further line.
+_TRITON = "--xla_gpu_enable_triton_gemm"
+_FUSION = "--xla_gpu_experimental_enable_fusion_autotuner"
+# Words and XLA's flags; a further setting is a further line. The package leaves alone what is named
+# here (`accelerator.choose_compiler_options`).
 SETTINGS = (
-    ("default", ""),
-    ("autotune level 0", "--xla_gpu_autotune_level=0"),
-    ("Triton GEMM off", "--xla_gpu_enable_triton_gemm=false"),
-    ("autotune level 2", "--xla_gpu_autotune_level=2"),  # finds the fastest, checks no results
+    ("as the package", ""),
+    ("autotune level 0", f"--xla_gpu_autotune_level=0 {_TRITON}=true {_FUSION}=true"),
+    ("Triton GEMM alone", f"{_TRITON}=true {_FUSION}=false"),
+    ("fusion autotuner alone", f"{_TRITON}=false {_FUSION}=true"),
+    ("XLA's own", f"{_TRITON}=true {_FUSION}=true"),
 )
-COLD = ("autotune level 0", "Triton GEMM off")  # of whole runs; `run` has the default
+COLD = ("Triton GEMM alone", "autotune level 0")  # of whole runs; `run` has the package's own
+NETWORKS = {"cnn_lstm": 0.45, "lstm": 0.5}  # and the share of the time left
 
 
 def vary(contestant: Contestant) -> list[Contestant]:
-    """The same work under each setting, each prepared alone so that compile times compare."""
+    """The same work under each setting, each compiled alone so that compile times compare."""
     found = []
     for words, flags in SETTINGS:
         environment = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()}
@@ -33,28 +38,26 @@ def vary(contestant: Contestant) -> list[Contestant]:
 
 
 def measure(context: Context) -> None:
-    """Cold runs, then one race of CNN-LSTM's step."""
+    """A race of each network's step, then cold runs."""
     options = make_options(context)
+    for name, share in NETWORKS.items():
+        _race_steps(context, options, name, share)
     _race_cold(context, options)
-    _race_steps(context, options)
 
 
 def _race_cold(context: Context, options: argparse.Namespace) -> None:
     place, contestants = run.list_all(context, options)
     ours = next(c for c in contestants if c.side == "ser_jax")
     chosen = [c for c in vary(ours) if c.configuration.endswith(COLD)]
-    race(context, options, place | {"benchmark": "options"}, chosen, cold=True, share=0.3)
+    race(context, options, place | {"benchmark": "options"}, chosen, cold=True, share=0.6)
 
 
-def _race_steps(context: Context, options: argparse.Namespace) -> None:
+def _race_steps(context: Context, options: argparse.Namespace, name: str, share: float) -> None:
     n_frames, n_features, batch = shape = (16, 16, 4) if context.dry else step.STANDARD
     contestants = step.list_contestants(
-        "cnn_lstm", shape, list_as_gpu(options), steps=1 if context.dry else 20
+        name, shape, list_as_gpu(options), steps=1 if context.dry else 20
     )
-    half = [contestant for contestant in contestants if contestant.precision == "bfloat16"]
-    ours = next(contestant for contestant in half if contestant.side == "ser_jax")
-    theirs = next(c for c in half if "compile_mode" in c.arguments)
-    place = {"benchmark": "options", "case": "cnn_lstm",
+    ours = next(c for c in contestants if c.side == "ser_jax" and c.precision == "bfloat16")
+    place = {"benchmark": "options", "case": name,
              "shape": f"{batch} x {n_frames} x {n_features}"}  # fmt: skip
-    theirs = dataclasses.replace(theirs, ratio_keys=(), alone=True)
-    race(context, options, place, [*vary(ours), theirs])
+    race(context, options, place, vary(ours), share=share)

@@ -24,7 +24,7 @@ N_CLIPS = 128
 
 PRECISIONS = ("float32", "tf32", "bfloat16")  # on a GPU; --quick leaves out the first
 # Forms besides those that the package chooses.
-CONV_FORMS, LSTM_FORMS = ("plain", "im2col"), ("plain", "fast")
+CONV_FORMS, LSTM_FORMS = ("plain", "fast"), ("plain", "fast")
 LONE, LONE_WAYS = ("cnn_lstm", "bfloat16"), ("scan", "compile, channels_last, pool before ELU")
 NOUNS = {"conv": "convolution", "lstm": "LSTM"}
 

@@ -97,7 +97,7 @@ def build_for(
 
 def choose_forms() -> Forms:
     """The forms that are fastest here, as benchmarks/README.md has measured them."""
-    return Forms(lstm="unrolled") if has_cuda() else Forms()
+    return Forms(conv="im2col", lstm="unrolled") if has_cuda() else Forms()
 
 
 def choose_take(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -76,6 +77,13 @@ class Layout(NamedTuple):
         return Mesh(np.asarray(self.devices), (AXIS,))
 
 
+class Cost(NamedTuple):
+    """Of a program: bytes on each device while it runs, and seconds that compiling it took."""
+
+    n_bytes: int
+    compile_s: float
+
+
 class GridPrograms(NamedTuple):
     """Programs of R runs that differ in numbers, clips and their order alone.
 
@@ -86,14 +94,14 @@ class GridPrograms(NamedTuple):
       run_epoch: (progress, normaliser, dataset, train_index_RSB, val_index_RSB) ->
         (progress, training Sums, validation Sums); the old progress is gone.
       predict: (variables, normaliser, dataset, index_RSB) -> classes, int32 [R, S, B].
-      measure: (arguments of run_epoch) -> bytes that it needs on each device. What is compiled to
-        know it is kept for `run_epoch`.
+      measure: (arguments of run_epoch) -> what it costs. What is compiled to know it is kept for
+        `run_epoch`.
       layout: see `Layout`.
     """
 
     run_epoch: Callable[..., tuple[Progress, Sums, Sums]]
     predict: Callable[..., jax.Array]
-    measure: Callable[..., int]
+    measure: Callable[..., Cost]
     layout: Layout
 
 
@@ -224,24 +232,32 @@ class _Program:
                 many, mesh=layout.mesh, in_specs=(one, one, whole), out_specs=one, check_vma=False
             )
         self._program = jit(many, donate_argnums=0)
-        self._compiled: dict[Any, Any] = {}
+        self._compiled: dict[Any, tuple[Any, Cost]] = {}
 
     def __call__(self, *arguments: Any) -> Any:
-        return self._compiled.get(_describe(arguments), self._program)(*arguments)
+        program, _ = self._compiled.get(_describe(arguments), (self._program, None))
+        return program(*arguments)
 
-    def measure(self, *arguments: Any) -> int:
-        """Bytes on each device while it runs."""
+    def measure(self, *arguments: Any) -> Cost:
+        """What it costs for arguments of these shapes, for which it is compiled once."""
         shapes = _describe(arguments)
         if shapes not in self._compiled:
-            self._compiled[shapes] = self._program.lower(*arguments).compile()
-        found = self._compiled[shapes].memory_analysis()
-        if found is None:  # a backend that does not tell
-            return 0
-        # What is used up makes room for what comes out.
-        return (
-            found.argument_size_in_bytes + found.output_size_in_bytes
-            + found.temp_size_in_bytes - found.alias_size_in_bytes
-        )  # fmt: skip
+            start_s = time.perf_counter()
+            program = self._program.lower(*arguments).compile()
+            cost = Cost(_count_bytes(program), time.perf_counter() - start_s)
+            self._compiled[shapes] = program, cost
+        return self._compiled[shapes][1]
+
+
+def _count_bytes(program: Any) -> int:
+    found = program.memory_analysis()
+    if found is None:  # a backend that does not tell
+        return 0
+    # What is used up makes room for what comes out.
+    return (
+        found.argument_size_in_bytes + found.output_size_in_bytes
+        + found.temp_size_in_bytes - found.alias_size_in_bytes
+    )  # fmt: skip
 
 
 def _describe(arguments: Any) -> tuple[Any, ...]:
@@ -295,7 +311,7 @@ def _cut(index_RSB: np.ndarray, layout: Layout) -> list[jax.Array]:
 
 def _make_scanned(
     functions: _Functions, n_classes: int, layout: Layout
-) -> tuple[Callable[..., Any], Callable[..., int]]:
+) -> tuple[Callable[..., Any], Callable[..., Cost]]:
     """`run_epoch` and `measure` of `GridPrograms`: an epoch is one program."""
 
     def epoch(progress: Progress, own: tuple[_Runs, _Runs], dataset: Dataset) -> Any:
@@ -319,7 +335,7 @@ def _make_scanned(
 
 def _make_stepped(
     functions: _Functions, n_classes: int, layout: Layout
-) -> tuple[Callable[..., Any], Callable[..., int]]:
+) -> tuple[Callable[..., Any], Callable[..., Cost]]:
     """`run_epoch` and `measure` of `GridPrograms`: a program per step."""
     train, evaluate, keep = (
         _Program(function, layout)
@@ -341,7 +357,7 @@ def _make_stepped(
         progress = keep((dataclasses.replace(progress, state=None), state), val_sums, None)
         return progress, train_sums, val_sums
 
-    def measure(progress, normaliser, dataset, train_index, val_index) -> int:
+    def measure(progress, normaliser, dataset, train_index, val_index) -> Cost:
         del val_index
         own = _Runs(normaliser, _cut(train_index, layout)[0])
         return train.measure((progress.state, make_zeros(train_index)), own, dataset)

@@ -200,15 +200,25 @@ def test_the_best_epoch_is_the_one_that_fit_keeps(best_by, epochs, best):
 def test_memory_is_measured_and_what_was_compiled_for_it_is_used():
     layout = Layout("vmap", True)
     programs = make_grid_programs(make_network("lstm"), TX, n_classes=N_CLASSES, layout=layout)
-    needs = []
+    costs = []
     for n_runs in (1, 3):
         arguments = make_arguments("lstm", layout, n_runs)
-        needs.append(programs.measure(*arguments))
+        costs.append(programs.measure(*arguments))
         with count_work() as work:
             programs.run_epoch(*arguments)
         assert work.compilations == 0
     # States, their best and what a step keeps are there three times; the clips once.
-    assert needs[0] < needs[1] < 3 * needs[0]
+    assert costs[0].n_bytes < costs[1].n_bytes < 3 * costs[0].n_bytes
+
+
+def test_a_program_that_is_compiled_already_tells_what_compiling_it_took():
+    """By it a grid judges whether to try a second way, also where the first costs nothing any
+    more."""
+    layout = Layout("vmap", True)
+    programs = make_grid_programs(make_network("lstm"), TX, n_classes=N_CLASSES, layout=layout)
+    cost = programs.measure(*make_arguments("lstm", layout, 2))
+    assert cost.compile_s > 0.05
+    assert programs.measure(*make_arguments("lstm", layout, 2)) == cost
 
 
 @pytest.mark.parametrize("how", ["vmap", "map"])

@@ -16,13 +16,13 @@ _FUSION = "--xla_gpu_experimental_enable_fusion_autotuner"
 # here (`accelerator.choose_compiler_options`).
 SETTINGS = (
     ("as the package", ""),
-    ("autotune level 0", f"--xla_gpu_autotune_level=0 {_TRITON}=true {_FUSION}=true"),
-    ("Triton GEMM alone", f"{_TRITON}=true {_FUSION}=false"),
-    ("fusion autotuner alone", f"{_TRITON}=false {_FUSION}=true"),
+    ("Triton GEMM", f"{_TRITON}=true"),
     ("XLA's own", f"{_TRITON}=true {_FUSION}=true"),
+    ("autotune level 0", f"--xla_gpu_autotune_level=0 {_TRITON}=true {_FUSION}=true"),
 )
-COLD = ("Triton GEMM alone", "autotune level 0")  # of whole runs; `run` has the package's own
-NETWORKS = {"cnn_lstm": 0.45, "lstm": 0.5}  # and the share of the time left
+COLD = ("Triton GEMM",)  # of whole runs; `run` has the package's own
+FORMS = ("fast", "rows")  # of convolutions, beside the package's own
+NETWORKS = {"cnn_lstm": 0.5, "lstm": 0.5}  # and the share of the time left
 
 
 def vary(contestant: Contestant) -> list[Contestant]:
@@ -37,6 +37,17 @@ def vary(contestant: Contestant) -> list[Contestant]:
     return found
 
 
+def change_forms(contestant: Contestant) -> list[Contestant]:
+    """The same step with other forms of convolution."""
+    return [
+        dataclasses.replace(
+            contestant, configuration=f"{contestant.configuration}, {form} convolution",
+            arguments=contestant.arguments | {"forms": {"conv": form}}, ratio_keys=(), alone=True,
+        )
+        for form in FORMS
+    ]  # fmt: skip
+
+
 def measure(context: Context) -> None:
     """A race of each network's step, then cold runs."""
     options = make_options(context)
@@ -49,7 +60,7 @@ def _race_cold(context: Context, options: argparse.Namespace) -> None:
     place, contestants = run.list_all(context, options)
     ours = next(c for c in contestants if c.side == "ser_jax")
     chosen = [c for c in vary(ours) if c.configuration.endswith(COLD)]
-    race(context, options, place | {"benchmark": "options"}, chosen, cold=True, share=0.6)
+    race(context, options, place | {"benchmark": "options"}, chosen, cold=True, share=0.9)
 
 
 def _race_steps(context: Context, options: argparse.Namespace, name: str, share: float) -> None:
@@ -58,6 +69,7 @@ def _race_steps(context: Context, options: argparse.Namespace, name: str, share:
         name, shape, list_as_gpu(options), steps=1 if context.dry else 20
     )
     ours = next(c for c in contestants if c.side == "ser_jax" and c.precision == "bfloat16")
+    ways = vary(ours) if name == "lstm" else [*vary(ours), *change_forms(ours)]
     place = {"benchmark": "options", "case": name,
              "shape": f"{batch} x {n_frames} x {n_features}"}  # fmt: skip
-    race(context, options, place, vary(ours), share=share)
+    race(context, options, place, ways, equal={"loss": 1e-4}, share=share)

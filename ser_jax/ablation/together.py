@@ -145,6 +145,7 @@ class _Group:
             scan=wish == "on" or (wish == "auto" and not on_cpu),
             devices=devices if len(devices) > 1 else (),
         )
+        self.compile_s = 0.0  # of the program that was compiled last
         self.draws_anew = config.augment.when == "epoch"
         self.way = choose_how(grid, [plan.cell for plan in plans])
         self.most = grid.runs_at_a_time or MOST_RUNS * self.n_devices
@@ -172,10 +173,8 @@ class _Group:
 
     def compile(self) -> None:
         """Compile for as many runs as the memory holds."""
-        start_s = time.perf_counter()
         while not self._begin(self.plans):
-            start_s = time.perf_counter()
-        self.compile_s = time.perf_counter() - start_s
+            pass
         del self.dataset
 
     def _begin(self, left: list[Plan]) -> "_Stack | None":
@@ -221,11 +220,11 @@ class _Group:
 
     def _fit(self, stack: "_Stack", way: str) -> int:
         """Compile for the runs of `stack`; how many runs the memory holds, at most these."""
-        need = self.ways.programs[way].measure(*stack.make_arguments(1))
-        free = _count_free_bytes()
-        if need <= free or stack.size <= self.n_devices:
+        cost = self.ways.programs[way].measure(*stack.make_arguments(1))
+        self.compile_s, free = cost.compile_s, _count_free_bytes()
+        if cost.n_bytes <= free or stack.size <= self.n_devices:
             return stack.size
-        fitting = int(stack.size * free / need) // self.n_devices * self.n_devices
+        fitting = int(stack.size * free / cost.n_bytes) // self.n_devices * self.n_devices
         return max(self.n_devices, min(fitting, stack.size - self.n_devices))
 
     def _halve(self, size: int, error: Exception) -> int:

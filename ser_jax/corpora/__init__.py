@@ -1,6 +1,8 @@
 """A corpus in memory: `prepare` builds its store on disk, `load_corpus` reads it."""
 
 import dataclasses
+import functools
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +39,18 @@ class Corpus:
     `clip_s`; over classes and speakers too where a name alone does not settle them."""
     speakers: tuple[str, ...] = ()
     """Names of the speakers by `actor_B` - 1; empty where they are RAVDESS' 24 actors."""
+
+    @functools.cached_property
+    def digest_B(self) -> tuple[str, ...]:
+        """What each clip holds, cut as it is here, in 16 hexadecimal digits; empty for silent ones,
+        which all sound the same."""
+        clips = (x_N[:n] for x_N, n in zip(self.wave_BN, self.length_B, strict=True))
+        return tuple(_compute_digest(x_N) if x_N.any() else "" for x_N in clips)
+
+
+def _compute_digest(x_N: np.ndarray) -> str:
+    # Eight bytes: of a million clips two are alike once in 37 million runs.
+    return hashlib.blake2b(x_N.tobytes(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-_MOST_ROWS = 512  # that a block of threads adds up
+_MOST_ROWS = 512  # that a block of threads of a GPU adds up
 
 Cells = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 """The four members of each 2 x 2 cell, row by row."""
@@ -95,6 +95,20 @@ def add_up_in_parts(x_BTFC: jax.Array) -> jax.Array:
         rows, parts = rows // 2, parts * 2
     parts_PC = x_BTFC.reshape(parts, rows, C).sum(axis=1)
     return jax.lax.optimization_barrier(parts_PC).sum(axis=0)
+
+
+def _multiply_rows(a_9N: jax.Array, b_9N: jax.Array) -> jax.Array:
+    return jnp.matmul(a_9N, b_9N.T, precision="highest")
+
+
+def multiply_rows_in_parts(a_9N: jax.Array, b_9N: jax.Array) -> jax.Array:
+    """`a @ b.T` [9, 9] of long rows as a batch of products that are added up, which gives work to
+    all of a GPU; as one product it is a single block of threads there."""
+    n = a_9N.shape[1]
+    parts = -(-n // _MOST_ROWS)
+    wide = ((0, 0), (0, parts * _MOST_ROWS - n))
+    a, b = (jnp.pad(x, wide).reshape(-1, parts, _MOST_ROWS) for x in (a_9N, b_9N))
+    return jnp.einsum("ipn,jpn->pij", a, b, precision="highest").sum(axis=0)
 
 
 def choose(cells: Cells) -> jax.Array:
@@ -311,7 +325,9 @@ def compute_convolution_moments(
     patch_9N = jnp.stack(shifted).reshape(9, -1)
     weight_N = jnp.broadcast_to(weight_BT[..., None], x_BTF.shape).ravel()
     weighted_9N = patch_9N * weight_N[None]
-    gram_99 = jnp.matmul(weighted_9N, patch_9N.T, precision="highest")
+    gram_99 = jax.lax.platform_dependent(
+        weighted_9N, patch_9N, cpu=_multiply_rows, default=multiply_rows_in_parts
+    )
     sum_9, gram_99 = add_up(weighted_9N.sum(axis=1), gram_99)
     mean_9 = sum_9 / count
     covariance_99 = gram_99 / count - mean_9[:, None] * mean_9[None]

@@ -165,7 +165,7 @@ CASES: dict[str, Callable[[str], Case]] = {
 }  # fmt: skip
 
 
-def compile_for_h100(case: Case, options: dict[str, str]) -> Any:
+def compile_for_h100(case: Case, options: dict[str, Any]) -> Any:
     """The program compiled for one H100."""
     import jax
     from jax.experimental import topologies
@@ -214,12 +214,14 @@ def main(arguments: list[str] | None = None) -> None:
         own = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{own} --xla_gpu_autotune_level=0"
         pretend_cuda()
+        from ser_jax import accelerator
+
         print("| program | kernels | launches | GB moved | temporary GB |\n|---|---|---|---|---|")
         for name in options.cases:
             dump = Path(folder) / name
             case = CASES[name](options.dtype)
-            seen = {"xla_dump_to": str(dump), "xla_dump_hlo_as_text": "True"}
-            program = compile_for_h100(case, seen)
+            seen = {"xla_dump_to": str(dump), "xla_dump_hlo_as_text": True}
+            program = compile_for_h100(case, seen | accelerator.choose_compiler_options())
             found = count_kernels(program.as_text(), dump)
             temporary = program.memory_analysis().temp_size_in_bytes / 1e9
             print(

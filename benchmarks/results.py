@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -197,18 +198,20 @@ def draw(document: dict[str, Any], path: Path) -> None:
     for row in document["rows"]:
         if row["status"] == "ok" and row["benchmark"] != "scaling":
             panels.setdefault((row["benchmark"], row["case"], row["shape"]), []).append(row)
-    heights = [len(rows) + 1.5 for rows in panels.values()]
+    heights = [1.4 * len(rows) + 1.8 for rows in panels.values()]
     figure = Figure(figsize=(9, 0.22 * sum(heights) + 1), layout="constrained")
     axes = figure.subplots(len(panels), 1, height_ratios=heights, squeeze=False)[:, 0]
     for ax, ((benchmark, case, shape), rows) in zip(axes, panels.items(), strict=True):
         rows = sorted(rows, key=lambda row: -row["median_s"])
-        names = [f"{name_row(row)}, {row['precision']}" for row in rows]
+        names = [textwrap.fill(f"{name_row(row)}, {row['precision']}", 60) for row in rows]
         colours = ["tab:blue" if row["side"] == OURS else "0.7" for row in rows]
-        bars = ax.barh(range(len(rows)), [row["median_s"] * 1e3 for row in rows], color=colours)
+        unit, scale = ("s", 1.0) if rows[0]["median_s"] >= 1 else ("ms", 1e3)
+        bars = ax.barh(range(len(rows)), [row["median_s"] * scale for row in rows], color=colours)
         ax.bar_label(bars, fmt="%.3g", padding=2, fontsize=7)
-        ax.margins(x=0.12)  # room for the numbers
+        ax.margins(x=0.14)  # room for the numbers
         ax.set_yticks(range(len(rows)), names, fontsize=7)
-        ax.set_title(f"{benchmark}, {case}, {shape} (ms)", fontsize=8, loc="left")
+        title = textwrap.fill(f"{benchmark}, {case}, {shape} ({unit})", 75)
+        ax.set_title(title, fontsize=8, loc="left")
         ax.tick_params(axis="x", labelsize=7)
     figure.suptitle(document["device"], fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)

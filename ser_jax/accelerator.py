@@ -1,15 +1,19 @@
 """What JAX computes on, as far as programs are made for it, and how they are compiled for it."""
 
 import os
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax.extend import backend
 
-# What XLA finds by compiling dozens of candidates for every product and every fusion: minutes for
-# a training step, which without them takes no longer (benchmarks/README.md).
+# What XLA would time compiled candidates for. On an H200 products by Triton make an LSTM's step 17 %
+# shorter and its compilation twice as long, which pays from some 6,000 steps on; fusions gain
+# nothing (benchmarks/README.md).
 _SEARCHES = ("xla_gpu_enable_triton_gemm", "xla_gpu_experimental_enable_fusion_autotuner")
+_tracing = threading.Lock()
 
 
 def on_accelerator() -> bool:
@@ -38,3 +42,16 @@ def jit(function: Callable[..., Any], **settings: Any) -> Any:
     """`jax.jit` with `choose_compiler_options`, for what is compiled by itself: JAX refuses options
     inside another program."""
     return jax.jit(function, compiler_options=choose_compiler_options() or None, **settings)
+
+
+def compile_ahead(jitted: Any, *arguments: Any) -> tuple[Any, float]:
+    """The program of a `jit`ted function for arguments, or shapes, like these, and the seconds that
+    it took.
+
+    Of several threads one traces at a time: Python runs one of them anyway, and so the first is
+    with XLA, which does not need Python, while the next is traced.
+    """
+    with _tracing:
+        start_s = time.perf_counter()
+        lowered = jitted.lower(*arguments)
+    return lowered.compile(), time.perf_counter() - start_s

@@ -96,8 +96,8 @@ def build_for(
 
 
 def choose_forms() -> Forms:
-    """The forms that are fastest here, as benchmarks/README.md has measured them."""
-    return Forms(conv="im2col", lstm="unrolled") if has_cuda() else Forms()
+    """The forms that are fastest here, compilation included, as benchmarks/README.md has them."""
+    return Forms(conv="rows", lstm="unrolled") if has_cuda() else Forms()
 
 
 def choose_take(

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import optax
 from flax import struct
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ser_jax.accelerator import jit
+from ser_jax.accelerator import compile_ahead, jit
 from ser_jax.batching import Dataset, TakeTrain, take_plain
 from ser_jax.features import Normaliser
 from ser_jax.metrics import Sums, compute_accuracy, compute_loss
@@ -242,10 +241,8 @@ class _Program:
         """What it costs for arguments of these shapes, for which it is compiled once."""
         shapes = _describe(arguments)
         if shapes not in self._compiled:
-            start_s = time.perf_counter()
-            program = self._program.lower(*arguments).compile()
-            cost = Cost(_count_bytes(program), time.perf_counter() - start_s)
-            self._compiled[shapes] = program, cost
+            program, seconds = compile_ahead(self._program, *arguments)
+            self._compiled[shapes] = program, Cost(_count_bytes(program), seconds)
         return self._compiled[shapes][1]
 
 

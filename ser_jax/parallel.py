@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ser_jax.accelerator import jit
+from ser_jax.accelerator import compile_ahead, jit
 from ser_jax.batching import Dataset
 from ser_jax.config import ParallelConfig
 from ser_jax.errors import check
@@ -104,7 +104,7 @@ class Program:
 
     def compile(self, carry: Any, dataset: Dataset, index: Any, *rest: Any) -> None:
         """Compile for arguments, or shapes, like those of calls to come, which then need not."""
-        self._jitted.lower(*self._lay_out(carry, dataset, index, *rest)).compile()
+        compile_ahead(self._jitted, *self._lay_out(carry, dataset, index, *rest))
 
     def _lay_out(self, carry: Any, dataset: Dataset, index: Any, *rest: Any) -> tuple[Any, ...]:
         if self._whole is not None:

@@ -25,7 +25,7 @@ def test_an_nvidia_gpu_has_forms_of_its_own(monkeypatch):
     monkeypatch.setattr(building, "has_cuda", lambda: False)
     assert building.choose_forms() == ("fast", "fast")
     monkeypatch.setattr(building, "has_cuda", lambda: True)
-    assert building.choose_forms() == ("im2col", "unrolled")
+    assert building.choose_forms() == ("rows", "unrolled")
 
 
 SEARCHES = {"xla_gpu_enable_triton_gemm", "xla_gpu_experimental_enable_fusion_autotuner"}

@@ -201,7 +201,7 @@ def test_unknown_sections_are_refused(capsys):
 
 def test_budgets_and_sections_are_those_of_the_call():
     first, second, dry = (gpu.parse(a) for a in ([], ["--second"], ["--dry-run"]))
-    assert (first.budget, second.budget) == (520, 320)
+    assert (first.budget, second.budget) == (520, 370)
     assert dry.sections == first.sections + second.sections
     for options in (first, second):
         timed = [s for s in options.sections if s.name != "rest"]

@@ -98,8 +98,14 @@ def test_settings_differ_in_flags_and_keep_those_of_the_user(monkeypatch):
     found = options.vary(make_contestant("ser_jax", "scan"))
     flags = [c.environment["XLA_FLAGS"] for c in found]
     assert all(flag.startswith("--xla_user=1") for flag in flags)
-    assert "--xla_gpu_autotune_level=0" in flags[1]
+    assert "--xla_gpu_autotune_level=0" in flags[-1]
     assert len({(c.environment["XLA_FLAGS"], c.tuned) for c in found}) == len(found)
+
+
+def test_other_forms_of_convolution_are_timed_beside_the_packages_own():
+    found = options.change_forms(make_contestant("ser_jax", "scan"))
+    assert [c.arguments["forms"]["conv"] for c in found] == ["fast", "im2col"]
+    assert not any(c.ratio_keys for c in found)
 
 
 def test_no_way_of_a_step_is_prepared_alone():

@@ -21,7 +21,7 @@ SETTINGS = (
     ("autotune level 0", f"--xla_gpu_autotune_level=0 {_TRITON}=true {_FUSION}=true"),
 )
 COLD = ("Triton GEMM",)  # of whole runs; `run` has the package's own
-FORMS = ("fast", "rows")  # of convolutions, beside the package's own
+FORMS = ("fast", "im2col")  # of convolutions, beside the package's own
 NETWORKS = {"cnn_lstm": 0.5, "lstm": 0.5}  # and the share of the time left
 
 

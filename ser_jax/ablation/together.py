@@ -30,6 +30,7 @@ from ser_jax.grid import GridPrograms, Layout, init_progress, make_grid_programs
 from ser_jax.inputs import Inputs, load_inputs, make_dataset
 from ser_jax.jax_defaults import with_jax_defaults
 from ser_jax.models import BackboneSpec, make_model
+from ser_jax.report.events import import_messages
 from ser_jax.results import check_frames
 from ser_jax.run_dir import check_run_dir
 from ser_jax.saved import copy_to_host
@@ -67,9 +68,13 @@ def run_together(
         for key, cells in groups.items()
         for n_steps, plans in _make_plans(cells, inputs).items()
     ]
-    # Compilation takes the most of a small grid's time, and one core for each program.
+    # Compilation takes the most of a small grid's time, and one core for each program; with waves
+    # in its step it takes longest.
+    order = sorted(made, key=lambda group: not group.has_waves)
     with ThreadPoolExecutor(count_cores()) as pool:
-        list(pool.map(with_jax_defaults(_Group.compile), made))
+        compiling = pool.map(with_jax_defaults(_Group.compile), order)
+        import_messages()  # which this thread can do meanwhile
+        list(compiling)
     for group in made:
         yield from group.run(advance)
 
@@ -146,6 +151,7 @@ class _Group:
             devices=devices if len(devices) > 1 else (),
         )
         self.compile_s = 0.0  # of the program that was compiled last
+        self.has_waves = config.augment.enabled
         self.draws_anew = config.augment.when == "epoch"
         self.way = choose_how(grid, [plan.cell for plan in plans])
         self.most = grid.runs_at_a_time or MOST_RUNS * self.n_devices
@@ -167,8 +173,7 @@ class _Group:
     @functools.cached_property
     def dataset(self) -> Dataset:
         """The corpus, on all devices."""
-        with_waves = self.plans[0].cell.config.augment.enabled
-        dataset = make_dataset(self.inputs, self.plans[0].normaliser, with_waves=with_waves)
+        dataset = make_dataset(self.inputs, self.plans[0].normaliser, with_waves=self.has_waves)
         return self.layout.share(dataset)
 
     def compile(self) -> None:

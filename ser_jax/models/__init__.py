@@ -26,8 +26,8 @@ class Forms(NamedTuple):
     """Which of several equal ways to compute; all share one parameter tree.
 
     Attributes:
-      conv: 'plain' (nn.Conv and the norm by automatic differentiation), 'fast', or
-        'im2col' or 'rows' (products of patches, for runs side by side under vmap).
+      conv: 'plain' (nn.Conv and the norm by automatic differentiation), 'fast', or 'rows' or
+        'im2col' (products of patches, for NVIDIA GPUs and for runs side by side under vmap).
       lstm: 'plain' (nn.scan over the cell), 'fast', or 'unrolled' (for GPUs, in blocks).
     """
 

@@ -196,8 +196,8 @@ BLOCKS: dict[str, Callable[..., nn.Module]] = {
     "im2col": functools.partial(FastBlock, convolve=convolve_by_product),
     "rows": functools.partial(FastBlock, convolve=convolve_by_rows),
 }
-"""Forms of a block: equal numbers, one parameter tree. 'im2col' and 'rows', which moves fewer
-bytes, are for runs under `vmap`."""
+"""Forms of a block: equal numbers, one parameter tree. 'rows' is for NVIDIA GPUs, where cuDNN's
+convolutions of 'fast' take long to choose; 'im2col' for runs under `vmap`."""
 
 
 class ConvStack(nn.Module):

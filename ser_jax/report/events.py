@@ -150,7 +150,7 @@ def _make_tag(key: str) -> str:
 
 def _make_record(event: Mapping[str, Any]) -> bytes:
     """The event's numbers as one TensorBoard record; nothing where it has no step or no numbers."""
-    summary_pb2, event_pb2 = _import_messages()
+    summary_pb2, event_pb2 = import_messages()
     scalars = {
         key: value
         for key, value in event.items()
@@ -168,15 +168,18 @@ def _make_record(event: Mapping[str, Any]) -> bytes:
     return _frame(event_pb2.Event(wall_time=time.time(), step=event["step"], summary=summary))
 
 
-def _import_messages() -> tuple[Any, Any]:
-    """TensorBoard's protocol buffers; their classes are made at import, unseen by type checkers."""
+def import_messages() -> tuple[Any, Any]:
+    """TensorBoard's protocol buffers; their classes are made at import, unseen by type checkers.
+
+    The first call takes a second; whoever waits for something else may call it then.
+    """
     from tensorboardX.proto import event_pb2, summary_pb2
 
     return summary_pb2, event_pb2
 
 
 def _make_header() -> bytes:
-    _, event_pb2 = _import_messages()
+    _, event_pb2 = import_messages()
     return _frame(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"))
 
 

@@ -45,6 +45,7 @@ FLOAT32 = Way("float32")
 TF32 = Way("tf32", precision="default", bound=5e-2, needs_gpu=True)
 BFLOAT16 = Way("bfloat16", dtype="bfloat16", precision="default", bound=3e-1)
 UNROLLED = Way("unrolled LSTM", Forms(lstm="unrolled"))
+OWN = Way("a GPU's forms", Forms("rows", "unrolled"))
 WAYS: dict[str, tuple[Way, ...]] = {
     "cnn": (
         FLOAT32, TF32, BFLOAT16._replace(needs_gpu=True),
@@ -56,7 +57,11 @@ WAYS: dict[str, tuple[Way, ...]] = {
         UNROLLED._replace(words="unrolled LSTM, tf32", precision="default", bound=5e-2),
         BFLOAT16._replace(forms=UNROLLED.forms, words="unrolled LSTM, bfloat16"),
     ),
-    "cnn_lstm": (FLOAT32, TF32, BFLOAT16._replace(needs_gpu=True), UNROLLED),
+    "cnn_lstm": (
+        FLOAT32, TF32, BFLOAT16._replace(needs_gpu=True), OWN,
+        TF32._replace(forms=OWN.forms, words=f"{OWN.words}, tf32"),
+        BFLOAT16._replace(forms=OWN.forms, words=f"{OWN.words}, bfloat16", needs_gpu=True),
+    ),
 }  # fmt: skip
 
 

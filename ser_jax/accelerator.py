@@ -9,8 +9,8 @@ from typing import Any
 import jax
 from jax.extend import backend
 
-# What XLA would time compiled candidates for. On an H200 products by Triton make an LSTM's step 17 %
-# shorter and its compilation twice as long, which pays from some 6,000 steps on; fusions gain
+# What XLA would time compiled candidates for. On an H200 products by Triton make a step of an LSTM
+# 17 % shorter and its compilation twice as long, which pays from some 6,000 steps on; fusions gain
 # nothing (benchmarks/README.md).
 _SEARCHES = ("xla_gpu_enable_triton_gemm", "xla_gpu_experimental_enable_fusion_autotuner")
 _tracing = threading.Lock()

@@ -228,7 +228,7 @@ def test_fast_form_inside_a_scan_equals_it_outside():
 @pytest.mark.parametrize("n", [1, 512, 1300])
 def test_a_product_of_long_rows_is_the_same_in_parts(n):
     a, b = draw(2, 9, n), draw(2, 9, n, seed=1)  # of two runs side by side
-    found = jax.vmap(multiply_rows_in_parts)(a, b)
+    found = jax.vmap(multiply_rows_in_parts)(jnp.asarray(a), jnp.asarray(b))
     assert_near(found, np.einsum("rin,rjn->rij", a, b), rtol=1e-5, atol=1e-4)
 
 

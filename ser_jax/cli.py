@@ -173,7 +173,8 @@ def _predict(command: Command) -> int:
 
 
 def _ablate(command: Command) -> None:
-    from ser_jax.ablation import ablate, launch
+    from ser_jax.ablation import ablate
+    from ser_jax.ablation.launcher import launch
     from ser_jax.ablation.processes import make_devices_here
     from ser_jax.printing import print_comparison
     from ser_jax.runtime import tune_for_cpu

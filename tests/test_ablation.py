@@ -17,9 +17,10 @@ import yaml
 
 from ser_jax import ablation
 from ser_jax import run as run_module
-from ser_jax.ablation import ablate, launch, list_cells, with_shared
+from ser_jax.ablation import ablate, list_cells, with_shared
 from ser_jax.ablation import together as together_module
 from ser_jax.ablation.groups import choose_cells, select_cells
+from ser_jax.ablation.launcher import launch
 from ser_jax.ablation.processes import naming_dead_workers
 from ser_jax.arguments import parse
 from ser_jax.config import AblationConfig, override

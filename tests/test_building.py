@@ -48,5 +48,5 @@ def test_every_search_that_is_switched_off_is_known_to_this_jaxlib(monkeypatch):
 @pytest.mark.parametrize("name", sorted(SEARCHES))
 def test_a_search_that_xla_flags_names_is_the_users(name, monkeypatch):
     monkeypatch.setattr(accelerator, "has_cuda", lambda: True)
-    monkeypatch.setenv("XLA_FLAGS", f"--xla_dump_to=/nowhere --{name}=true")
+    monkeypatch.setenv("XLA_FLAGS", f"--xla_dump_to=/nowhere --{name}_too=1 --{name}=true")
     assert set(accelerator.choose_compiler_options()) == SEARCHES - {name}

@@ -12,7 +12,7 @@ import ser_jax
 
 ROOT = Path(ser_jax.__file__).parent
 
-# A pattern may name a package: its own modules import each other freely.
+# A pattern may name a package, whose own modules import each other in any order that is no circle.
 ROWS = [
     ["errors", "cores", "weights", "accelerator", "surroundings", "muted"],
     ["files", "reading", "progress", "config", "watch", "workers", "jax_private", "contents"],
@@ -119,6 +119,44 @@ def test_module_imports_only_from_rows_above_its_own(name):
         if parts[0] != "ser_jax" or parts[1] == "__version__" or parts[1] == own:
             continue
         assert ROW[parts[1]] < ROW[own], f"{name} imports {full_name}"
+
+
+def find_circle(graph: dict[str, set[str]]) -> list[str]:
+    """Modules of which each imports the next one, and the last the first; empty without one."""
+    done: set[str] = set()
+
+    def walk(name: str, path: list[str]) -> list[str]:
+        if name in path:
+            return path[path.index(name) :]
+        for other in sorted(graph[name]) if name not in done else ():
+            if circle := walk(other, [*path, name]):
+                return circle
+        done.add(name)
+        return []
+
+    return next((circle for name in graph if (circle := walk(name, []))), [])
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    """Inside a package neither, nor by imports inside functions."""
+    trees = {name.removesuffix(".__init__"): tree for name, tree in MODULES.items()}
+
+    def find_module(full_name: str) -> str:
+        name = full_name.removeprefix("ser_jax.")
+        while name and name not in trees:
+            name = name.rpartition(".")[0]
+        return name
+
+    graph = {
+        name: {find_module(f) for f in find_imports(tree) if within(f, "ser_jax")} - {"", name}
+        for name, tree in trees.items()
+    }
+    assert not find_circle(graph)
+
+
+def test_a_circle_of_imports_is_found_wherever_it_lies():
+    assert find_circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"]
+    assert find_circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if matches(name, PURE)])

@@ -15,7 +15,6 @@ from ser_jax.ablation.groups import (
     part_by_features,
     select_cells,
 )
-from ser_jax.ablation.launcher import launch
 from ser_jax.ablation.manifest import Manifest
 from ser_jax.ablation.processes import run_one_by_one
 from ser_jax.ablation.together import run_together
@@ -30,7 +29,7 @@ from ser_jax.results import collect_versions
 from ser_jax.run_dir import CONFIG_FILE, load_config
 from ser_jax.runtime import settle
 
-__all__ = ["STUDY", "Cell", "ablate", "launch", "list_cells", "with_shared"]
+__all__ = ["STUDY", "Cell", "ablate", "list_cells", "with_shared"]
 
 STUDY = {
     "cnn": {"accuracy": 0.3519, "weighted_f1": 0.3014},

@@ -22,41 +22,23 @@ _WHEREABOUTS = (
 )  # fmt: skip
 
 
-# Settings that came later, and the values that leave a run what it was before there were any.
-_LATER = {
-    "data.trim_db": None, "data.trim_margin_s": 0.1,
-    "train.label_smoothing": 0.0, "train.mixup": 0.0, "train.focal_gamma": 0.0,
-    "train.balanced": False, "train.average_decay": 0.0, "augment.time_masks": 0,
-    "augment.time_mask_frames": 20, "augment.band_masks": 0, "augment.band_mask_bands": 12,
-    "augment.feature_shift_frames": 0, "augment.time_warp": 0.0, "augment.band_warp": 0.0,
-    "model.layers": 4, "model.kernel": 3, "model.scales": [16, 32, 64], "model.head_width": 32,
-    "model.patch": [16, 16],
-}  # fmt: skip
-
-
 def compute_identity(config: Any) -> str:
     """Hash of all that decides a run's result, 12 hexadecimal digits. Paths do not.
 
     Args:
-      config: a configuration, or the dictionary that `to_dict` made of one. A config.yaml written
-        before a setting existed keeps its hash as a dictionary.
+      config: a configuration, or the dictionary that `to_dict` made of one.
     """
     flat = list_settings(config)
     return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def list_settings(config: Any) -> dict[str, Any]:
-    """All that decides a result, as dotted keys and their values; see `compute_identity`.
-
-    A setting that came later is left out while it is off, so that a run keeps its hash.
-    """
+    """All that decides a result, as dotted keys and their values; see `compute_identity`."""
     flat = flatten(config if isinstance(config, dict) else to_dict(config))
     settings = {
         key: value
         for key, value in flat.items()
-        if key not in _WHEREABOUTS
-        and key.partition(".")[0] not in _WHEREABOUTS
-        and not (key in _LATER and value == _LATER[key])
+        if key not in _WHEREABOUTS and key.partition(".")[0] not in _WHEREABOUTS
     }
     # Which corpora are joined decides a result; where they lie does not. A manifest has no name but
     # its file's.

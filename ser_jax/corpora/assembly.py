@@ -9,7 +9,7 @@ import numpy as np
 
 from ser_jax.audio import find_sound
 from ser_jax.config import DataConfig
-from ser_jax.corpora import Corpus
+from ser_jax.corpora.corpus import Corpus
 from ser_jax.corpora.grammars import ATTRIBUTES, GRAMMARS, Facts
 from ser_jax.corpora.labels import find_class, list_classes, make_table
 from ser_jax.corpora.reading import Stored, damaged

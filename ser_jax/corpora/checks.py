@@ -11,7 +11,8 @@ from ser_jax.config import DataConfig
 from ser_jax.corpora.assembly import list_labels, number_speakers, read_attributes
 from ser_jax.corpora.labels import find_class, make_table
 from ser_jax.corpora.leaks import describe_split
-from ser_jax.corpora.sources import Clip, find_source
+from ser_jax.corpora.listing import Clip
+from ser_jax.corpora.sources import find_source
 from ser_jax.errors import check, warn
 from ser_jax.splits import list_strata, make_split
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from ser_jax.audio import load_int16
 from ser_jax.config import DataConfig
 from ser_jax.corpora.grammars import GRAMMARS, Grammar
-from ser_jax.corpora.sources import Clip, Listing
+from ser_jax.corpora.listing import Clip, Listing
 from ser_jax.errors import UserError, check
 
 _SUFFIXES = (".wav", ".flac")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ser_jax.corpora.sources import Clip
+from ser_jax.corpora.listing import Clip
 from ser_jax.speakers import DRAWN
 from ser_jax.splits import Split
 

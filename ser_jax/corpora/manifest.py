@@ -12,7 +12,7 @@ from ser_jax.config import DataConfig
 from ser_jax.corpora.csv_rows import Row, read_rows
 from ser_jax.corpora.grammars import ATTRIBUTES, Facts
 from ser_jax.corpora.labels import check_words
-from ser_jax.corpora.sources import Clip, Listing
+from ser_jax.corpora.listing import Clip, Listing
 from ser_jax.corpora.written import find_files, read_cells, warn_of_spellings
 from ser_jax.errors import UserError, check, warn_once
 from ser_jax.files import expand

@@ -11,8 +11,8 @@ import numpy as np
 from ser_jax.config import DataConfig
 from ser_jax.corpora import Corpus
 from ser_jax.corpora.assembly import check_lengths, count_samples, cut_clip
+from ser_jax.corpora.listing import hash_values
 from ser_jax.corpora.reading import damaged, iterate_clips
-from ser_jax.corpora.sources import hash_values
 from ser_jax.corpora.store import load_kept, prepare
 from ser_jax.files import locked, write_atomic
 

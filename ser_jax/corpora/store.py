@@ -13,14 +13,15 @@ import numpy as np
 
 from ser_jax.audio import encode_flac, import_decoders
 from ser_jax.config import DataConfig
-from ser_jax.corpora import Corpus, PrepareReport
 from ser_jax.corpora.assembly import assemble
 from ser_jax.corpora.checksums import is_unchanged, save_checksums
+from ser_jax.corpora.corpus import Corpus, PrepareReport
 from ser_jax.corpora.grammars import Facts
 from ser_jax.corpora.labels import find_class, list_in_order, make_table
+from ser_jax.corpora.listing import Clip, Listing, Source
 from ser_jax.corpora.names import PUBLISHED_COPIES
 from ser_jax.corpora.reading import damaged, iterate_clips
-from ser_jax.corpora.sources import Clip, Listing, Source, find_cache, find_source
+from ser_jax.corpora.sources import find_cache, find_source
 from ser_jax.corpora.threads import map_in_order
 from ser_jax.errors import UserError, check, warn
 from ser_jax.files import expand, locked, new_folder, write_atomic

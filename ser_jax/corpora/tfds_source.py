@@ -10,7 +10,7 @@ import numpy as np
 
 from ser_jax.config import DataConfig
 from ser_jax.corpora.grammars import CREMA_D_EMOTIONS, CREMA_D_WOMEN, Facts
-from ser_jax.corpora.sources import Clip, Listing, Source, hash_values
+from ser_jax.corpora.listing import Clip, Listing, Source, hash_values
 from ser_jax.errors import UserError, check
 from ser_jax.files import expand
 

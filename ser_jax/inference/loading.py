@@ -112,7 +112,8 @@ def _check_identity(run_dir: Path, facts: dict[str, Any]) -> None:
     check(
         was_trained(tree, trained),
         f"{run_dir / CONFIG_FILE}: says another run (settings {compute_identity(tree)}) than was "
-        f"trained ({trained}); undo the change, or train again into a new run_dir",
+        f"trained ({trained}); undo the change, or train again into a new run_dir, as also where "
+        "an earlier version of ser_jax trained it",
     )
 
 

@@ -51,11 +51,6 @@ class Row:
         word = ("speaker" if known else "fold") + ("" if len(folds) == 1 else "s")
         return f"{word} {', '.join(str(names[f] if known else f) for f in folds)}"
 
-    @property
-    def is_partial(self) -> bool:
-        """Whether what counts lacks folds."""
-        return bool(self.clips) and not self.seeds
-
 
 def find_full(keys: set[tuple[int, int]], folds: frozenset[int]) -> list[int]:
     """Seeds of which every fold is among `keys`."""

@@ -9,8 +9,7 @@ _MODELS = ("cnn", "lstm", "cnn_lstm")
 VARIANTS = tuple((n, w) for n in ("none", "peak") for w in ("epoch", "once"))
 """Of augmentation, what the study leaves open: (augment.normalise, augment.when)."""
 _DEFAULTS = {"augment.enabled": False, "augment.normalise": "none", "augment.when": "epoch",
-             "model.mask_padding": False, "backbone.pretrained": True,
-             "backbone.freeze": "feature_encoder"}  # fmt: skip
+             "model.mask_padding": False, "backbone.pretrained": True}  # fmt: skip
 
 
 class Roles(NamedTuple):

@@ -173,25 +173,13 @@ def test_every_setting_that_decides_a_result_changes_the_identity():
         "features.n_mfcc": 13, "features.top_db": None, "augment.enabled": True,
         "model.name": "cnn", "model.mask_padding": True,
         "train.epochs": 50, "train.dtype": "bfloat16",
-    }  # fmt: skip
-    identities = {compute_identity(override(Config(), {k: v})) for k, v in changes.items()}
-    assert len(identities | {compute_identity(Config())}) == len(changes) + 1
-
-
-def test_settings_that_came_later_leave_the_identity_alone_while_they_are_off():
-    later = {
         "train.label_smoothing": 0.1, "train.mixup": 0.2, "train.focal_gamma": 2.0,
         "train.balanced": True, "train.average_decay": 0.9, "augment.time_masks": 1,
         "augment.time_mask_frames": 10, "augment.band_masks": 1, "augment.band_mask_bands": 3,
         "augment.feature_shift_frames": 4, "augment.time_warp": 0.1, "augment.band_warp": 0.1,
     }  # fmt: skip
-    tree = to_dict(Config())
-    for key in later:
-        section, _, name = key.partition(".")
-        del tree[section][name]
-    assert compute_identity(tree) == compute_identity(Config())
-    identities = {compute_identity(override(Config(), {k: v})) for k, v in later.items()}
-    assert len(identities | {compute_identity(Config())}) == len(later) + 1
+    identities = {compute_identity(override(Config(), {k: v})) for k, v in changes.items()}
+    assert len(identities | {compute_identity(Config())}) == len(changes) + 1
 
 
 keys = st.text("abc", min_size=1, max_size=3)

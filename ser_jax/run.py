@@ -40,7 +40,7 @@ from ser_jax.monitor import profiled, watch
 from ser_jax.parallel import Layout, choose_layout, place, replicated, share_out_clips
 from ser_jax.programs import Programs, Stream
 from ser_jax.report import write_run_report
-from ser_jax.report.events import EventLog, import_messages
+from ser_jax.report.events import EventLog
 from ser_jax.results import (
     check_frames,
     compute_scores,
@@ -147,7 +147,6 @@ def _train(
             variables=prepared.variables, frozen=prepared.frozen,
             numbers=list_numbers(rates, config.augment),
         )  # fmt: skip
-        import_messages()  # while the programs are compiled
     facts = describe(corpus, split, normaliser, config)
     log = EventLog(run_dir)
     start_s = time.perf_counter()

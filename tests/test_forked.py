@@ -37,6 +37,22 @@ if pid == 0:
 os.waitpid(pid, 0)
 """
 
+TRAIN = """
+import sys
+import ser_jax
+from ser_jax.config import Config, override
+
+ser_jax.train(override(Config(), {keys!r}), observe=lambda event: None)
+print(sorted(sys.modules.keys() & {{"torch", "tensorflow"}}))
+"""
+
+
+def test_training_imports_no_other_framework_where_one_is_installed(tmp_path):
+    keys = make_keys({"train.epochs": 1, "run_dir": str(tmp_path / "run")})
+    code = TRAIN.format(keys=keys)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["[]"]), done.stderr
+
 
 @pytest.mark.cpu_only("forks")
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import struct
+import time
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from sklearn.metrics import (
 from ser_jax.errors import UserError
 from ser_jax.metrics import compute_confusion, compute_metrics, compute_report
 from ser_jax.report import EventLog, load_events, rebuild, tables
+from ser_jax.report.tensorboard import make_header, make_record
 
 LABELS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 
@@ -81,6 +83,27 @@ def test_tensorboard_records_are_framed_like_tensorboardx_frames_them(tmp_path):
         rest = rest[16 + size :]
     reference.close()
     assert (tmp_path / "reference").read_bytes() == raw
+
+
+@given(
+    step=st.integers(0, 2**40),
+    scalars=st.dictionaries(st.text(max_size=9), st.floats(allow_nan=False), max_size=5),
+)
+def test_a_record_holds_what_tensorboardx_would_write(step, scalars):
+    from tensorboardX.proto import event_pb2, summary_pb2
+
+    Summary: Any = vars(summary_pb2)["Summary"]
+    found = vars(event_pb2)["Event"].FromString(make_record(step, scalars)[12:-4])
+    values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
+    assert (found.step, found.summary) == (step, Summary(value=values))
+    assert abs(found.wall_time - time.time()) < 60
+
+
+def test_a_header_names_the_format():
+    from tensorboardX.proto import event_pb2
+
+    found = vars(event_pb2)["Event"].FromString(make_header()[12:-4])
+    assert found.file_version == "brain.Event:2"
 
 
 def test_not_a_number_is_written_as_null(tmp_path):

@@ -129,7 +129,7 @@ def make_template(config: Config, n_frames: int = 16) -> Any:
 # Processes. A forkserver that has imported everything starts one in some milliseconds.
 
 _HEAVY = [
-    "orbax.checkpoint", "librosa", "librosa.filters", "tensorflow_datasets", "tensorboardX",
+    "orbax.checkpoint", "librosa", "librosa.filters", "tensorflow_datasets",
     "sklearn.metrics", "sklearn.model_selection", "matplotlib.figure", "audiomentations",
     "ser_jax.corpora.builder", "ser_jax.corpora.store", "ser_jax.ablation", "ser_jax.cli",
 ]  # fmt: skip

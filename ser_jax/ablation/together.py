@@ -30,7 +30,6 @@ from ser_jax.grid import GridPrograms, Layout, init_progress, make_grid_programs
 from ser_jax.inputs import Inputs, load_inputs, make_dataset
 from ser_jax.jax_defaults import with_jax_defaults
 from ser_jax.models import BackboneSpec, make_model
-from ser_jax.report.events import import_messages
 from ser_jax.results import check_frames
 from ser_jax.run_dir import check_run_dir
 from ser_jax.saved import copy_to_host
@@ -72,9 +71,7 @@ def run_together(
     # in its step it takes longest.
     order = sorted(made, key=lambda group: not group.has_waves)
     with ThreadPoolExecutor(count_cores()) as pool:
-        compiling = pool.map(with_jax_defaults(_Group.compile), order)
-        import_messages()  # which this thread can do meanwhile
-        list(compiling)
+        list(pool.map(with_jax_defaults(_Group.compile), order))
     for group in made:
         yield from group.run(advance)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import struct
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from ser_jax.errors import UserError
 from ser_jax.files import MOVED, saving, write_atomic
+from ser_jax.report.tensorboard import make_header, make_record
 
 EVENTS_FILE = "events.jsonl"
 _TB_PREFIX = "events.out.tfevents."
@@ -81,7 +81,7 @@ class EventLog:
         write_atomic(self._path, b"".join(map(_make_line, events)))
         self._has_start = any(event.get("event") == "start" for event in events)
         self._tb_path = self._tb_dir / f"{_TB_PREFIX}{int(time.time()):010d}.ser_jax"
-        write_atomic(self._tb_path, _make_header() + b"".join(map(_make_record, events)))
+        write_atomic(self._tb_path, make_header() + b"".join(map(_make_record, events)))
         with saving(self._tb_dir):
             for old in self._tb_dir.glob(f"{_TB_PREFIX}*"):
                 if old != self._tb_path:
@@ -150,9 +150,8 @@ def _make_tag(key: str) -> str:
 
 def _make_record(event: Mapping[str, Any]) -> bytes:
     """The event's numbers as one TensorBoard record; nothing where it has no step or no numbers."""
-    summary_pb2, event_pb2 = import_messages()
     scalars = {
-        key: value
+        _make_tag(key): value
         for key, value in event.items()
         if key not in _NOT_SCALARS
         and isinstance(value, int | float)
@@ -160,35 +159,4 @@ def _make_record(event: Mapping[str, Any]) -> bytes:
     }
     if "step" not in event or not scalars:
         return b""
-    values = [
-        summary_pb2.Summary.Value(tag=_make_tag(key), simple_value=value)
-        for key, value in scalars.items()
-    ]
-    summary = summary_pb2.Summary(value=values)
-    return _frame(event_pb2.Event(wall_time=time.time(), step=event["step"], summary=summary))
-
-
-def import_messages() -> tuple[Any, Any]:
-    """TensorBoard's protocol buffers; their classes are made at import, unseen by type checkers.
-
-    The first call takes a second; whoever waits for something else may call it then.
-    """
-    from tensorboardX.proto import event_pb2, summary_pb2
-
-    return summary_pb2, event_pb2
-
-
-def _make_header() -> bytes:
-    _, event_pb2 = import_messages()
-    return _frame(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"))
-
-
-def _frame(message: Any) -> bytes:
-    """Length, checksum, message, checksum: a TFRecord. tensorboardX's own writer does this in a
-    thread, where a full disk would go unnoticed."""
-    from tensorboardX.record_writer import masked_crc32c
-
-    data = message.SerializeToString()
-    length = struct.pack("<Q", len(data))
-    checksums = [struct.pack("<I", masked_crc32c(part)) for part in (length, data)]
-    return length + checksums[0] + data + checksums[1]
+    return make_record(event["step"], scalars)

@@ -7,7 +7,6 @@ others sleep in their own processes.
 """
 
 import argparse
-import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -110,9 +109,11 @@ def race(
         most_s = min(count_left_s(options), math.inf if measure_s is None else measure_s)
         for turn in _list_rounds(turns, warm, most_s):
             for number in order_turns(len(entries), turn):
+                entries[number].allow()
                 entries[number].attempt(_take_turn if turn >= 0 else _warm_up)
                 time.sleep(_SETTLE_S)
         for entry in entries:
+            entry.allow()
             entry.attempt(_finish)
     finally:
         for entry in entries:
@@ -131,17 +132,13 @@ class _Entry:
         self.worker, self.limit_s = worker, limit_s
         self.record: dict[str, Any] = {"seconds": []}
 
-    def attempt(
-        self, act: Callable[[Worker, dict[str, Any]], None], limit_s: float | None = None
-    ) -> None:
-        """`act`, unless it has failed before; a failure is recorded.
+    def allow(self) -> None:
+        """From now on kill the process when its time is over and an answer is not there."""
+        self.worker.allow(self.limit_s)
 
-        Args:
-          act: told of the worker and the record.
-          limit_s: seconds that it may take; default the contestant's own.
-        """
+    def attempt(self, act: Callable[[Worker, dict[str, Any]], None]) -> None:
+        """`act`, unless it has failed before; a failure is recorded."""
         if "reason" not in self.record:
-            self.worker.allow(self.limit_s if limit_s is None else limit_s)
             try:
                 act(self.worker, self.record)
             except Failed as error:
@@ -149,21 +146,14 @@ class _Entry:
 
 
 def _prepare(entries: Sequence[_Entry], parallel: int) -> None:
-    """Build all, `parallel` at once; then first turns, alone first; ends at the entries' limit."""
-    start_s = time.monotonic()
-
-    def attempt(act: Callable[[Worker, dict[str, Any]], None], entry: _Entry) -> None:
-        limit_s = entry.limit_s
-        if limit_s is not None:
-            limit_s = max(0.0, limit_s - (time.monotonic() - start_s))
-        entry.attempt(act, limit_s)
+    """Build all, `parallel` at once; then first turns, alone first; all within one limit."""
 
     def attempt_all(
         act: Callable[[Worker, dict[str, Any]], None], some: Sequence[_Entry], beside: int
     ) -> None:
         with ThreadPoolExecutor(max(1, beside)) as pool:
             try:
-                list(pool.map(functools.partial(attempt, act), some))
+                list(pool.map(lambda entry: entry.attempt(act), some))
             except BaseException:  # interrupted: the threads wait for what is killed here
                 for entry in entries:
                     entry.worker.kill()
@@ -175,6 +165,8 @@ def _prepare(entries: Sequence[_Entry], parallel: int) -> None:
     if beside > 1:
         for entry in others:
             entry.record["more"] = {"compiled_beside": beside}
+    for entry in entries:
+        entry.allow()
     attempt_all(_build, entries, min(parallel, len(entries)))
     attempt_all(_start, alone, 1)
     attempt_all(_start, others, beside)

@@ -34,9 +34,11 @@ def has_fused_attention() -> bool:
 
 def choose_compiler_options() -> dict[str, bool]:
     """XLA's settings for this process' devices, beside its own; what `XLA_FLAGS` names is left."""
+    if not has_cuda():
+        return {}
     flags = os.environ.get("XLA_FLAGS", "").split()
     named = {flag.removeprefix("--").partition("=")[0] for flag in flags}
-    return {name: False for name in _SEARCHES if has_cuda() and name not in named}
+    return {name: False for name in _SEARCHES if name not in named}
 
 
 def jit(function: Callable[..., Any], **settings: Any) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.worker import Job
 from ser_jax.config import AugmentConfig, Config, FeaturesConfig, override
-from ser_jax.workers import exit_with_parent
+from ser_jax.machine.spawning import exit_with_parent
 
 
 def load_clips(keys: dict[str, Any], n_clips: int) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def load_clips(keys: dict[str, Any], n_clips: int) -> dict[str, Any]:
     Returns:
       'wave_BN' int16 and zero padded, 'length_B' int32, 'rate_hz'.
     """
-    from ser_jax.corpora import load_corpus
+    from ser_jax.data.store import load_corpus
 
     corpus = load_corpus(override(Config(), keys).data)
     rows = np.linspace(0, len(corpus.wave_BN) - 1, n_clips).astype(int)

@@ -50,10 +50,10 @@ device_description_str: "NVIDIA H100 80GB HBM3"
 
 def _make_network(shape: tuple[int, int], dtype: str, **forms: str) -> tuple[Any, Any, Any]:
     """CNN-LSTM, its optimiser, and the shapes of its state."""
-    from ser_jax.building import choose_forms
     from ser_jax.config import ModelConfig, TrainConfig
-    from ser_jax.models import make_model
-    from ser_jax.state import describe_state, make_optimizer
+    from ser_jax.systems.build import choose_forms
+    from ser_jax.systems.networks import make_model
+    from ser_jax.training.state import describe_state, make_optimizer
 
     config = ModelConfig(name="cnn_lstm")
     model = make_model(config, 8, dtype=dtype, forms=choose_forms()._replace(**forms))
@@ -65,7 +65,7 @@ def _describe_corpus(shape: tuple[int, int], n_samples: int | None = None) -> An
     import jax
     import numpy as np
 
-    from ser_jax.inputs import describe_dataset
+    from ser_jax.features.corpus_features import describe_dataset
 
     return describe_dataset(jax.ShapeDtypeStruct((N_CLIPS, *shape), np.float32), n_samples)
 
@@ -80,7 +80,7 @@ def _make_index(*shape: int) -> Any:
 def make_step(dtype: str) -> Case:
     """A training step, 165 x 40."""
     from ser_jax.metrics import Sums
-    from ser_jax.programs import make_steps
+    from ser_jax.training.programs import make_steps
 
     model, tx, state = _make_network(LONG, dtype)
     carry = state, Sums.zeros(8)
@@ -90,8 +90,8 @@ def make_step(dtype: str) -> Case:
 def make_epoch(dtype: str) -> Case:
     """An epoch of 32 steps as one program, 83 x 20."""
     from ser_jax.metrics import Sums
-    from ser_jax.parallel import scan_steps
-    from ser_jax.programs import make_steps
+    from ser_jax.training.layouts import scan_steps
+    from ser_jax.training.programs import make_steps
 
     model, tx, state = _make_network(SHORT, dtype)
     epoch = scan_steps(make_steps(model, tx).train)
@@ -101,11 +101,11 @@ def make_epoch(dtype: str) -> Case:
 
 def make_augmented(dtype: str) -> Case:
     """The same epoch with waves augmented in the step."""
-    from ser_jax.building import choose_take
     from ser_jax.config import AugmentConfig, FeaturesConfig
     from ser_jax.metrics import Sums
-    from ser_jax.parallel import scan_steps
-    from ser_jax.programs import make_steps
+    from ser_jax.systems.build import choose_take
+    from ser_jax.training.layouts import scan_steps
+    from ser_jax.training.programs import make_steps
 
     model, tx, state = _make_network(SHORT, dtype)
     take = choose_take(AugmentConfig(enabled=True), FeaturesConfig(hop_length=1024), RATE_HZ)
@@ -119,7 +119,7 @@ def make_grid(dtype: str) -> Case:
     import jax
 
     from ser_jax.metrics import Sums
-    from ser_jax.programs import make_steps
+    from ser_jax.training.programs import make_steps
 
     model, tx, state = _make_network(SHORT, dtype, conv="im2col")
     stack = functools.partial(
@@ -135,13 +135,13 @@ def make_wav2vec2(dtype: str) -> Case:
     import jax
     import numpy as np
 
-    from ser_jax.batching import Batch
     from ser_jax.config import BackboneConfig, ModelConfig, TrainConfig
-    from ser_jax.finetuning import init_params, split_params
-    from ser_jax.models import BackboneSpec, make_model
-    from ser_jax.models.wav2vec2.architecture import Architecture
-    from ser_jax.state import describe_state, make_optimizer
-    from ser_jax.step import train_step
+    from ser_jax.features.batching import Batch
+    from ser_jax.systems.networks import make_model
+    from ser_jax.training.state import describe_state, make_optimizer
+    from ser_jax.training.step import train_step
+    from ser_jax.wav2vec2.architecture import Architecture, BackboneSpec
+    from ser_jax.wav2vec2.finetune import init_params, split_params
 
     config = ModelConfig(name="wav2vec2")
     spec = BackboneSpec(Architecture(layerdrop=0.05), BackboneConfig())
@@ -193,7 +193,7 @@ def compile_for_h100(case: Case, options: dict[str, Any]) -> Any:
 
 def pretend_cuda() -> None:
     """Let the package choose what it would on an H100; this process computes on CPU."""
-    from ser_jax import accelerator
+    from ser_jax.machine import accelerator
 
     for name in ("on_accelerator", "has_cuda", "has_fused_attention"):
         setattr(accelerator, name, lambda: True)  # before anything else imports them
@@ -214,7 +214,7 @@ def main(arguments: list[str] | None = None) -> None:
         own = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{own} --xla_gpu_autotune_level=0"
         pretend_cuda()
-        from ser_jax import accelerator
+        from ser_jax.machine import accelerator
 
         print("| program | kernels | launches | GB moved | temporary GB |\n|---|---|---|---|---|")
         for name in options.cases:

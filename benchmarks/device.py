@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ser_jax.cores import count_cores
+from ser_jax.machine.cores import count_cores
 
 # TFLOP/s, dense, and TB/s, from NVIDIA's data sheets; by what the device calls itself.
 GPU_PEAKS: dict[str, dict[str, float]] = {

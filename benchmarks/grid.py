@@ -1,4 +1,4 @@
-"""A grid of 32 runs, four systems x eight seeds: ser_jax.ablation against PyTorch.
+"""A grid of 32 runs, four systems x eight seeds: ser_jax.ablate against PyTorch.
 
 PyTorch trains one run per core in processes on CPU; on a GPU one after another, and in processes
 that share it.

@@ -34,8 +34,8 @@ def make_variables(model: dict[str, Any], n_frames: int, n_features: int) -> dic
 def _init(
     model: dict[str, Any], n_frames: int, n_features: int, dtype: str = "float32", **kwargs: Any
 ) -> tuple[Any, Any, Any]:
-    from ser_jax.models import make_model
-    from ser_jax.state import init_state, make_optimizer
+    from ser_jax.systems.networks import make_model
+    from ser_jax.training.state import init_state, make_optimizer
 
     config = override(ModelConfig(), model)
     network = make_model(config, N_CLASSES, dtype=dtype, **kwargs)
@@ -83,9 +83,9 @@ def make_step(
     import jax
     import jax.numpy as jnp
 
-    from ser_jax.building import choose_forms
-    from ser_jax.parallel import Layout
-    from ser_jax.programs import make_programs
+    from ser_jax.systems.build import choose_forms
+    from ser_jax.training.layouts import Layout
+    from ser_jax.training.programs import make_programs
 
     if cpu_devices > 1:
         jax.config.update("jax_num_cpu_devices", cpu_devices)
@@ -111,8 +111,8 @@ def make_dataset(x_BTF: np.ndarray, label_B: np.ndarray) -> Any:
     """Features that are normalised already, as a corpus on the device; every frame is real."""
     import jax.numpy as jnp
 
-    from ser_jax.batching import Dataset
-    from ser_jax.features import Normaliser
+    from ser_jax.features.batching import Dataset
+    from ser_jax.features.normaliser import Normaliser
 
     n_features = x_BTF.shape[-1]
     return Dataset(
@@ -182,20 +182,20 @@ def watch_compiling() -> dict[str, Any]:
 
 def prepare_data(keys: dict[str, Any]) -> int:
     """Build the store of the corpus that dotted keys of `Config` name; its number of clips."""
-    from ser_jax.corpora import prepare
+    from ser_jax.data.store import prepare
 
     return prepare(override(Config(), keys).data).clips
 
 
 def make_run(*, keys: dict[str, Any], precision: str = "float32") -> Job:
-    """A turn is `ser_jax.run.train` into a new directory: the corpus read, training, test, reports.
+    """A turn is `ser_jax.train` into a new directory: the corpus read, training, test, reports.
 
     Args:
       keys: dotted keys of `Config`.
       precision: float32, tf32 or bfloat16.
     """
-    from ser_jax.run import train
-    from ser_jax.runtime import use_all_cores
+    from ser_jax.api import train
+    from ser_jax.machine.runtime import use_all_cores
 
     facts = watch_compiling()
     keys = keys | {"train.dtype": set_precision(precision)}
@@ -216,14 +216,14 @@ def make_grid(
     *, keys: dict[str, Any], systems: dict[str, dict[str, Any]], seeds: tuple[int, ...],
     batching: str = "auto", precision: str = "float32",
 ) -> Job:  # fmt: skip
-    """A turn is `ser_jax.ablation.ablate` into a new folder: all runs, tables and figures.
+    """A turn is `ser_jax.ablate` into a new folder: all runs, tables and figures.
 
     Args:
       keys: dotted keys of what the runs share.
       systems, seeds, batching: see `AblationConfig`.
       precision: float32, tf32 or bfloat16.
     """
-    from ser_jax.ablation import ablate
+    from ser_jax.api import ablate
 
     facts = watch_compiling()
     keys = keys | {"train.dtype": set_precision(precision), "batching": batching, "seeds": seeds}
@@ -249,8 +249,8 @@ def make_features(
     import jax
     import jax.numpy as jnp
 
-    from ser_jax.accelerator import jit
-    from ser_jax.features import make_front_end
+    from ser_jax.features.frontend import make_front_end
+    from ser_jax.machine.accelerator import jit
 
     del length_B
     front_end = make_front_end(override(FeaturesConfig(), features), rate_hz)
@@ -272,8 +272,8 @@ def make_augment(
     import jax
     import jax.numpy as jnp
 
-    from ser_jax.accelerator import jit
-    from ser_jax.augment.device import make_augmenter
+    from ser_jax.augment.waveform import make_augmenter
+    from ser_jax.machine.accelerator import jit
 
     config = override(AugmentConfig(), augment)
     augmenter = make_augmenter(config, rate_hz)
@@ -308,10 +308,10 @@ def make_inference(
     import jax
     import jax.numpy as jnp
 
-    from ser_jax.accelerator import jit
-    from ser_jax.building import choose_forms
-    from ser_jax.features import make_front_end
-    from ser_jax.models import make_model
+    from ser_jax.features.frontend import make_front_end
+    from ser_jax.machine.accelerator import jit
+    from ser_jax.systems.build import choose_forms
+    from ser_jax.systems.networks import make_model
 
     del length_B
     network = make_model(
@@ -354,11 +354,11 @@ def make_runs_step(
     import jax
     import jax.numpy as jnp
 
-    from ser_jax.accelerator import jit
-    from ser_jax.building import choose_forms
-    from ser_jax.grid import init_progress
+    from ser_jax.grid.vmapped import init_progress
+    from ser_jax.machine.accelerator import jit
     from ser_jax.metrics import Sums
-    from ser_jax.programs import make_steps
+    from ser_jax.systems.build import choose_forms
+    from ser_jax.training.programs import make_steps
 
     del variables
     forms = choose_forms()

@@ -40,13 +40,14 @@ def make_job(
     import jax
     import jax.numpy as jnp
 
-    from ser_jax.accelerator import jit
-    from ser_jax.batching import Batch
-    from ser_jax.finetuning import init_params, split_params
-    from ser_jax.models import BackboneSpec, make_model
-    from ser_jax.pretrained import load_architecture, load_params
-    from ser_jax.state import init_state, make_optimizer
-    from ser_jax.step import predict_step, train_step
+    from ser_jax.features.batching import Batch
+    from ser_jax.machine.accelerator import jit
+    from ser_jax.systems.networks import make_model
+    from ser_jax.training.state import init_state, make_optimizer
+    from ser_jax.training.step import predict_step, train_step
+    from ser_jax.wav2vec2.architecture import BackboneSpec
+    from ser_jax.wav2vec2.finetune import init_params, split_params
+    from ser_jax.wav2vec2.published import load_architecture, load_params
 
     dtype = set_precision(precision)
     settings = BackboneConfig(attention=attention, remat=remat)  # pyright: ignore
@@ -54,7 +55,7 @@ def make_job(
     config = ModelConfig(name="wav2vec2")
     network: Any = make_model(config, N_CLASSES, dtype=dtype, spec=spec)
     params = init_params(config, spec, N_CLASSES, 0, load_params(folder))
-    from ser_jax.pretrained import find_folder, read_weights
+    from ser_jax.wav2vec2.published import find_folder, read_weights
 
     tree = read_weights(find_folder(folder))
     params |= jax.tree.map(jnp.asarray, {k: tree[k] for k in ("projector", "classifier")})

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ser_jax.files import write_atomic
+from ser_jax.files.atomic import write_atomic
 
 FOLDER = Path(__file__).parent / "results"
 OURS = "ser_jax"

@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks import results
 from benchmarks.sections.context import Row, load_rows
-from ser_jax.files import write_atomic
+from ser_jax.files.atomic import write_atomic
 
 SUMMARY_FILE = "summary.md"
 

@@ -20,7 +20,7 @@ from benchmarks.flops import Work
 from benchmarks.worker import Contestant
 
 if TYPE_CHECKING:  # it brings JAX, which no process is to see before it is pinned
-    from ser_jax.models.wav2vec2.architecture import Architecture
+    from ser_jax.wav2vec2.architecture import Architecture
 
 NAME = "wav2vec2"
 Way = tuple[str, str, str, dict[str, Any]]  # side, words, precision, arguments
@@ -70,7 +70,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows of the forward pass and of the training step."""
     import numpy as np
 
-    from ser_jax.models.wav2vec2.architecture import Architecture
+    from ser_jax.wav2vec2.architecture import Architecture
 
     kind = options.device["kind"]
     on_cpu = kind == "cpu"

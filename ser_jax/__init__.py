@@ -2,13 +2,13 @@
 
 Names are loaded on first use, so that `import ser_jax` and `ser-jax --help` stay quick. A process
 is left as it is, but that JAX keeps compiled programs (`parallel.cache_dir`); the command line also
-tunes the memory allocator on CPU, which `ser_jax.runtime.tune_for_cpu()` does for a program.
+tunes the memory allocator on CPU, which `ser_jax.tune_for_cpu()` does for a program.
 """
 
 import importlib
 from typing import Any
 
-from ser_jax.surroundings import give_caches_a_place, give_numba_a_cache
+from ser_jax.machine.environment import give_caches_a_place, give_numba_a_cache
 
 give_numba_a_cache()  # first, since it takes no place that others may write to
 give_caches_a_place()
@@ -16,13 +16,16 @@ give_caches_a_place()
 __version__ = "0.1.0"
 
 _HOMES = {
-    "prepare": "corpora",
-    "load_corpus": "corpora",
-    "train": "run",
-    "evaluate": "inference",
-    "predict": "inference",
-    "ablate": "ablation",
-    "load_config": "arguments",
+    "prepare": "data.store",
+    "load_corpus": "data.store",
+    "train": "api",
+    "evaluate": "inference.evaluate",
+    "predict": "inference.predict",
+    "ablate": "api",
+    "load_config": "cli.arguments",
+    "taking_part": "multihost.processes",
+    "is_writer": "multihost.processes",
+    "tune_for_cpu": "machine.runtime",
     "UserError": "errors",
     "Config": "config",
     "AblationConfig": "config",

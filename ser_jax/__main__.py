@@ -5,7 +5,7 @@ import sys
 
 def run() -> None:
     """Run the command line and exit with its status."""
-    from ser_jax.cli import main
+    from ser_jax.cli.commands import main
 
     sys.exit(main())
 

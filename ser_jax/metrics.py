@@ -166,3 +166,6 @@ def compute_report(
         "confusion": confusion_CC.tolist(),
         "by": by,
     }
+
+
+FIGURES = ("accuracy", "weighted_f1", "uar")

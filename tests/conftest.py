@@ -26,9 +26,9 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 
 CACHES = {
-    "ser_jax.building": ["_build_cached"],
-    "ser_jax.ablation.together": ["_build_cached"],
-    "ser_jax.inputs": ["_load_inputs"],
+    "ser_jax.systems.build": ["_build_cached"],
+    "ser_jax.grid.waves": ["_build_cached"],
+    "ser_jax.features.corpus_features": ["_load_inputs"],
 }
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ser_jax.grid.cells import make_cell_name
 from ser_jax.metrics import compute_report
-from ser_jax.report.tables import make_cell_name
 
 LABELS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 STUDY = {"cnn": {"accuracy": 0.3519, "weighted_f1": 0.3014},

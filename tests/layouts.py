@@ -9,14 +9,14 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from ser_jax.batching import PADDING, Dataset
 from ser_jax.config import ModelConfig, TrainConfig, override
-from ser_jax.features import Normaliser
+from ser_jax.features.batching import PADDING, Dataset
+from ser_jax.features.normaliser import Normaliser
 from ser_jax.metrics import Sums
-from ser_jax.models import make_model
-from ser_jax.parallel import AXIS, Layout, compile_step
-from ser_jax.programs import Programs, make_programs, make_steps
-from ser_jax.state import TrainState, init_state, make_optimizer
+from ser_jax.systems.networks import make_model
+from ser_jax.training.layouts import AXIS, Layout, compile_step
+from ser_jax.training.programs import Programs, make_programs, make_steps
+from ser_jax.training.state import TrainState, init_state, make_optimizer
 
 N_CLASSES, T, F, N_CLIPS, N_STEPS = 4, 16, 8, 24, 3
 TX = make_optimizer(TrainConfig(optimizer="sgd", learning_rate=0.01))

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ser_jax import statistics
 from ser_jax.metrics import compute_metrics
-from ser_jax.report import statistics
 
 RNG = np.random.default_rng(0)
 VALUES = [RNG.normal(0.03, 0.05, n).tolist() for n in (2, 3, 5, 9)]

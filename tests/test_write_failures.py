@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ser_jax import ablation
-from ser_jax.checkpoint import Checkpoints
+from ser_jax import api
+from ser_jax.api import ablate, train
 from ser_jax.config import AblationConfig, override
-from ser_jax.corpora import prepare
+from ser_jax.data.store import prepare
 from ser_jax.errors import UserError
-from ser_jax.run import train
-from ser_jax.run_dir import load_config
+from ser_jax.run.run_dir import load_run_config
+from ser_jax.training.checkpoint import Checkpoints
 from tests.faults import failing_writes
 from tests.tiny import (
     Child,
@@ -72,7 +72,7 @@ def check_whole(run_dir: Path) -> None:
     if not (run_dir / "config.yaml").exists():
         assert not list(run_dir.iterdir())
         return
-    config = load_config(run_dir)
+    config = load_run_config(run_dir)
     if (run_dir / "metrics.json").exists():
         json.loads((run_dir / "metrics.json").read_text())
     if (run_dir / "checkpoints").exists():
@@ -84,7 +84,7 @@ def check_whole(run_dir: Path) -> None:
 
 
 def is_own_file(call: str) -> bool:
-    """Writing to a file of a run that is no checkpoint; tests/test_files.py has the other calls."""
+    """Writing to a file of a run that is no checkpoint; files/test_files.py has the other calls."""
     return call.startswith("write") and "/checkpoints/" not in call
 
 
@@ -294,14 +294,14 @@ def make_grid(out: Path) -> AblationConfig:
 
 def test_whichever_write_of_a_grid_fails_the_same_call_ends_it(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(ablation, "write_ablation_report", drawn.append)
-    expected = ablation.ablate(make_grid(tmp_path / "untroubled"))
+    monkeypatch.setattr(api, "write_ablation_report", drawn.append)
+    expected = ablate(make_grid(tmp_path / "untroubled"))
     n, calls = 0, []
     while len(calls) >= n:
         n += 1
         out = tmp_path / "grid"
         with failing_writes(out, n, errno.ENOSPC, lambda call: "/cells/" not in call) as faults:
-            error = get_error(lambda out=out: ablation.ablate(make_grid(out)))
+            error = get_error(lambda out=out: ablate(make_grid(out)))
         calls = faults.calls
         if len(calls) >= n:
             check_message(error, out, errno.ENOSPC)
@@ -315,16 +315,16 @@ def test_whichever_write_of_a_grid_fails_the_same_call_ends_it(tmp_path, monkeyp
 
 @pytest.mark.parametrize("batching", ["one", "vmap"])
 def test_a_grid_stops_in_one_line_when_a_cell_cannot_write(batching, tmp_path, monkeypatch):
-    monkeypatch.setattr(ablation, "write_ablation_report", lambda folder: None)
+    monkeypatch.setattr(api, "write_ablation_report", lambda folder: None)
     out = tmp_path / "grid"
     config = override(make_grid(out), {"batching": batching})
     with (
         failing_writes(out, 1, errno.EROFS, lambda call: call.endswith("/events.jsonl")),
         pytest.raises(UserError) as caught,
     ):
-        ablation.ablate(config)
+        ablate(config)
     check_message(caught.value, out / "cells", errno.EROFS)
     for run_dir in (out / "cells").iterdir():
         check_whole(run_dir)
-    statuses = {cell["status"] for cell in ablation.ablate(config)["cells"]}
+    statuses = {cell["status"] for cell in ablate(config)["cells"]}
     assert statuses == {"done"}

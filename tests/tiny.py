@@ -19,12 +19,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from ser_jax.building import build
-from ser_jax.checkpoint import Checkpoints
 from ser_jax.config import Config, override
-from ser_jax.report.events import load_events
-from ser_jax.run_dir import load_config
-from ser_jax.state import init_state, list_numbers
+from ser_jax.run.events import load_events
+from ser_jax.run.run_dir import load_run_config
+from ser_jax.systems.build import build
+from ser_jax.training.checkpoint import Checkpoints
+from ser_jax.training.state import init_state, list_numbers
 
 KEYS: dict[str, Any] = {
     "data.corpus": "synthetic", "data.synthetic_actors": 4, "data.synthetic_clips": 16,
@@ -96,7 +96,7 @@ def read_scalars(folder: Path) -> list[tuple[int, str, float]]:
 
 def read_state(run_dir: Path, epoch: int) -> list[bytes]:
     """The arrays of a checkpoint, as bytes."""
-    config = load_config(run_dir)
+    config = load_run_config(run_dir)
     checkpoints = Checkpoints(run_dir / "checkpoints", read_only=True)
     state = checkpoints.load_state(epoch, make_template(config))
     checkpoints.close()
@@ -131,7 +131,7 @@ def make_template(config: Config, n_frames: int = 16) -> Any:
 _HEAVY = [
     "orbax.checkpoint", "librosa", "librosa.filters", "tensorflow_datasets",
     "sklearn.metrics", "sklearn.model_selection", "matplotlib.figure", "audiomentations",
-    "ser_jax.corpora.builder", "ser_jax.corpora.store", "ser_jax.ablation", "ser_jax.cli",
+    "ser_jax.data.builder", "ser_jax.data.store", "ser_jax.grid.ablate", "ser_jax.cli.commands",
 ]  # fmt: skip
 
 
@@ -186,7 +186,7 @@ def list_cache_settings(cache: str) -> dict[str, Any]:
 
 def run_command(*argv: str) -> int:
     """The command line, in a child."""
-    from ser_jax.cli import main
+    from ser_jax.cli.commands import main
 
     return main(list(argv))
 

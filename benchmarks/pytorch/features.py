@@ -11,7 +11,7 @@ from ser_jax.config import FeaturesConfig, override
 
 
 class FrontEnd(torch.nn.Module):
-    """Waves [B, N] to features [B, T, F]; the twin of `ser_jax.features.make_front_end`."""
+    """Waves [B, N] to features [B, T, F]; the twin of `features.frontend`."""
 
     window_N: torch.Tensor
     filter_KF: torch.Tensor

@@ -14,7 +14,7 @@ from benchmarks.pytorch.run import Clips, Run
 from benchmarks.pytorch.training import pick_device, set_precision
 from benchmarks.worker import Job
 from ser_jax.config import Config, override
-from ser_jax.workers import exit_with_parent
+from ser_jax.machine.spawning import exit_with_parent
 
 _clips: dict[int, Clips] = {}
 """In a process of the grid: the corpus, read once for all of its runs in a turn."""

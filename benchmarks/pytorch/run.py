@@ -21,8 +21,9 @@ from benchmarks.pytorch.models import make_network
 from benchmarks.pytorch.training import Trainer, pick_device, set_precision, synchronize
 from benchmarks.worker import Job
 from ser_jax.config import AugmentConfig, Config, override
-from ser_jax.corpora import Corpus, load_corpus
-from ser_jax.splits import make_split
+from ser_jax.data.corpus import Corpus
+from ser_jax.data.splits import make_split
+from ser_jax.data.store import load_corpus
 
 
 class AugmentedClips(torch.utils.data.Dataset):

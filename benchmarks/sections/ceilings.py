@@ -99,7 +99,7 @@ def _convolve_jax(B: int, T: int, F: int, C: int, precision: str) -> Any:
 def _run_lstm_jax(B: int, T: int, F: int, H: int, precision: str) -> Any:
     import jax.numpy as jnp
 
-    from ser_jax.models.unrolled_lstm import run_unrolled_lstm
+    from ser_jax.models.fast.unrolled_lstm import run_unrolled_lstm
 
     del precision
 

@@ -6,7 +6,7 @@ import time
 from benchmarks.sections.context import Context
 from benchmarks.sections.racing import choose_corpus
 from ser_jax.config import Config, override
-from ser_jax.corpora import prepare
+from ser_jax.data.store import prepare
 
 
 def measure(context: Context) -> None:

@@ -9,7 +9,7 @@ from benchmarks.sections.context import Context
 
 NAME = "right"
 _LINE = re.compile(r"^(\S+::.+?) (PASSED|FAILED|ERROR|SKIPPED|XFAIL)\b")
-DRY_TESTS = ("tests/test_features.py",)  # all of them take minutes on a CPU
+DRY_TESTS = ("tests/features/test_frontend.py",)  # all of them take minutes on a CPU
 
 
 def count_outcomes(lines: list[str]) -> tuple[dict[str, int], list[str]]:

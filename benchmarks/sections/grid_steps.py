@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.ours import make_runs_step
-from ser_jax.cores import count_cores
+from ser_jax.machine.cores import count_cores
 
 
 def time_steps(

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks import harness
 from benchmarks.sections.context import Context, Row, load_rows
 from benchmarks.worker import Contestant, Worker
-from ser_jax.cores import count_cores
+from ser_jax.machine.cores import count_cores
 
 NEEDS_GPU = "needs a GPU"
 CLIP_S = 5.272  # RAVDESS' longest

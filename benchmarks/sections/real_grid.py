@@ -8,7 +8,7 @@ from benchmarks import grid
 from benchmarks.sections.context import Context
 from benchmarks.sections.racing import choose_corpus, make_options, start_worker
 from ser_jax.config import DataConfig
-from ser_jax.corpora.sources import find_source
+from ser_jax.data.sources.find import find_source
 
 NAME = "real_grid"
 TYPES = ("float32", "bfloat16")

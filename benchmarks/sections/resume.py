@@ -18,12 +18,12 @@ import jax
 import numpy as np
 
 from benchmarks.sections.context import Context, Row
-from ser_jax.building import build
-from ser_jax.checkpoint import Checkpoints
 from ser_jax.config import Config, override
-from ser_jax.corpora import prepare
-from ser_jax.run_dir import load_config
-from ser_jax.state import init_state, list_numbers
+from ser_jax.data.store import prepare
+from ser_jax.run.run_dir import load_run_config
+from ser_jax.systems.build import build
+from ser_jax.training.checkpoint import Checkpoints
+from ser_jax.training.state import init_state, list_numbers
 
 KEYS: dict[str, Any] = {
     "data.corpus": "synthetic", "data.synthetic_actors": 4, "data.synthetic_clips": 16,
@@ -154,7 +154,7 @@ def digest(run_dir: Path) -> list[str]:
 
 
 def _load_state(run_dir: Path) -> Any:
-    config = load_config(run_dir)
+    config = load_run_config(run_dir)
     model, tx, _ = build(config.model, config.train, 8, n_steps=1)
     n_frames = 1 + 16000 // config.features.hop_length
 

@@ -40,7 +40,7 @@ def measure(context: Context) -> None:
     """One race; every contestant has the same weights and clips."""
     import numpy as np
 
-    from ser_jax.models.wav2vec2.architecture import Architecture
+    from ser_jax.wav2vec2.architecture import Architecture
 
     options = make_options(context)
     batch, seconds = (2, 0.5) if context.dry else (32, CLIP_S)

@@ -18,8 +18,8 @@ from ser_jax.audio.ffmpeg import Pipe, find_ffmpeg
 from ser_jax.audio.joined import check_joined, check_single_flac, is_chained
 from ser_jax.audio.kinds import is_container, is_mp3, name_foreign
 from ser_jax.audio.wav import Corrected, check_total, find_corrections
-from ser_jax.contents import explain_stand_in
 from ser_jax.errors import UserError, check
+from ser_jax.files.stand_ins import explain_stand_in
 
 BLOCK = 2**18  # frames decoded at a time
 _RATES_HZ = (1000, 768000)  # a damaged header must not ask for gigabytes when resampled

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from ser_jax.config import AugmentConfig
-from ser_jax.cores import count_cores
 from ser_jax.errors import UserError, check
-from ser_jax.workers import exit_with_parent, starting_workers
+from ser_jax.machine.cores import count_cores
+from ser_jax.machine.spawning import exit_with_parent, starting_workers
 
 _CHUNK_CLIPS = 8
 """Clips per task: some 0.1 s of work, so that sending is cheap and stopping is quick."""

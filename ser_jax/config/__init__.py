@@ -4,12 +4,16 @@ The text under a field is its help on the command line. Fields marked 'not state
 where the study is silent; their defaults are Keras' or librosa's, since the study used both.
 """
 
+from ser_jax.config.augment import AugmentConfig
 from ser_jax.config.backbone import BackboneConfig
 from ser_jax.config.classical import CLASSICAL, ClassicalConfig
-from ser_jax.config.data import AugmentConfig, CorpusName, DataConfig, FeaturesConfig, Protocol
-from ser_jax.config.experiments import AblationConfig, Config, Experiment
+from ser_jax.config.data import CorpusName, DataConfig, Protocol
+from ser_jax.config.experiment import AblationConfig, Config, Experiment
+from ser_jax.config.features import FeaturesConfig
+from ser_jax.config.model import ModelConfig
+from ser_jax.config.parallel import ParallelConfig
 from ser_jax.config.pretraining import PretrainConfig, UnlabelledConfig
-from ser_jax.config.training import ModelConfig, ParallelConfig, TrainConfig
+from ser_jax.config.training import TrainConfig
 from ser_jax.config.trees import (
     compute_identity,
     find_differences,

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from ser_jax.config.checks import check_min
+from ser_jax.config.fields import check_min
 from ser_jax.errors import check
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")

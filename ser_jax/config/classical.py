@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ser_jax.config.checks import check_min
+from ser_jax.config.fields import check_min
 from ser_jax.errors import check
 
 CLASSICAL = ("svm", "hmm")

@@ -1,4 +1,4 @@
-"""Settings of the recordings, their features and their augmentation."""
+"""Settings of the recordings: which, from where, and how they are split."""
 
 import codecs
 import os
@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, Literal, get_args
 
-from ser_jax.config.checks import (
+from ser_jax.config.fields import (
     check_min,
-    check_range,
     check_seed,
     default_store_dir,
     expand_paths,
@@ -201,157 +200,3 @@ class DataConfig:
                 "other name of letters and digits takes a manifest, as in {mine: FILE.csv}, its "
                 "path in quotes where it holds a comma",
             )
-
-
-OWN_STATISTICS = ("clip", "speaker", "corpus")
-"""Values of `FeaturesConfig.normalise` for which the clips that are heard give the statistics."""
-
-
-@dataclass(frozen=True)
-class FeaturesConfig:
-    """Waveform to features, with librosa's conventions; all but `kind` not stated in the study."""
-
-    kind: Literal["mfcc", "logmel", "wave"] = "mfcc"
-    """Input of the networks: mfcc, the log-mel spectrogram itself, or the samples (wave), which
-    the network normalises on its own; the keys below then count for the report's figure alone."""
-    n_fft: int = 2048
-    """Length of the Hann window and of the FFT, in samples."""
-    hop_length: int = 512
-    """Samples between frames."""
-    n_mels: int = 128
-    """Number of Slaney mel bands."""
-    n_mfcc: int = 20
-    """Number of cepstral coefficients kept (mfcc only)."""
-    fmin_hz: float = 0.0
-    """Lowest frequency of the mel bands, in Hz."""
-    fmax_hz: float | None = None
-    """Highest frequency of the mel bands, in Hz; none: half the rate."""
-    top_db: float | None = 80.0
-    """Floor of the log-mel spectrogram, in dB below the clip's loudest bin; none: no floor."""
-    normalise: Literal["coefficient", "global", "none", "clip", "speaker", "corpus"] = "coefficient"
-    """Zero mean and unit variance by training clips, per coefficient, over all, or not at all; or
-    per coefficient over each clip, each speaker's or each corpus' clips, those of validation and
-    test among them, without their labels (of files given to predict, all are one speaker's). Raw
-    MFCC drive an LSTM's gates far enough to hold its state over padding; scaled ones do not."""
-
-    @property
-    def is_own(self) -> bool:
-        """Whether the clips that are heard give the statistics, and not the training clips."""
-        return self.normalise in OWN_STATISTICS
-
-    def __post_init__(self) -> None:
-        check_min("features", self, 1, "hop_length", "n_mels", "n_mfcc")
-        check_min("features", self, 16, "n_fft")
-        check(
-            self.kind != "mfcc" or self.n_mfcc <= self.n_mels,
-            f"features.n_mfcc={self.n_mfcc}: must not exceed features.n_mels={self.n_mels}",
-        )
-        check(
-            self.kind != "wave" or not self.is_own,
-            f"features.normalise={self.normalise}: with features.kind=wave the network normalises "
-            "each clip by itself; leave the key out",
-        )
-        check_min("features", self, 0, "fmin_hz")
-        if self.fmax_hz is not None:
-            check_range("features", self, "fmin_hz", "fmax_hz")
-        if self.top_db is not None:
-            check(self.top_db > 0, f"features.top_db={self.top_db}: must be positive, or null")
-
-
-FEATURE_SWITCHES = (
-    "time_masks", "band_masks", "feature_shift_frames", "time_warp", "band_warp",
-)  # fmt: skip
-"""Keys of `AugmentConfig` each of which switches on an augmentation of features."""
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """The study's four augmentations, in its order, on training clips only; then those of their
-    features, which are independent of `enabled`."""
-
-    enabled: bool = False
-    """Augment the training clips."""
-    p: float = 0.5
-    """Probability of each of the four."""
-    noise_min: float = 0.001
-    """Least amplitude (standard deviation) of the Gaussian noise, full scale being 1."""
-    noise_max: float = 0.015
-    """Greatest amplitude of the Gaussian noise, full scale being 1."""
-    stretch_min: float = 0.8
-    """Least rate of the time stretch (below 1 is slower)."""
-    stretch_max: float = 1.2
-    """Greatest rate of the time stretch."""
-    pitch_min: float = -4.0
-    """Lowest pitch shift, in semitones."""
-    pitch_max: float = 4.0
-    """Highest pitch shift, in semitones."""
-    shift_min_s: float = -0.5
-    """Earliest time shift, in seconds."""
-    shift_max_s: float = 0.5
-    """Latest time shift, in seconds."""
-    normalise: Literal["none", "peak"] = "none"
-    """Scale a clip to peak 1 before the noise: none, or peak (not stated in the study)."""
-    when: Literal["epoch", "once"] = "epoch"
-    """Draw anew each epoch, or once before the first (not stated in the study)."""
-    before_padding: bool = True
-    """Augment the clip alone, or with its zero padding (not stated in the study)."""
-    rollover: bool = True
-    """Whether what is shifted out comes back in at the other end (not stated in the study)."""
-    method: Literal["signalsmith_stretch", "librosa_phase_vocoder"] = "signalsmith_stretch"
-    """audiomentations' algorithm for stretch and pitch (not stated in the study); the device
-    backend has its own phase vocoder."""
-    backend: Literal["device", "host"] = "device"
-    """Where it is done: device (in JAX, inside the training step), or host (audiomentations)."""
-    workers: int | None = None
-    """Worker processes of the host backend; none: one per core."""
-    time_masks: int = 0
-    """SpecAugment: stretches of each clip's real frames that are set to the training mean."""
-    time_mask_frames: int = 20
-    """Greatest width of such a stretch, in frames; the least is 0."""
-    band_masks: int = 0
-    """SpecAugment: stretches of bands (or coefficients) that are set to the training mean."""
-    band_mask_bands: int = 12
-    """Greatest width of such a stretch, in bands; the least is 0."""
-    feature_shift_frames: int = 0
-    """Shift features along time by up to this many frames either way; what comes in repeats the
-    first or last frame. 0: no."""
-    time_warp: float = 0.0
-    """Play features faster or slower, by a factor from 1 - this to 1 + this; 0: no."""
-    band_warp: float = 0.0
-    """Rescale the bands by a factor from 1 - this to 1 + this, as another vocal tract would, which
-    means something with features.kind=logmel; 0: no."""
-
-    def __post_init__(self) -> None:
-        if self.workers is not None:
-            check_min("augment", self, 1, "workers")
-        check(0 <= self.p <= 1, f"augment.p={self.p}: must lie between 0 and 1")
-        check_min("augment", self, 0, "noise_min")
-        check(
-            self.stretch_min >= 0.1 and self.stretch_max <= 10,
-            f"augment.stretch_min={self.stretch_min}, stretch_max={self.stretch_max}: "
-            "must lie between 0.1 and 10",
-        )
-        check(
-            self.pitch_min >= -24 and self.pitch_max <= 24,
-            f"augment.pitch_min={self.pitch_min}, pitch_max={self.pitch_max}: "
-            "must lie between -24 and 24 semitones",
-        )
-        for low, high in (
-            ("noise_min", "noise_max"),
-            ("stretch_min", "stretch_max"),
-            ("pitch_min", "pitch_max"),
-            ("shift_min_s", "shift_max_s"),
-        ):
-            check_range("augment", self, low, high)
-        for name in ("time_masks", "band_masks"):  # a shape of the program
-            value = getattr(self, name)
-            check(0 <= value <= 100, f"augment.{name}={value}: must lie between 0 and 100")
-        names = ("time_mask_frames", "band_mask_bands", "feature_shift_frames")
-        check_min("augment", self, 0, *names)
-        for name in ("time_warp", "band_warp"):
-            value = getattr(self, name)
-            check(0 <= value <= 0.5, f"augment.{name}={value}: must lie between 0 and 0.5")
-
-    def list_on_features(self) -> list[str]:
-        """The keys that switch on an augmentation of features, and do."""
-        return [name for name in FEATURE_SWITCHES if getattr(self, name)]

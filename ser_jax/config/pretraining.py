@@ -3,15 +3,15 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ser_jax.config.checks import (
+from ser_jax.config.data import Protocol, choose_protocol
+from ser_jax.config.fields import (
     check_finite,
     check_min,
     check_seed,
     default_store_dir,
     expand_paths,
 )
-from ser_jax.config.data import Protocol, choose_protocol
-from ser_jax.config.training import ParallelConfig
+from ser_jax.config.parallel import ParallelConfig
 from ser_jax.errors import check
 
 

@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ser_jax.corpora import Corpus
+from ser_jax.data.corpus import Corpus
 from ser_jax.errors import UserError, warn
-from ser_jax.files import expand, write_atomic
-from ser_jax.report.statistics import bootstrap_figure
-from ser_jax.report.tables import FIGURES, make_slug
-from ser_jax.results import collect_versions, name_speakers, write_predictions
+from ser_jax.files.atomic import expand, write_atomic
+from ser_jax.files.names import make_slug
+from ser_jax.metrics import FIGURES
+from ser_jax.run.results import collect_versions, name_speakers, write_predictions
+from ser_jax.statistics import bootstrap_figure
 
 EVALUATION_FILE = "evaluation.json"
 _COLLAPSED = 0.8

@@ -6,11 +6,12 @@ from collections.abc import Container, Iterable
 
 import numpy as np
 
-from ser_jax.batching import compute_features
-from ser_jax.cmvn import normalise_clips
-from ser_jax.features import Normaliser, count_feature_frames
-from ser_jax.inference.loading import LoadedRun
-from ser_jax.inputs import make_fast_front_end
+from ser_jax.features.batching import compute_features
+from ser_jax.features.cmvn import normalise_clips
+from ser_jax.features.corpus_features import make_fast_front_end
+from ser_jax.features.frontend import count_feature_frames
+from ser_jax.features.normaliser import Normaliser
+from ser_jax.inference.load import LoadedRun
 
 _CHUNK = 32  # windows at a time
 

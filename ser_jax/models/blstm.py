@@ -91,7 +91,7 @@ class BLSTM(nn.Module):
 def make_blstm(
     config: ModelConfig, n_classes: int, dtype: jnp.dtype, axis_name: str | None, forms: Any
 ) -> nn.Module:
-    """`BLSTM` by its settings; see `models.make_model`.
+    """`BLSTM` by its settings; see `systems.networks.make_model`.
 
     Raises:
       UserError: the heads of attention do not divide the states.

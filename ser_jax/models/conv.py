@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ser_jax.models.fast_conv import (
+from ser_jax.models.fast.conv_pool import (
     compute_convolution_moments,
     convolve_and_pool,
     convolve_by_product,
@@ -93,6 +93,10 @@ class MaskedBatchNorm(nn.Module):
             var.value = self.momentum * var.value + (1 - self.momentum) * var_C
         gain_C = scale_C * jax.lax.rsqrt(var_C + self.epsilon)
         return gain_C, bias_C - mean_C * gain_C
+
+
+Norm = Callable[..., MaskedBatchNorm]
+"""From a name to a norm with the settings of the network."""
 
 
 class PlainBlock(nn.Module):

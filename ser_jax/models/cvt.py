@@ -6,7 +6,7 @@ steps, where the paper reads a class token that its last stage brings in.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from ser_jax.config import ModelConfig
 from ser_jax.errors import check
 from ser_jax.models.attention import Block, attend_on_grid
-from ser_jax.models.conv import MaskedBatchNorm
+from ser_jax.models.conv import MaskedBatchNorm, Norm
 from ser_jax.models.layers import (
     KERNEL_INITS,
     Head,
@@ -30,8 +30,6 @@ _FIRST, _LATER = (7, 4), (3, 2)
 """Size and stride of the convolution into the first stage, and into each later one."""
 _KEY_STRIDE = 2
 """Stride of the convolutions before keys and values."""
-
-Norm = Callable[..., MaskedBatchNorm]
 
 
 def convolve_depthwise(x_BTFC: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -153,7 +151,7 @@ class CvT(nn.Module):
 def make_cvt(
     config: ModelConfig, n_classes: int, dtype: jnp.dtype, axis_name: str | None, forms: object
 ) -> nn.Module:
-    """`CvT` by its settings; see `models.make_model`.
+    """`CvT` by its settings; see `systems.networks.make_model`.
 
     Raises:
       UserError: heads that do not fill the channels of a stage.

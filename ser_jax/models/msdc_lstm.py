@@ -102,7 +102,7 @@ class MSDCLSTM(nn.Module):
 def make_msdc_lstm(
     config: ModelConfig, n_classes: int, dtype: jnp.dtype, axis_name: str | None, forms: Any
 ) -> nn.Module:
-    """`MSDCLSTM` by its settings; see `models.make_model`.
+    """`MSDCLSTM` by its settings; see `systems.networks.make_model`.
 
     Raises:
       UserError: a segment of one frame.

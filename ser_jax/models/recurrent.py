@@ -6,9 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ser_jax.models.fast_lstm import run_lstm
+from ser_jax.models.fast.lstm_gradient import run_lstm
+from ser_jax.models.fast.unrolled_lstm import run_unrolled_lstm
 from ser_jax.models.layers import Initializer
-from ser_jax.models.unrolled_lstm import run_unrolled_lstm
 
 
 class LSTMCell(nn.Module):

@@ -1,7 +1,7 @@
 """A small residual network on log-mel spectrograms, with attentive pooling over time."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ser_jax.config import ModelConfig
-from ser_jax.models.conv import MaskedBatchNorm
+from ser_jax.models.conv import MaskedBatchNorm, Norm
 from ser_jax.models.layers import (
     KERNEL_INITS,
     Head,
@@ -24,8 +24,6 @@ _SQUEEZE = 8
 """By how much squeeze-and-excitation narrows the channels between its two products."""
 _ATTENTION = 128
 """Units of the attention that weighs frames."""
-
-Norm = Callable[..., MaskedBatchNorm]
 
 
 def _convolve(
@@ -169,7 +167,7 @@ class ResNet(nn.Module):
 def make_resnet(
     config: ModelConfig, n_classes: int, dtype: jnp.dtype, axis_name: str | None, forms: object
 ) -> nn.Module:
-    """`ResNet` by its settings; see `models.make_model`."""
+    """`ResNet` by its settings; see `systems.networks.make_model`."""
     del forms
     kernel_init = KERNEL_INITS[config.kernel_init]
     norm = functools.partial(

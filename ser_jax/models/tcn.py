@@ -1,7 +1,7 @@
 """The temporal convolutional network: causal, ever wider dilated convolutions over the frames."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -9,10 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from ser_jax.config import ModelConfig
-from ser_jax.models.conv import MaskedBatchNorm
+from ser_jax.models.conv import MaskedBatchNorm, Norm
 from ser_jax.models.layers import KERNEL_INITS, Head, Initializer, average_frames, drop, keep_rows
-
-Norm = Callable[..., MaskedBatchNorm]
 
 
 class TemporalBlock(nn.Module):
@@ -109,7 +107,7 @@ class TCN(nn.Module):
 def make_tcn(
     config: ModelConfig, n_classes: int, dtype: jnp.dtype, axis_name: str | None, forms: object
 ) -> nn.Module:
-    """`TCN` by its settings; see `models.make_model`."""
+    """`TCN` by its settings; see `systems.networks.make_model`."""
     del forms
     kernel_init = KERNEL_INITS[config.kernel_init]
     norm = functools.partial(

@@ -133,7 +133,7 @@ class ViT(nn.Module):
 def make_vit(
     config: ModelConfig, n_classes: int, dtype: jnp.dtype, axis_name: str | None, forms: object
 ) -> nn.Module:
-    """`ViT` by its settings; see `models.make_model`.
+    """`ViT` by its settings; see `systems.networks.make_model`.
 
     Raises:
       UserError: heads that do not fill the width.

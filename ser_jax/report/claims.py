@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ser_jax.report.checks import CHECKS, Case, make_calmer, make_gap, make_worse
+from ser_jax.report.claim_cases import CHECKS, Case, make_calmer, make_gap, make_worse
 from ser_jax.report.evidence import Evidence
-from ser_jax.report.roles import VARIANTS, find_roles
-from ser_jax.report.statistics import correct_by_holm
+from ser_jax.report.study_systems import VARIANTS, find_roles
 from ser_jax.report.verdicts import Finding
+from ser_jax.statistics import correct_by_holm
 
 CLAIMS = {
     "chance": "Every model beats chance (1/8).",

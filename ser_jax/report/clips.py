@@ -12,14 +12,12 @@ import numpy as np
 
 from ser_jax.errors import UserError
 
-PREDICTIONS_FILE = "predictions.csv"
-"""In a run directory: the class predicted for each test clip."""
-ATTRIBUTES = ("gender", "intensity", "statement")
+GROUPINGS = ("gender", "intensity", "statement")
 _NO_SPEAKER = ""
 
 
 @dataclass(frozen=True)
-class Clips:
+class ScoredClips:
     """Test clips of one or several cells, with the class predicted for each.
 
     Attributes:
@@ -32,9 +30,9 @@ class Clips:
     def __len__(self) -> int:
         return len(self.columns["true"])
 
-    def take(self, rows_B: np.ndarray) -> Clips:
+    def take(self, rows_B: np.ndarray) -> ScoredClips:
         """Some of the clips, by a mask or by numbers."""
-        return Clips({name: values[rows_B] for name, values in self.columns.items()})
+        return ScoredClips({name: values[rows_B] for name, values in self.columns.items()})
 
     @property
     def has_speakers(self) -> bool:
@@ -49,13 +47,15 @@ class Clips:
         return confusion_ACC
 
 
-def join(parts: Sequence[Clips]) -> Clips:
+def join_clips(parts: Sequence[ScoredClips]) -> ScoredClips:
     """The clips of several cells."""
     names = parts[0].columns
-    return Clips({name: np.concatenate([part.columns[name] for part in parts]) for name in names})
+    return ScoredClips(
+        {name: np.concatenate([part.columns[name] for part in parts]) for name in names}
+    )
 
 
-def from_confusion(cell: Mapping[str, Any]) -> Clips:
+def from_confusion(cell: Mapping[str, Any]) -> ScoredClips:
     """The clips that a confusion matrix counts, whose they are unknown."""
     confusion_CC = np.asarray(cell["confusion"], int)
     true_C, pred_C = np.nonzero(confusion_CC)
@@ -66,17 +66,17 @@ def from_confusion(cell: Mapping[str, Any]) -> Clips:
 
 def _make_clips(
     cell: Mapping[str, Any], true_B: Any, pred_B: Any, actor_B: Any, attributes: Mapping[str, Any]
-) -> Clips:
+) -> ScoredClips:
     B = len(true_B)
     columns = {
         "seed": np.full(B, cell["seed"]), "fold": np.full(B, cell["fold"]),
         "true": true_B, "predicted": pred_B, "actor": actor_B,
     }  # fmt: skip
     empty = np.full(B, "")
-    return Clips(columns | {name: attributes.get(name, empty) for name in ATTRIBUTES})
+    return ScoredClips(columns | {name: attributes.get(name, empty) for name in GROUPINGS})
 
 
-def load_clips(path: Path, cell: Mapping[str, Any], labels: Sequence[str]) -> Clips:
+def load_scored_clips(path: Path, cell: Mapping[str, Any], labels: Sequence[str]) -> ScoredClips:
     """The clips of a cell by its predictions.csv.
 
     Raises:
@@ -92,7 +92,7 @@ def load_clips(path: Path, cell: Mapping[str, Any], labels: Sequence[str]) -> Cl
         actor_B = np.array([row["actor"] for row in rows], dtype=str)
         attributes = {
             name: np.array([row[name] for row in rows], dtype=str)
-            for name in ATTRIBUTES
+            for name in GROUPINGS
             if rows and name in rows[0]
         }
     except FileNotFoundError as error:

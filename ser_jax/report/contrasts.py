@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ser_jax.report.clips import Clips, join
-from ser_jax.report.evidence import Evidence, Row, find_full
-from ser_jax.report.statistics import (
+from ser_jax.report.clips import ScoredClips, join_clips
+from ser_jax.report.evidence import Evidence, SystemResult, find_full
+from ser_jax.statistics import (
     Interval,
     compute_effect_size,
     compute_flip_p,
@@ -84,7 +84,7 @@ def compute_contrast(
     Systems are compared on the same clips: seeds that are full for all or, where there are none,
     the cells that all have. Shares of two protocols are compared over the seeds that each has.
     """
-    rows: list[Row] = []
+    rows: list[SystemResult] = []
     for term in terms:
         row = evidence.get(term.system, term.protocol)
         if row is None:
@@ -94,7 +94,7 @@ def compute_contrast(
     lacking = [row.system for row in rows if not keys[row.protocol]]
     if lacking:
         return Contrast(lack=f"{', '.join(dict.fromkeys(lacking))}: no seed and fold in common")
-    clips = [join([row.clips[key] for key in sorted(keys[row.protocol])]) for row in rows]
+    clips = [join_clips([row.clips[key] for key in sorted(keys[row.protocol])]) for row in rows]
     if any(
         _needs_attributes(term) and not c.has_speakers for term, c in zip(terms, clips, strict=True)
     ):
@@ -131,7 +131,7 @@ def _needs_attributes(term: Term) -> bool:
     return any(name.removesuffix("!=") != "emotion" for name in term.group[::2])
 
 
-def _choose_keys(rows: Sequence[Row]) -> dict[str, set[tuple[int, int]]]:
+def _choose_keys(rows: Sequence[SystemResult]) -> dict[str, set[tuple[int, int]]]:
     """Seeds and folds that count, by protocol."""
     chosen = {}
     for protocol in dict.fromkeys(row.protocol for row in rows):
@@ -142,7 +142,7 @@ def _choose_keys(rows: Sequence[Row]) -> dict[str, set[tuple[int, int]]]:
     return chosen
 
 
-def describe_folds(rows: Sequence[Row], keys: dict[str, set[tuple[int, int]]]) -> str:
+def describe_folds(rows: Sequence[SystemResult], keys: dict[str, set[tuple[int, int]]]) -> str:
     """`folds 1, 2 of 6` where not all count."""
     for row in rows:
         found = {fold for _, fold in keys[row.protocol]}
@@ -152,12 +152,12 @@ def describe_folds(rows: Sequence[Row], keys: dict[str, set[tuple[int, int]]]) -
     return ""
 
 
-def _know_speakers(clips: Sequence[Clips], speakers: np.ndarray) -> bool:
+def _know_speakers(clips: Sequence[ScoredClips], speakers: np.ndarray) -> bool:
     return len(speakers) > 1 and all(c.has_speakers for c in clips)
 
 
 def _count(
-    evidence: Evidence, term: Term, clips: Clips, speakers: np.ndarray
+    evidence: Evidence, term: Term, clips: ScoredClips, speakers: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Hits and clips, [S, A], seeds and speakers ascending."""
     columns = clips.columns

@@ -29,7 +29,7 @@ def _stack(runs: Sequence[Run], key: str) -> np.ndarray:
     return stacked
 
 
-def draw_parts(ax: Axes, runs: Sequence[Run], figure: str) -> None:
+def draw_both_parts(ax: Axes, runs: Sequence[Run], figure: str) -> None:
     """Train and val of 'loss' or 'accuracy': the mean over runs, and a band of one deviation."""
     from matplotlib.ticker import MaxNLocator
 
@@ -50,11 +50,11 @@ def draw_parts(ax: Axes, runs: Sequence[Run], figure: str) -> None:
     ax.grid(alpha=0.3)
 
 
-def draw_curves(events: Run, title: str, best_epoch: int | None = None) -> Figure:
+def draw_run_curves(events: Run, title: str, best_epoch: int | None = None) -> Figure:
     """Loss and accuracy of one run by epoch, for training and validation; the kept epoch marked."""
     figure, axes = make_axes(1, 2, 8.4, 3.4)
     for ax, name in zip(axes.flat, ("loss", "accuracy"), strict=True):
-        draw_parts(ax, [events], name)
+        draw_both_parts(ax, [events], name)
         if best_epoch is not None:
             label = f"best epoch, {best_epoch}"
             ax.axvline(best_epoch, color=GREY, linewidth=1, linestyle="-.", label=label)
@@ -79,7 +79,7 @@ def draw_curve_grid(systems: Mapping[str, Sequence[Run]], name: str, title: str)
             ax.set_visible(False)
             continue
         system, runs = item
-        draw_parts(ax, runs, name)
+        draw_both_parts(ax, runs, name)
         ax.set_title(system if same else f"{system} ({count_noun(len(runs), 'run')})", fontsize=9.5)
         if place % n_columns == 0:
             ax.set_ylabel(name)

@@ -77,7 +77,9 @@ class Drawn:
     instead: Sequence[Any] = ()
 
 
-Block = Prose | Items | Table | Picture | Gallery | Code | Drawn
+Records = dict[str, list[dict[str, Any]]]
+"""Rows of tables/*.csv by the names of the files."""
+Content = Prose | Items | Table | Picture | Gallery | Code | Drawn
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Section:
 
     key: str
     title: str
-    blocks: Sequence[Block]
+    blocks: Sequence[Content]
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Document:
 
     title: str
     subtitle: str
-    summary: Sequence[Block]
+    summary: Sequence[Content]
     sections: Sequence[Section]
     records: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
@@ -140,7 +142,7 @@ def to_body(document: Document, embed: Callable[[Picture], str]) -> str:
     return "\n".join([*parts, "</main>"])
 
 
-def _to_html(block: Block, embed: Callable[[Picture], str]) -> str:
+def _to_html(block: Content, embed: Callable[[Picture], str]) -> str:
     match block:
         case Prose(text, kind):
             return (
@@ -209,7 +211,7 @@ def to_markdown(document: Document) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _to_text(block: Block) -> str:
+def _to_text(block: Content) -> str:
     match block:
         case Prose(text):
             return text

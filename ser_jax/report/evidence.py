@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ser_jax.errors import UserError
-from ser_jax.report.clips import PREDICTIONS_FILE, Clips, from_confusion, load_clips
-from ser_jax.report.events import load_events
-from ser_jax.report.tables import make_cell_name
+from ser_jax.grid.cells import make_cell_name
+from ser_jax.report.clips import ScoredClips, from_confusion, load_scored_clips
+from ser_jax.run.events import load_events
+from ser_jax.run.file_names import PREDICTIONS_FILE
 
 
 @dataclass
-class Row:
+class SystemResult:
     """One system under one protocol.
 
     Attributes:
@@ -29,7 +30,7 @@ class Row:
     protocol: str
     folds: frozenset[int]
     cells: list[Mapping[str, Any]]
-    clips: dict[tuple[int, int], Clips] = field(default_factory=dict)
+    clips: dict[tuple[int, int], ScoredClips] = field(default_factory=dict)
     events: dict[tuple[int, int], list[dict[str, Any]]] = field(default_factory=dict)
 
     @property
@@ -74,7 +75,7 @@ class Evidence:
     folder: Path
     results: Mapping[str, Any]
     labels: list[str]
-    rows: dict[tuple[str, str], Row]
+    rows: dict[tuple[str, str], SystemResult]
     settings: dict[str, dict[str, Any]]
     problems: list[str]
     n_cells: int
@@ -104,7 +105,7 @@ class Evidence:
         """In order of first appearance."""
         return list(dict.fromkeys(system for system, _ in self.rows))
 
-    def get(self, system: str, protocol: str) -> Row | None:
+    def get(self, system: str, protocol: str) -> SystemResult | None:
         """A row that has at least one finished cell."""
         row = self.rows.get((system, protocol))
         return row if row is not None and row.clips else None
@@ -121,11 +122,11 @@ def load_evidence(folder: Path, results: Mapping[str, Any]) -> Evidence:
     n_classes = len(done[0]["confusion"]) if done else 0
     labels = list(results.get("labels") or map(str, range(n_classes)))
     faults: list[_Fault] = []
-    rows: dict[tuple[str, str], Row] = {}
+    rows: dict[tuple[str, str], SystemResult] = {}
     for cell in cells:
         key = (cell["system"], cell["protocol"])
         folds = frozenset(c["fold"] for c in cells if (c["system"], c["protocol"]) == key)
-        rows.setdefault(key, Row(*key, folds, [])).cells.append(cell)
+        rows.setdefault(key, SystemResult(*key, folds, [])).cells.append(cell)
     checksums = Counter(cell["checksum"] for cell in done if cell.get("checksum"))
     common = checksums.most_common(1)[0][0] if checksums else None
     n_done = 0
@@ -156,7 +157,7 @@ def _load_cell(
     folder: Path,
     cell: Mapping[str, Any],
     labels: Sequence[str],
-    row: Row,
+    row: SystemResult,
     faults: list[_Fault],
 ) -> None:
     """Put the clips and events of a finished cell into its row."""
@@ -167,7 +168,7 @@ def _load_cell(
         faults.append(_Fault(cell, f"{fault}; its curves, clips and groups are left out"))
         return
     try:
-        row.clips[at] = load_clips(run_dir / PREDICTIONS_FILE, cell, labels)
+        row.clips[at] = load_scored_clips(run_dir / PREDICTIONS_FILE, cell, labels)
     except UserError as error:
         faults.append(_Fault(cell, f"{error}; left out of statistics over speakers and groups"))
     try:

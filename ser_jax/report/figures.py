@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ser_jax.files import write_atomic
+from ser_jax.files.atomic import write_atomic
 from ser_jax.report.tables import format_figure
 
 if TYPE_CHECKING:

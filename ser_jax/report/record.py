@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
-from ser_jax.report.document import Block, Code, Items, Prose, Section, Table
-from ser_jax.report.material import Material, describe_seeds, label
+from ser_jax.report.analysis import Analysis, describe_seeds, label
+from ser_jax.report.document import Code, Content, Items, Prose, Section, Table
 
 
-def make_missing(material: Material) -> Section:
+def make_missing(material: Analysis) -> Section:
     """Every cell that is missing, failed or foreign, and every file that cannot be read."""
     evidence = material.evidence
     absent = evidence.n_cells - evidence.n_done
@@ -19,11 +19,11 @@ def make_missing(material: Material) -> Section:
         f"{said}. Where runs are missing, `ser-jax ablate` with the same configuration completes "
         "them, and the report with them."
     )
-    blocks: list[Block] = [Prose(how if absent else f"{said}."), Items(evidence.problems)]
+    blocks: list[Content] = [Prose(how if absent else f"{said}."), Items(evidence.problems)]
     return Section("missing", "What is missing", blocks)
 
 
-def make_record(material: Material) -> Section:
+def make_provenance(material: Analysis) -> Section:
     """Command, revision, versions, data, seeds, devices and configuration."""
     results, cells = material.evidence.results, material.evidence.results["cells"]
     done = [cell for cell in cells if cell["status"] == "done"]
@@ -48,7 +48,7 @@ def make_record(material: Material) -> Section:
     versions = results.get("versions") or {}
     known = ", ".join(f"{name} {v}" for name, v in versions.items() if name != "revision")
     lines.append(["versions", known or "not recorded"])
-    blocks: list[Block] = [
+    blocks: list[Content] = [
         Prose(
             "The command makes all of this again; `ser-jax report DIR` draws the report anew from "
             "what the runs have left."

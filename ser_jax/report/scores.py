@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ser_jax.report.clips import join
+from ser_jax.metrics import FIGURES
+from ser_jax.report.clips import join_clips
 from ser_jax.report.contrasts import describe_folds
-from ser_jax.report.drawings import Mark
-from ser_jax.report.evidence import Evidence, Row
-from ser_jax.report.statistics import bootstrap_figure, compute_figure, compute_seed_interval
-from ser_jax.report.tables import FIGURES
+from ser_jax.report.evidence import Evidence, SystemResult
+from ser_jax.report.grid_figures import Mark
+from ser_jax.statistics import bootstrap_figure, compute_figure, compute_seed_interval
 
 
 class Score(NamedTuple):
@@ -36,7 +36,7 @@ class Score(NamedTuple):
     confusion_CC: np.ndarray
 
 
-def compute_scores(evidence: Evidence) -> dict[tuple[str, str], Score]:
+def compute_system_scores(evidence: Evidence) -> dict[tuple[str, str], Score]:
     """Of every row that has a finished cell, by (system, protocol)."""
     return {
         key: _compute_score(row, len(evidence.labels))
@@ -45,10 +45,12 @@ def compute_scores(evidence: Evidence) -> dict[tuple[str, str], Score]:
     }
 
 
-def _compute_score(row: Row, n_classes: int) -> Score:
+def _compute_score(row: SystemResult, n_classes: int) -> Score:
     keys = row.keys
     seeds = sorted({seed for seed, _ in keys})
-    clips = [join([row.clips[key] for key in sorted(keys) if key[0] == seed]) for seed in seeds]
+    clips = [
+        join_clips([row.clips[key] for key in sorted(keys) if key[0] == seed]) for seed in seeds
+    ]
     speakers = np.unique(np.concatenate([c.columns["actor"] for c in clips]))
     confusion_SACC = np.stack([c.compute_confusion(n_classes, speakers.tolist()) for c in clips])
     known = all(c.has_speakers for c in clips)

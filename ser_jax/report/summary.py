@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
+from ser_jax.report.analysis import Analysis, format_points
 from ser_jax.report.claims import CLAIMS
 from ser_jax.report.contrasts import Contrast
-from ser_jax.report.document import Block, Drawn, Items, Picture, Prose, Section, Table
-from ser_jax.report.marks import Tile, make_forest, make_tiles
-from ser_jax.report.material import Material, format_points
+from ser_jax.report.document import Content, Drawn, Items, Picture, Prose, Section, Table
+from ser_jax.report.markup import Tile, make_forest, make_tiles
 
 _VERDICTS = ("holds", "does not hold", "not decided")
 
 
-def make_summary(material: Material, leakage: dict[str, list[tuple[str, Contrast]]]) -> list[Block]:
+def make_summary(
+    material: Analysis, leakage: dict[str, list[tuple[str, Contrast]]]
+) -> list[Content]:
     """What a reader wants first."""
     tiles, evidence = [], material.evidence
     for protocol in evidence.protocols:
@@ -63,7 +65,7 @@ def make_summary(material: Material, leakage: dict[str, list[tuple[str, Contrast
     return [Drawn(make_tiles(tiles), [instead]), Items(lines), *weak, *missing]
 
 
-def _find_best(material: Material, protocol: str) -> str | None:
+def _find_best(material: Analysis, protocol: str) -> str | None:
     """The system of greatest accuracy; those of all folds before those of some."""
     scores = {s: score for (s, p), score in material.scores.items() if p == protocol}
     return max(
@@ -73,7 +75,7 @@ def _find_best(material: Material, protocol: str) -> str | None:
     )
 
 
-def make_overview(material: Material) -> Section:
+def make_overview(material: Analysis) -> Section:
     """Every system on one line."""
     protocols = material.evidence.protocols
     rows = []

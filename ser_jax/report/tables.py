@@ -4,32 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ser_jax.metrics import compute_class_figures, compute_metrics
+from ser_jax.metrics import FIGURES, compute_class_figures, compute_metrics
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-FIGURES = ("accuracy", "weighted_f1", "uar")
 _COLUMNS = ("System", "Protocol", "Accuracy", "Weighted F1", "UAR", "Seeds", "Clips", "Status")
 
 
-def make_slug(name: str) -> str:
-    """A name as part of a file name: whatever is not a letter, digit or one of ._+- becomes _."""
-    return re.sub(r"[^\w.+-]+", "_", name).lstrip(".") or "_"
-
-
-def make_cell_name(system: str, protocol: str, fold: int, seed: int) -> str:
-    """Folder of one run of an ablation below its cells/."""
-    return f"{make_slug(system)}-{protocol}-{fold}-{seed}"
-
-
-def group_cells(cells: Sequence[Mapping]) -> dict[tuple[str, str], dict[int, list[Mapping]]]:
+def group_by_system(cells: Sequence[Mapping]) -> dict[tuple[str, str], dict[int, list[Mapping]]]:
     """Cells by (system, protocol), then by seed, in order of first appearance."""
     groups: dict[tuple[str, str], dict[int, list[Mapping]]] = {}
     for cell in cells:
@@ -53,7 +41,7 @@ def summarise(cells: Sequence[Mapping]) -> list[dict[str, Any]]:
     seed counts the figures are None. The deviation of a single seed is None.
     """
     rows = []
-    for (system, protocol), by_seed in group_cells(cells).items():
+    for (system, protocol), by_seed in group_by_system(cells).items():
         pooled = {seed: pool_folds(folds) for seed, folds in by_seed.items()}
         results = {s: compute_metrics(c) for s, c in pooled.items() if c is not None}
         row: dict[str, Any] = {
@@ -176,7 +164,7 @@ def _make_rich_table(head: Sequence[str], lines: Any, title: str | None, left: A
     return table
 
 
-def to_markdown(rows: Sequence[Mapping]) -> str:
+def rows_to_markdown(rows: Sequence[Mapping]) -> str:
     """The same table in Markdown, with the number of clips in one seed's test and the status."""
     lines: list[Sequence[str]] = [_COLUMNS, ["---"] * 2 + ["---:"] * 5 + ["---"]]
     for row in rows:
@@ -189,7 +177,7 @@ def to_markdown(rows: Sequence[Mapping]) -> str:
     )
 
 
-def to_csv(rows: Sequence[Mapping]) -> str:
+def rows_to_csv(rows: Sequence[Mapping]) -> str:
     """The rows in full precision, one column per key; seeds apart by spaces, no figure empty."""
     keys = ["system", "protocol", "seeds", "n"]
     keys += [f"{figure}_{part}" for figure in FIGURES for part in ("mean", "std")] + ["status"]

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.sections.right.checks import Check, Places, run_on
 from benchmarks.sections.right.features import RATE_HZ, draw_clips
-from ser_jax.augment import device
+from ser_jax.augment import waveform
 from ser_jax.config import AugmentConfig
 
 Clip = Callable[[Any, Any, Any, Any], Any]
@@ -21,17 +21,17 @@ def _make_clip(kind: str, sequential: bool) -> Clip:
     """One augmentation, by an amount between -1 and 1 of its range, or all four."""
     rates: dict[str, Any] = {"rate_hz": RATE_HZ, "sequential": sequential}
     if kind == "all four":
-        augmenter = device.make_augmenter(AugmentConfig(), RATE_HZ, sequential=sequential)
+        augmenter = waveform.make_augmenter(AugmentConfig(), RATE_HZ, sequential=sequential)
         return lambda key, x, length, amount: augmenter(key, x, length, jnp.float32(1))
     if kind == "noise":
-        return lambda key, x, length, amount: device.add_noise(key, x, 0.01)
+        return lambda key, x, length, amount: waveform.add_noise(key, x, 0.01)
     if kind == "stretch":
-        return lambda key, x, length, amount: device.stretch(x, length, 1 + 0.2 * amount, **rates)
+        return lambda key, x, length, amount: waveform.stretch(x, length, 1 + 0.2 * amount, **rates)
     if kind == "pitch":
-        return lambda key, x, length, amount: device.shift_pitch(
+        return lambda key, x, length, amount: waveform.shift_pitch(
             x, length, 4 * amount, max_semitones=4.0, **rates
         )
-    return lambda key, x, length, amount: device.shift_time(
+    return lambda key, x, length, amount: waveform.shift_time(
         x, length, (amount * 0.4 * RATE_HZ).astype(int), True, rate_hz=RATE_HZ
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.sections.right.checks import Check, Places, run_on
 from ser_jax.config import FeaturesConfig
-from ser_jax.features import make_front_end
+from ser_jax.features.frontend import make_front_end
 
 RATE_HZ = 16000
 

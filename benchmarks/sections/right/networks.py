@@ -12,7 +12,8 @@ import optax
 
 from benchmarks.sections.right.checks import Check, Places, run_on
 from ser_jax.config import ModelConfig, override
-from ser_jax.models import Forms, make_model
+from ser_jax.models.forms import Forms
+from ser_jax.systems.networks import make_model
 
 N_CLASSES = 8
 SMALL = {"channels": (4, 6, 8, 8), "hidden": 16, "dense": (8,)}  # of a dry run

@@ -1,0 +1,236 @@
+"""Sound files to waveforms at one rate, and FLAC bytes to samples; nothing else decodes audio."""
+
+import contextlib
+import io
+import math
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ser_jax.audio.decoding import BLOCK, check_file, open_sound
+from ser_jax.audio.kinds import SUFFIXES
+from ser_jax.audio.levels import Level
+from ser_jax.errors import check, warn
+
+__all__ = [
+    "FULL_SCALE", "SUFFIXES", "check_file", "decode_flac", "encode_flac", "find_sound",
+    "import_decoders", "load_audio", "load_int16", "measure_audio", "stream_audio", "stream_int16",
+]  # fmt: skip
+
+FULL_SCALE = 32768  # int16 samples per unit of a float waveform
+_LOUD = 4.0  # times full scale: beyond what lossy formats and limiters make of whole recordings
+_DELAY_S = 0.1  # by which the resampler is behind
+_SHOWN_WARNINGS = 10
+
+
+def stream_audio(
+    path: str | Path,
+    rate_hz: int,
+    start_s: float = 0.0,
+    block_s: float | None = None,
+    advance: Callable[[float], None] = lambda share: None,
+    tell: Callable[[str], None] | None = None,
+) -> Iterator[np.ndarray]:
+    """A sound file as one mono waveform, block by block; full scale is 1.
+
+    Channels are averaged, and another rate is resampled with soxr's HQ, as librosa's soxr_hq does.
+    However long the file is, some megabytes of it are in memory.
+
+    Args:
+      path: a file that libsndfile reads, such as wav, flac, ogg or mp3, or, where ffmpeg is on
+        PATH, any that it reads; of any rate and any number of channels.
+      rate_hz: rate of the result, in Hz.
+      start_s: where to begin, in seconds.
+      block_s: decode about as many seconds at a time, if they are few.
+      advance: called with each block's share of the file, where the header says its length.
+      tell: called at the end where no sound is heard, with the reason; None: warn of the first
+        such files.
+
+    Yields:
+      float32 [n].
+
+    Raises:
+      UserError: the file is missing, unreadable, no audio, truncated, empty, or holds NaN or inf.
+    """
+    path = Path(path)
+    with open_sound(path) as sound:
+        resample, level = _make_resampler(sound.rate_hz, rate_hz), Level()
+        n_read = n_made = 0
+        block = BLOCK if block_s is None else math.ceil((block_s + _DELAY_S) * sound.rate_hz)
+        for block_NC in sound.read(round(start_s * sound.rate_hz), min(block, BLOCK)):
+            check(
+                bool(np.isfinite(block_NC).all()),
+                f"{path}: holds NaN or infinite samples; export it again or remove it",
+            )
+            mix_N = block_NC.mean(axis=1, dtype=np.float32)
+            level.add(block_NC, mix_N)
+            wave_N = resample(mix_N, False)
+            n_read, n_made = n_read + len(block_NC), n_made + len(wave_N)
+            if sound.n_frames:
+                advance(len(block_NC) / sound.n_frames)
+            yield wave_N
+        check(n_read > 0, f"{path}: holds no samples; remove it or record it again")
+        if said := level.describe():
+            (tell or partial(_warn_first, "that hold no sound"))(f"{path}: {said}")
+        if sound.rate_hz != rate_hz:
+            # As many as librosa makes, which appends a zero where soxr makes one less.
+            missing = math.ceil(n_read * (rate_hz / sound.rate_hz)) - n_made
+            last_N = resample(np.zeros(0, np.float32), True)[:missing]
+            yield np.pad(last_N, (0, missing - len(last_N)))
+
+
+def _make_resampler(source_hz: int, rate_hz: int) -> Callable[[np.ndarray, bool], np.ndarray]:
+    """A function from the next samples, and whether they are the last, to samples at `rate_hz`."""
+    if source_hz == rate_hz:
+        return lambda wave_N, last: wave_N
+    import soxr
+
+    stream = soxr.ResampleStream(source_hz, rate_hz, 1, dtype="float32", quality="HQ")
+    return lambda wave_N, last: stream.resample_chunk(wave_N, last=last)
+
+
+def stream_int16(
+    path: str | Path,
+    rate_hz: int,
+    start_s: float = 0.0,
+    block_s: float | None = None,
+    advance: Callable[[float], None] = lambda share: None,
+    tell: Callable[[str], None] | None = None,
+) -> Iterator[np.ndarray]:
+    """`stream_audio` rounded to int16 [n].
+
+    What lies beyond full scale is clipped, with a warning if it is far beyond: integers written as
+    floats, most likely.
+    """
+    warned = False
+    for wave_N in stream_audio(path, rate_hz, start_s, block_s, advance, tell):
+        peak = float(np.abs(wave_N).max(initial=0))
+        if peak > _LOUD and not warned:
+            warned = True
+            _warn_loud(path, peak)
+        scaled_N = np.rint(wave_N * FULL_SCALE)
+        yield np.clip(scaled_N, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+
+
+def load_audio(
+    path: str | Path, rate_hz: int, start_s: float = 0.0, length_s: float | None = None
+) -> np.ndarray:
+    """`stream_audio` in one array, float32 [N].
+
+    Args:
+      path, rate_hz, start_s: as for `stream_audio`.
+      length_s: seconds to read at most; None: to the end of the file. No more is decoded, and what
+        is read equals the beginning of the whole.
+
+    Raises:
+      UserError: as `stream_audio`.
+    """
+    most = None if length_s is None else round(length_s * rate_hz)
+    return _collect(stream_audio(path, rate_hz, start_s, length_s), most)
+
+
+def load_int16(
+    path: str | Path, rate_hz: int, length_s: float | None = None, start_s: float = 0.0
+) -> np.ndarray:
+    """`stream_int16` in one array, int16 [N]; arguments as for `load_audio`."""
+    most = None if length_s is None else round(length_s * rate_hz)
+    return _collect(stream_int16(path, rate_hz, start_s, length_s), most)
+
+
+def _collect(blocks: Iterator[np.ndarray], most: int | None) -> np.ndarray:
+    """The first `most` samples of all blocks."""
+    with contextlib.closing(blocks):  # pyright: ignore[reportArgumentType]
+        found = []
+        n_samples = 0
+        for block_N in blocks:
+            found.append(block_N)
+            n_samples += len(block_N)
+            if most is not None and n_samples >= most:
+                break
+    return np.concatenate(found)[:most]
+
+
+_named: dict[str, set[str]] = {}
+_lock = threading.Lock()
+
+
+def _warn_first(kind: str, message: str) -> None:
+    """Say on standard error what is wrong with a file, once; of many such files only the first."""
+    with _lock:
+        named = _named.setdefault(kind, set())
+        if message in named or len(named) > _SHOWN_WARNINGS:
+            return
+        named.add(message)
+        is_last = len(named) > _SHOWN_WARNINGS
+    warn(f"more files {kind} are not named" if is_last else message)
+
+
+def _warn_loud(path: str | Path, peak: float) -> None:
+    _warn_first(
+        "beyond full scale",
+        f"{path}: samples reach {peak:.0f} times full scale and are clipped; if they are "
+        "whole numbers written as floats, divide them by the greatest of their type, as 32768",
+    )
+
+
+def find_sound(wave_N: np.ndarray, rate_hz: int, trim_db: float | None, margin_s: float) -> slice:
+    """Where a clip sounds: from its first to its last frame within `trim_db` of the loudest.
+
+    Args:
+      wave_N: samples, int16.
+      rate_hz: their rate.
+      trim_db: by how much a frame's RMS may lie below that of the loudest; None: by any.
+      margin_s: what is kept on either side, as far as there is any.
+
+    Returns:
+      The samples to keep; all of a clip of nothing but zeros, or where `trim_db` is None.
+
+    Source: `librosa.effects.trim`, frames of 2048 samples every 512.
+    """
+    if trim_db is None or not wave_N.any():
+        return slice(0, len(wave_N))
+    import librosa
+
+    _, (start, end) = librosa.effects.trim(wave_N / np.float32(FULL_SCALE), top_db=trim_db)
+    margin = round(margin_s * rate_hz)
+    return slice(max(int(start) - margin, 0), min(int(end) + margin, len(wave_N)))
+
+
+def import_decoders() -> None:
+    """Import what `load_audio` needs; threads that do so at once may see half a module."""
+    import soundfile  # noqa: F401
+    import soxr  # noqa: F401
+
+
+def encode_flac(wave_N: np.ndarray, rate_hz: int) -> bytes:
+    """Mono int16 samples [N] as FLAC bytes, lossless."""
+    import soundfile
+
+    file = io.BytesIO()
+    soundfile.write(file, wave_N, rate_hz, format="FLAC", subtype="PCM_16")
+    return file.getvalue()
+
+
+def decode_flac(flac: bytes) -> np.ndarray:
+    """FLAC bytes of `encode_flac` as mono int16 samples [N]."""
+    import soundfile
+
+    return soundfile.read(io.BytesIO(flac), dtype="int16")[0]
+
+
+def measure_audio(path: str | Path) -> float:
+    """Length of a sound file in seconds.
+
+    The header says it, but where it does not: then the file is decoded.
+
+    Raises:
+      UserError: as `stream_audio`.
+    """
+    with open_sound(Path(path)) as sound:
+        n_frames = sound.n_frames
+        if n_frames is None:
+            n_frames = sum(map(len, sound.read(0, BLOCK)))
+        return n_frames / sound.rate_hz

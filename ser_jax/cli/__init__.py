@@ -1,0 +1,1 @@
+"""The commands: parsed, called, printed."""

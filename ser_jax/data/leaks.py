@@ -1,0 +1,93 @@
+"""What is wrong with a split that can be made all the same: what a part lacks or lets through."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ser_jax.data.sources.listing import Clip
+from ser_jax.data.speakers import DRAWN
+from ser_jax.data.splits import Split
+
+_SHOWN = 5  # names in a line
+_FEW = 12  # speakers, of whom single parts say little
+
+
+def describe_split(split: Split, clips: Sequence[Clip], classes: Sequence[str]) -> list[str]:
+    """A line for each of: classes or genders that validation or test lack; in a given split
+    speakers in two parts; parts of one recording that overlap across the split.
+
+    Args:
+      split: of the clips.
+      clips, classes: those that are split.
+    """
+    parts = {"training": split.train, "validation": split.val, "test": split.test}
+    where = f"data.protocol={split.protocol}"
+    lines = [
+        f"{where}, data.fold={split.fold}: {lack}" for lack in _list_lacks(split, clips, classes)
+    ]
+    part_B = np.empty(len(clips), object)
+    for part, index in parts.items():
+        part_B[index] = part
+    if split.protocol == "given" and (shared := _list_shared(clips, part_B)):
+        count = len(shared)
+        lines.append(
+            f"{where}: {count} speaker{' is' if count == 1 else 's are'} in two parts, so that the "
+            f"test is easier than with unknown speakers: {', '.join(shared[:_SHOWN])}"
+        )
+    if overlapping := list(_find_overlaps(clips, part_B)):
+        one, other = overlapping[0]
+        lines.append(
+            f"{where}: parts of recordings overlap across the split ({len(overlapping)} pairs), so "
+            f"that the test hears what training heard: {one.file_name} and {other.file_name}; take "
+            "data.protocol=speakers, or give such rows one split"
+        )
+    return lines
+
+
+def _list_lacks(split: Split, clips: Sequence[Clip], classes: Sequence[str]) -> Iterator[str]:
+    groups = {"clips of": np.array(classes), "": np.array([clip.facts.gender for clip in clips])}
+    n_speakers = len({clip.facts.speaker for clip in clips})
+    remedy = "take another data.split_seed"
+    if split.protocol in DRAWN and n_speakers <= _FEW:
+        may_fold = split.protocol != "speakers5" and n_speakers >= DRAWN["speakers5"]
+        better = "speakers5 or loso" if may_fold else "loso"
+        remedy = f"with {n_speakers} speakers take data.protocol={better}"
+    elif split.protocol not in DRAWN:
+        remedy = "its figures are of the others alone"
+    for part, index in (("validation", split.val), ("test", split.test)):
+        for what, value_B in groups.items():
+            if split.protocol == "loso" and (part == "test" or not what):
+                continue  # one speaker, who has one gender
+            missing = sorted(set(value_B.tolist()) - set(value_B[index].tolist()) - {""})
+            if missing:
+                said = (
+                    f"{what} {', '.join(missing)}" if what else f"{' or '.join(missing)} speakers"
+                )
+                yield f"no {said} in {part}; {remedy}"
+
+
+def _list_shared(clips: Sequence[Clip], part_B: np.ndarray) -> list[str]:
+    parts: dict[str, set[str]] = defaultdict(set)
+    for clip, part in zip(clips, part_B, strict=True):
+        parts[clip.facts.speaker].add(part)
+    return sorted(speaker for speaker, own in parts.items() if len(own) > 1)
+
+
+def _find_overlaps(clips: Sequence[Clip], part_B: np.ndarray) -> Iterator[tuple[Clip, Clip]]:
+    """Neighbouring parts of a file that share some of it, but not their part of the split."""
+    by_file: dict[Path, list[tuple[float, float, int]]] = defaultdict(list)
+    for number, clip in enumerate(clips):
+        if clip.path is not None:
+            start_s, end_s = clip.part_s or (0.0, np.inf)
+            by_file[clip.path].append((start_s, end_s, number))
+    for spans in by_file.values():
+        spans.sort()
+        latest: dict[str, tuple[float, int]] = {}  # of each part, what ends last
+        for start_s, end_s, number in spans:
+            for part, (other_end_s, other) in latest.items():
+                if part != part_B[number] and other_end_s > start_s:
+                    yield clips[other], clips[number]
+            if end_s > latest.get(part_B[number], (0.0, 0))[0]:
+                latest[part_B[number]] = end_s, number

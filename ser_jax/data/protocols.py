@@ -1,0 +1,126 @@
+"""Whether a corpus can be split as asked, by what is known of its clips before they are read."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from ser_jax.config import DataConfig
+from ser_jax.data.assembly import list_labels, number_speakers, read_attributes
+from ser_jax.data.labels import find_class, make_label_table
+from ser_jax.data.leaks import describe_split
+from ser_jax.data.sources.find import find_source
+from ser_jax.data.sources.listing import Clip
+from ser_jax.data.splits import list_strata, make_split
+from ser_jax.errors import check, warn
+
+_PARTS = 3  # training, validation, test
+_SHOWN_WARNINGS = 10
+
+
+class _Known(NamedTuple):
+    """A corpus but for its samples."""
+
+    clips: list[Clip]
+    classes: list[str]
+    labels: tuple[str, ...]
+
+
+def check_protocols(runs: Iterable[tuple[DataConfig, int]]) -> None:
+    """Raise where a protocol cannot part a corpus other than RAVDESS, before any of it is read.
+
+    Args:
+      runs: settings, and the seed that draws the split where `data.split_seed` does not.
+
+    Raises:
+      UserError: as `prepare`; too few speakers; a class with fewer clips than the split has parts,
+        or one that no training speaker has.
+    """
+    corpora: dict[DataConfig, _Known] = {}  # listed once for all of a grid's splits
+    warnings: dict[str, None] = {}
+    for data, seed in runs:
+        if data.corpus == "synthetic" or (data.corpus == "ravdess" and data.root is None):
+            continue  # as made, and as published
+        base = dataclasses.replace(data, protocol="study", fold=1, split_seed=None)
+        if data.protocol == "given":  # whose words are to be checked too
+            base = dataclasses.replace(data, split_seed=None)
+        if base not in corpora:
+            corpora[base] = _list_kept(base)
+            _check_speakers(corpora[base], data)
+            _check_counts(corpora[base])
+        warnings |= dict.fromkeys(_check_split(corpora[base], data, seed))
+    for warning in list(warnings)[:_SHOWN_WARNINGS]:
+        warn(warning)
+    if len(warnings) > _SHOWN_WARNINGS:
+        warn(f"{len(warnings) - _SHOWN_WARNINGS} more of this kind")
+
+
+def _check_split(known: _Known, data: DataConfig, seed: int) -> list[str]:
+    """Raise where a class cannot be learnt; returns what else is wrong with the split."""
+    facts = [clip.facts for clip in known.clips]
+    emotion_B = np.array([known.labels.index(name) for name in known.classes])
+    actor_B, speakers = number_speakers(data, facts)
+    attributes = read_attributes(facts)
+    split = make_split(
+        data.protocol, data.fold, seed if data.split_seed is None else data.split_seed,
+        emotion_B, actor_B,
+        n_speakers=len(speakers) or None, stratum_B=list_strata(attributes),
+        given_B=attributes.get("split"),
+    )  # fmt: skip
+    untrained = set(emotion_B.tolist()) - set(emotion_B[split.train].tolist())
+    check(
+        not untrained,
+        f"data.protocol={data.protocol}, data.fold={data.fold}: no training speaker has clips of "
+        f"{', '.join(known.labels[place] for place in sorted(untrained))}; take another "
+        "data.split_seed, or leave such clips out by data.labels",
+    )
+    return describe_split(split, known.clips, known.classes)
+
+
+def count_speakers(data: DataConfig) -> int | None:
+    """Number of speakers, for `splits.count_folds`; None where they are RAVDESS' 24 actors."""
+    if data.has_ravdess_actors:
+        return None
+    return len({clip.facts.speaker for clip in _list_kept(data).clips})
+
+
+def _list_kept(data: DataConfig) -> _Known:
+    """The clips that `data.labels` does not leave out, and their classes."""
+    table = make_label_table(data.labels)
+    clips, classes = [], []
+    for clip in find_source(data).list_clips().clips:
+        name = find_class(table, clip.facts.emotion, clip.where)
+        if name is not None:
+            clips.append(clip)
+            classes.append(name)
+    check(len(clips) > 0, f"data.labels={data.labels}: leaves no clips of {data.title}")
+    first = clips[0]
+    check(
+        len(set(classes)) > 1,
+        f"{first.where}: emotion={first.facts.emotion}: all {len(clips)} clips are {classes[0]}; a "
+        "network needs two classes: add clips of others, or map words apart by data.labels",
+    )
+    return _Known(clips, classes, list_labels(data, [clip.facts for clip in clips]))
+
+
+def _check_speakers(known: _Known, data: DataConfig) -> None:
+    first = known.clips[0]
+    check(
+        len({clip.facts.speaker for clip in known.clips}) > 1
+        or data.protocol in ("study", "given"),
+        f"{first.where}: speaker={first.facts.speaker}: is the only speaker; "
+        f"data.protocol={data.protocol} needs several; add speakers, or take data.protocol=study",
+    )
+
+
+def _check_counts(known: _Known) -> None:
+    for name, count in Counter(known.classes).items():
+        first = known.clips[known.classes.index(name)]
+        check(
+            count >= _PARTS,
+            f"{first.where}: emotion={first.facts.emotion}: class {name} has {count} "
+            f"clip{'' if count == 1 else 's'}, fewer than the {_PARTS} parts of the split; add "
+            f"clips, or leave them out: data.labels={{{first.facts.emotion}: null}}",
+        )

@@ -1,0 +1,1 @@
+"""Where clips come from: folders, a manifest, a download, tensorflow-datasets, the synthesiser."""

@@ -1,0 +1,91 @@
+"""The RAVDESS download: its archive is fetched, verified, unpacked beside and renamed."""
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from ser_jax.data.sources.fetch import fetch, one_line
+from ser_jax.errors import UserError
+from ser_jax.files.atomic import locked, new_folder, saving
+from ser_jax.progress import progress
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A zip file to download, and what proves that it came whole."""
+
+    url: str
+    file_name: str
+    size: int
+    """Bytes."""
+    md5: str
+    n_wavs: int
+    """Recordings in it."""
+
+
+RAVDESS_MD5 = "bc696df654c87fed845eb13823edef8a"
+RAVDESS = Archive(
+    url="https://zenodo.org/records/1188976/files/Audio_Speech_Actors_01-24.zip?download=1",
+    file_name="Audio_Speech_Actors_01-24.zip",
+    size=208_468_073,
+    md5=RAVDESS_MD5,
+    n_wavs=1440,
+)
+
+
+def ensure_ravdess(store_dir: Path, archive: Archive = RAVDESS) -> Path:
+    """The folder with the archive's wav files under `store_dir`; downloads them if need be.
+
+    Raises:
+      UserError: no network, or another reason why the archive cannot be had; a failed write.
+    """
+    folder = store_dir / archive.file_name.removesuffix(".zip")
+    if _count_wavs(folder) == archive.n_wavs:
+        return folder
+    remedy = "or download that file by hand, unpack it, and give --data.root DIR"
+    with locked(folder):
+        if _count_wavs(folder) != archive.n_wavs:  # another process may have been at it
+            zipped = store_dir / archive.file_name
+            fetch(archive.url, zipped, archive.size, archive.md5, remedy=remedy)
+            unpack(zipped, folder)
+            with saving(zipped):
+                zipped.unlink()
+    return folder
+
+
+def _count_wavs(folder: Path) -> int:
+    return sum(1 for _ in folder.rglob("*.wav"))
+
+
+def unpack(zipped: Path, folder: Path) -> None:
+    """Unpack a zip file beside `folder` and rename it into place.
+
+    Raises:
+      UserError: the zip file is corrupt (it is deleted) or has names that lead out of the folder;
+        a failed write. `folder` is as it was.
+    """
+    broken = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)  # the last: encrypted
+    try:
+        with new_folder(folder) as beside, zipfile.ZipFile(zipped) as archive:
+            entries = archive.infolist()
+            for entry in entries:
+                _check_name(entry.filename, zipped)
+            with progress(f"unpacking {zipped.name}", len(entries), "files") as advance:
+                for entry in entries:
+                    archive.extract(entry, beside)
+                    advance(1)
+    except broken as error:
+        with saving(zipped):
+            zipped.unlink(missing_ok=True)
+        raise UserError(
+            f"{zipped}: corrupt zip file ({one_line(error)}), now deleted; run this again"
+        ) from error
+
+
+def _check_name(name: str, zipped: Path) -> None:
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or ":" in name:
+        raise UserError(
+            f"{zipped}: holds {one_line(name)!r}, which leads out of its folder; delete this file"
+        )

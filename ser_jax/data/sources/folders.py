@@ -1,0 +1,122 @@
+"""The clips of a folder, by the file names of its corpus."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from ser_jax.audio.reading import load_int16
+from ser_jax.config import DataConfig
+from ser_jax.data.sources.filenames import GRAMMARS, Grammar
+from ser_jax.data.sources.listing import Clip, Listing
+from ser_jax.errors import UserError, check
+
+_SUFFIXES = (".wav", ".flac")
+_COUNTED = ".mp4"  # RAVDESS' videos: listed to be counted
+_ELSEWHERE = (".zip", ".tar", ".gz", ".rar", ".7z", ".mp3", ".ogg", ".m4a", ".aif", ".aiff", ".sph")
+_SHOWN = 60  # characters of a list of file kinds
+
+
+def list_folder(data: DataConfig, root: Path) -> Listing:
+    """The files at any depth below `root` that follow the grammar of `data.corpus`.
+
+    Raises:
+      UserError: no such folder, one that cannot be listed, or none of its files is a recording of
+        the corpus.
+    """
+    grammar = GRAMMARS[data.corpus]
+    download_it = ", or leave data.root out to download them" if data.corpus == "ravdess" else ""
+    check(
+        root.is_dir(),
+        f"data.root={root}: {'not a folder' if root.exists() else 'no such folder'}; give the "
+        f"folder that holds the {grammar.title} recordings{download_it}",
+    )
+    skipped: dict[str, list[str]] = defaultdict(list)
+    kept: dict[str, Clip] = {}
+    doubles: dict[Path, Path] = {}
+    others: dict[str, int] = defaultdict(int)
+    for path in list_files(root, (*_SUFFIXES, _COUNTED, *_ELSEWHERE)):
+        suffix = path.suffix.lower()
+        if suffix not in (*_SUFFIXES, _COUNTED):
+            others[suffix] += 1
+            continue
+        kind = grammar.find_kind(path)
+        named = grammar.parse(path) if kind == "speech" else None
+        if suffix == _COUNTED and kind != "video":
+            continue
+        if named is None:
+            skipped[kind if kind != "speech" else "unnamed"].append(_name(path, root))
+        elif named.name in kept:
+            skipped["duplicates"].append(_name(path, root))
+            used = kept[named.name].path
+            if used is not None and used.suffix.lower() == suffix:  # else another encoding
+                doubles[path] = used
+        else:
+            load = partial(load_int16, path, data.rate_hz)
+            file_name = f"{named.name}{suffix}"
+            kept[named.name] = Clip(file_name, load, named.facts, str(path), path)
+    if not kept:
+        _raise_no_clips(data, root, grammar, skipped, others)
+    return Listing(sorted(kept.values(), key=lambda clip: clip.file_name), dict(skipped), doubles)
+
+
+def _name(path: Path, root: Path) -> str:
+    """A file below `root`, as text even where its name is not."""
+    return os.fsencode(path.relative_to(root)).decode("utf-8", "backslashreplace")
+
+
+def _raise_no_clips(
+    data: DataConfig,
+    root: Path,
+    grammar: Grammar,
+    skipped: dict[str, list[str]],
+    others: dict[str, int],
+) -> None:
+    counts = {kind: len(names) for kind, names in skipped.items()}
+    if counts.get("song") or counts.get("video"):
+        song, video = counts.get("song", 0), counts.get("video", 0)
+        found = f"holds no audio-only speech ({song} song, {video} video)"
+    elif n_unnamed := counts.get("unnamed"):
+        article = "an" if grammar.title[0] in "AEIOU" else "a"
+        found = f"none of its {n_unnamed} wav or flac files has {article} {grammar.title} name"
+        if n_unnamed == 1:
+            found = f"its one wav or flac file has no {grammar.title} name"
+    else:
+        found = "holds no wav or flac files"
+    if others:
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
+        unpack = "; unpack archives first, and convert other sounds to wav"
+        found += f" (but {kinds[:_SHOWN]}{unpack})"
+    remedy = "give another folder or data.corpus"
+    if data.corpus == "ravdess":
+        remedy = "leave data.root out to download RAVDESS"
+    raise UserError(f"data.root={root}: {found}; {grammar.expected}; {remedy}")
+
+
+def list_files(root: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
+    """Files at any depth below `root` that end so, in upper or lower case, in a fixed order.
+
+    Links are followed, but no folder is listed twice; macOS' shadows of files are passed over.
+
+    Raises:
+      UserError: a folder cannot be listed.
+    """
+
+    def raise_unreadable(error: OSError) -> None:
+        raise UserError(
+            f"{error.filename}: cannot list this folder: {error.strerror}; "
+            "check its permissions, or give another data.root"
+        ) from error
+
+    seen = set()
+    for folder, below, names in os.walk(root, followlinks=True, onerror=raise_unreadable):
+        real = os.path.realpath(folder)
+        if real in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        below.sort()
+        for name in sorted(names):
+            if name.lower().endswith(suffixes) and not name.startswith("._"):
+                yield Path(folder, name)

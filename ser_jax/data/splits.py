@@ -1,0 +1,250 @@
+"""Which clips train, validate and test: the study's random split, speaker-independent ones, or a
+manifest's own."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ser_jax.config import DataConfig
+from ser_jax.data.corpus import Corpus
+from ser_jax.data.speakers import DRAWN, choose_speakers
+from ser_jax.errors import check
+
+_EMOBOX6 = (
+    (1, 11, 20, 21),
+    (4, 10, 12, 14),
+    (8, 9, 19, 23),
+    (3, 5, 7, 24),
+    (2, 15, 16, 18),
+    (6, 13, 17, 22),
+)
+_LUNA5 = (
+    (2, 5, 14, 15, 16),
+    (3, 6, 7, 13, 18),
+    (10, 11, 12, 19, 20),
+    (8, 17, 21, 23, 24),
+    (1, 4, 9, 22),
+)
+_N_ACTORS = 24
+# Test actors of each fold. Sources: EmoBox (Ma et al. 2024), Luna-Jimenez et al. (2021); loso
+# leaves one speaker out.
+_TEST_ACTORS = {
+    "emobox6": _EMOBOX6,
+    "luna5": _LUNA5,
+    "loso": tuple((actor,) for actor in range(1, _N_ACTORS + 1)),
+}
+_PARTS = 3  # training, validation, test
+_STUDY_PART = 0.15  # of all clips, for validation and for test each
+_SINGLE = {"study", "given", "speakers"}  # protocols without folds
+_MAY_SHARE = {"study", "given"}  # whose parts may share speakers
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices of the clips of each part, ascending."""
+
+    protocol: str
+    fold: int
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+
+    @property
+    def checksum(self) -> str:
+        """Tells splits apart, whatever names they have."""
+        parts = [index.tolist() for index in (self.train, self.val, self.test)]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def count_folds(protocol: str, n_speakers: int | None = None) -> int:
+    """Number of folds of a protocol; together the test parts of several hold each speaker once.
+
+    Args:
+      protocol: its name.
+      n_speakers: of the corpus, which loso leaves out one by one; None: RAVDESS' 24 actors.
+    """
+    if protocol == "loso" and n_speakers is not None:
+        return n_speakers
+    if protocol in _SINGLE or protocol in DRAWN:
+        return DRAWN.get(protocol, 1)
+    return len(_get_test_actors(protocol))
+
+
+def name_fold(protocol: str, fold: int) -> str:
+    """`emobox6 split, fold 2`; without the fold where the protocol has only one."""
+    return f"{protocol} split" + ("" if protocol in _SINGLE else f", fold {fold}")
+
+
+def make_split(
+    protocol: str,
+    fold: int,
+    seed: int,
+    emotion_B: np.ndarray,
+    actor_B: np.ndarray,
+    *,
+    n_speakers: int | None = None,
+    stratum_B: np.ndarray | None = None,
+    given_B: np.ndarray | None = None,
+) -> Split:
+    """Split clips into training, validation and test.
+
+    `study` draws 70:15:15 of the clips at random, stratified by emotion; `given` takes `given_B`.
+    In the other protocols no speaker is in two parts. `speakers` draws speakers with about 70:15:15
+    of the clips, of each class and of each stratum, and `speakers5` five folds of as many; the seed
+    changes nothing in the others. Fold k of several validates on the test speakers of fold k + 1,
+    and of loso on the next 15 % of the speakers.
+
+    Args:
+      protocol: study, given, emobox6, luna5, loso, speakers or speakers5.
+      fold: 1 to `count_folds(protocol, n_speakers)`.
+      seed: of the draw.
+      emotion_B: int [clips], class.
+      actor_B: int [clips], speaker, from 1.
+      n_speakers: number of speakers; None: they are RAVDESS' 24 actors.
+      stratum_B: str [clips], of which each part gets its share; see `list_strata`.
+      given_B: str [clips], train, val or test, for `given`.
+
+    Returns:
+      A split that has passed `check_split`.
+
+    Raises:
+      UserError: no such protocol or fold; too few clips or actors for it.
+    """
+    n_folds = count_folds(protocol, n_speakers)
+    check(
+        1 <= fold <= n_folds,
+        f"data.fold={fold}: data.protocol={protocol} has folds 1 to {n_folds}"
+        if n_folds > 1
+        else f"data.fold={fold}: data.protocol={protocol} has only fold 1",
+    )
+    if protocol == "study":
+        split = _make_study_split(seed, emotion_B)
+    elif protocol == "given":
+        split = _take_given(given_B)
+    else:
+        if protocol in DRAWN or n_speakers is not None:
+            val, test = choose_speakers(protocol, fold, seed, actor_B, emotion_B, stratum_B)
+        else:
+            val, test = _get_val_actors(protocol, fold), _get_test_actors(protocol)[fold - 1]
+        split = _part_by_actors(protocol, fold, actor_B, val, test)
+    check_split(split, actor_B)
+    return split
+
+
+def list_strata(attributes: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """Corpus and gender of each clip, as far as they are known; None where neither is."""
+    known = [attributes[name] for name in ("corpus", "gender") if name in attributes]
+    return np.array([" ".join(values) for values in zip(*known, strict=True)]) if known else None
+
+
+def check_split(split: Split, actor_B: np.ndarray) -> None:
+    """Raise where training could see what it is tested on, or a clip is lost.
+
+    Raises:
+      UserError: an empty part; a clip in two parts, in none or out of range; an actor in two
+        parts of a speaker-independent protocol.
+    """
+    where = f"data.protocol={split.protocol}, data.fold={split.fold}"
+    parts = {"training": split.train, "validation": split.val, "test": split.test}
+    for part, index in parts.items():
+        remedy = "use more actors, or another fold"
+        if split.protocol == "given":
+            remedy = f"name rows of {part} in the manifest's column split, or take another protocol"
+        check(len(index) > 0, f"{where}: no clips for {part}; {remedy}")
+    every = np.concatenate(list(parts.values()))
+    check(
+        every.min() >= 0 and every.max() < len(actor_B),
+        f"{where}: names clips that are not among the {len(actor_B)}; this is a bug, report it",
+    )
+    uses = np.bincount(every, minlength=len(actor_B))
+    for wrong, what in ((uses > 1, "twice"), (uses == 0, "in no part")):
+        first = int(np.argmax(wrong))
+        check(not wrong.any(), f"{where}: clip {first} is used {what}; this is a bug, report it")
+    if split.protocol in _MAY_SHARE:
+        return
+    actors = [set(actor_B[index].tolist()) for index in parts.values()]
+    shared = (actors[0] & actors[1]) | (actors[0] & actors[2]) | (actors[1] & actors[2])
+    check(
+        not shared, f"{where}: actors {sorted(shared)} are in two parts; this is a bug, report it"
+    )
+
+
+def _make_study_split(seed: int, emotion_B: np.ndarray) -> Split:
+    from sklearn.model_selection import train_test_split
+
+    n_part = round(_STUDY_PART * len(emotion_B))
+    _, counts = np.unique(emotion_B, return_counts=True)
+    check(
+        n_part >= len(counts) and counts.min() >= _PARTS,
+        f"data.protocol=study: {len(emotion_B)} clips are too few to give each part some of every "
+        f"emotion (parts of {n_part} for {len(counts)} emotions, of which the rarest has "
+        f"{counts.min()}); use more clips, or leave rare emotions out by data.labels",
+    )
+    rest = np.arange(len(emotion_B))
+    rest, test = train_test_split(rest, test_size=n_part, random_state=seed, stratify=emotion_B)
+    train, val = train_test_split(
+        rest, test_size=n_part, random_state=seed, stratify=emotion_B[rest]
+    )
+    return Split("study", 1, np.sort(train), np.sort(val), np.sort(test))
+
+
+def _take_given(given_B: np.ndarray | None) -> Split:
+    check(
+        given_B is not None,
+        "data.protocol=given: the corpus names no split; give a manifest with a column split, or "
+        "take another protocol",
+    )
+    train, val, test = (np.flatnonzero(given_B == part) for part in ("train", "val", "test"))
+    return Split("given", 1, train, val, test)
+
+
+def _part_by_actors(
+    protocol: str, fold: int, actor_B: np.ndarray, val: Sequence[int], test: Sequence[int]
+) -> Split:
+    is_test_B, is_val_B = np.isin(actor_B, test), np.isin(actor_B, val)
+    return Split(
+        protocol,
+        fold,
+        train=np.flatnonzero(~is_test_B & ~is_val_B),
+        val=np.flatnonzero(is_val_B),
+        test=np.flatnonzero(is_test_B),
+    )
+
+
+def _get_test_actors(protocol: str) -> tuple[tuple[int, ...], ...]:
+    check(
+        protocol in _TEST_ACTORS,
+        f"data.protocol={protocol}: no such protocol; known are "
+        f"{', '.join(['study', *_TEST_ACTORS, *DRAWN, 'given'])}",
+    )
+    return _TEST_ACTORS[protocol]
+
+
+def _get_val_actors(protocol: str, fold: int) -> tuple[int, ...]:
+    """The next fold's test actors; for loso the next two odd and two even actors, cyclically."""
+    if protocol == "loso":  # odd and even alternate, so these are the next four
+        return tuple((fold + step) % _N_ACTORS + 1 for step in range(4))
+    folds = _get_test_actors(protocol)
+    return folds[fold % len(folds)]
+
+
+def draw_split(data: DataConfig, seed: int, corpus: Corpus) -> Split:
+    """The parts of `corpus` by its settings' protocol and fold.
+
+    Args:
+      data: settings of the corpus.
+      seed: draws the split where `data.split_seed` does not.
+      corpus: clips.
+
+    Raises:
+      UserError: see `splits.make_split`.
+    """
+    return make_split(
+        data.protocol, data.fold, seed if data.split_seed is None else data.split_seed,
+        corpus.emotion_B, corpus.actor_B,
+        n_speakers=len(corpus.speakers) or None, stratum_B=list_strata(corpus.attributes),
+        given_B=corpus.attributes.get("split"),
+    )  # fmt: skip

@@ -1,0 +1,203 @@
+"""Recordings without labels: any folder of sound files, in random crops."""
+
+import collections
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ser_jax.audio.kinds import SUFFIXES
+from ser_jax.audio.reading import FULL_SCALE, import_decoders, load_audio, load_int16, measure_audio
+from ser_jax.config import DataConfig, UnlabelledConfig
+from ser_jax.data.sources.find import find_source
+from ser_jax.data.sources.folders import list_files
+from ser_jax.data.sources.ravdess import GRAMMAR, parse_name
+from ser_jax.data.splits import draw_split
+from ser_jax.data.store import load_numbered
+from ser_jax.errors import UserError, check, warn
+from ser_jax.files.atomic import expand
+from ser_jax.machine.cores import count_cores
+from ser_jax.progress import progress
+
+_SHOWN_WARNINGS = 10
+_AHEAD = 3  # batches that are read while one is trained on
+
+
+class UnlabelledClips:
+    """The sound files below a folder.
+
+    Attributes:
+      paths: of the files, sorted.
+      seconds_B: their lengths.
+    """
+
+    def __init__(self, data: UnlabelledConfig, seed: int, least_samples: int):
+        """
+        Args:
+          data: settings.
+          seed: of the split, where only its training clips are wanted.
+          least_samples: shorter files are left out, with a warning, as are those that cannot be
+            read.
+
+        Raises:
+          UserError: no folder, no sound files in it, none that can be read and is long enough;
+            `data.part=train` with files that have no RAVDESS names.
+        """
+        root = expand(data.root or "")
+        check(root.is_dir(), f"data.root={data.root}: no such folder; name one of recordings")
+        paths = sorted(list_files(root, SUFFIXES))
+        check(
+            len(paths) > 0,
+            f"data.root={data.root}: holds no sound files, such as wav, flac, ogg or mp3; name "
+            "another folder",
+        )
+        if data.part == "train":
+            paths = _choose_training(paths, data, seed)
+        import_decoders()
+        self._data = data
+        self._bad = _BadFiles(len(paths))
+        self.paths, seconds = self._measure(paths, least_samples / data.rate_hz)
+        self.seconds_B = np.array(seconds)
+        n_bytes = 2 * data.rate_hz * float(self.seconds_B.sum())
+        self._decoded: list[np.ndarray] | None = None
+        if n_bytes <= data.memory_mb * 1e6:
+            self._decoded = self._decode_all()
+        self._bad.count()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def iterate(
+        self, index_SB: np.ndarray, seed: int, epoch: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Batches of crops, float32 [B, N], and how many samples of each are real, int32 [B].
+
+        Threads read ahead. A crop is a function of seed, epoch and clip alone; a row of `PADDING`
+        is silent and has none.
+        """
+        with ThreadPoolExecutor(max(1, count_cores())) as pool:
+            pending: collections.deque[list[Future]] = collections.deque()
+            rest = iter(index_SB)
+            while True:
+                while len(pending) <= _AHEAD and (index_B := next(rest, None)) is not None:
+                    pending.append(
+                        [pool.submit(self._crop, int(clip), seed, epoch) for clip in index_B]
+                    )
+                if not pending:
+                    return
+                rows = [future.result() for future in pending.popleft()]
+                wave_BN, length_B = zip(*rows, strict=True)
+                yield np.stack(wave_BN), np.array(length_B, np.int32)
+
+    def _crop(self, clip: int, seed: int, epoch: int) -> tuple[np.ndarray, int]:
+        rate_hz, crop_s = self._data.rate_hz, self._data.crop_s
+        crop_N = np.zeros(round(crop_s * rate_hz), np.float32)
+        if clip < 0:
+            return crop_N, 0
+        spare_s = max(float(self.seconds_B[clip]) - crop_s, 0.0)
+        start = int(np.random.default_rng((seed, epoch, clip)).uniform(0, spare_s) * rate_hz)
+        if self._decoded is not None:
+            wave_N = self._decoded[clip][start : start + len(crop_N)].astype(np.float32)
+            wave_N /= FULL_SCALE
+        else:
+            try:
+                wave_N = load_audio(self.paths[clip], rate_hz, start / rate_hz, crop_s)
+            except UserError as error:  # what a header does not say; nothing of it is heard
+                self._bad.add(str(error))
+                return crop_N, 0
+        crop_N[: len(wave_N)] = wave_N
+        return crop_N, len(wave_N)
+
+    def _measure(self, paths: Sequence[Path], least_s: float) -> tuple[list[Path], list[float]]:
+        """The files that can be opened and are long enough, and their lengths in seconds."""
+
+        def measure(path: Path) -> float:
+            length_s = measure_audio(path)
+            check(length_s >= least_s, f"{path}: has {length_s:.3f} s, less than {least_s:.3f} s")
+            return length_s
+
+        return self._keep_good(paths, measure, "measuring")
+
+    def _decode_all(self) -> list[np.ndarray]:
+        self.paths, decoded = self._keep_good(
+            self.paths, lambda path: load_int16(path, self._data.rate_hz), "decoding"
+        )
+        self.seconds_B = np.array([len(wave_N) for wave_N in decoded]) / self._data.rate_hz
+        return decoded
+
+    def _keep_good(
+        self, paths: Sequence[Path], read: Callable[[Path], Any], doing: str
+    ) -> tuple[list[Path], Any]:
+        """The files that `read` reads, and what it gives; the others are left out and named."""
+
+        def attempt(path: Path) -> Any:
+            try:
+                return read(path)
+            except UserError as error:
+                return error
+
+        kept: list[Path] = []
+        found: list[Any] = []
+        with (
+            progress(doing, len(paths), "files") as advance,
+            ThreadPoolExecutor(max(1, count_cores())) as pool,
+        ):
+            for path, got in zip(paths, pool.map(attempt, paths), strict=True):
+                advance(1)
+                if isinstance(got, UserError):
+                    self._bad.add(str(got))
+                else:
+                    kept.append(path)
+                    found.append(got)
+        self._bad.check_some(kept)
+        return kept, found
+
+
+class _BadFiles:
+    """Names files that are left out: the first ten, then how many more."""
+
+    def __init__(self, n_files: int):
+        self._n_files, self._said = n_files, dict[str, None]()
+        self._lock = threading.Lock()
+
+    def add(self, reason: str) -> None:
+        """Name one, once."""
+        with self._lock:
+            if reason not in self._said and len(self._said) < _SHOWN_WARNINGS:
+                warn(f"file left out: {reason}")
+            self._said[reason] = None
+
+    def count(self) -> None:
+        """Say how many were not named."""
+        if (more := len(self._said) - _SHOWN_WARNINGS) > 0:
+            warn(f"{more} more file{'s' * (more > 1)} left out")
+
+    def check_some(self, kept: Sequence[Path]) -> None:
+        """Raise `UserError` where no file is left."""
+        check(
+            len(kept) > 0,
+            f"data.root: none of its files can be used ({self._n_files} tried); the first: "
+            f"{next(iter(self._said), '')}",
+        )
+
+
+def _choose_training(paths: Sequence[Path], data: UnlabelledConfig, seed: int) -> list[Path]:
+    """The files that are training clips of a split, drawn as `train` draws it of the same folder:
+    from the clips that can be read and are no copies, since any other number of them is parted
+    otherwise."""
+    check(
+        any((name := parse_name(path.name)) and name.kind == "speech" for path in paths),
+        f"data.part=train: no file of data.root={data.root} has a RAVDESS name; {GRAMMAR}, or take "
+        "data.part=all",
+    )
+    labelled = DataConfig(
+        root=data.root, rate_hz=data.rate_hz, store_dir=data.store_dir, protocol=data.protocol,
+        fold=data.fold, split_seed=data.split_seed,
+    )  # fmt: skip
+    corpus, _ = load_numbered(labelled, with_samples=False)
+    files = {clip.file_name: clip.path for clip in find_source(labelled).list_clips().clips}
+    chosen = [files[corpus.file_names[n]] for n in draw_split(labelled, seed, corpus).train]
+    return [path for path in chosen if path is not None]

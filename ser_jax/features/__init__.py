@@ -1,0 +1,1 @@
+"""Waveforms to features of a corpus on the device, normalised, and batches of them."""

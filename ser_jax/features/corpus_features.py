@@ -1,0 +1,240 @@
+"""What the networks see: a corpus as features."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+
+from ser_jax.config import DataConfig, FeaturesConfig
+from ser_jax.data.corpus import Corpus
+from ser_jax.data.shard import load_shard
+from ser_jax.data.store import load_corpus
+from ser_jax.features.batching import Dataset, compute_features, scale_samples
+from ser_jax.features.cmvn import Statistics, apply_statistics, compute_statistics
+from ser_jax.features.frontend import count_feature_frames, make_front_end
+from ser_jax.features.normaliser import Normaliser, fit_normaliser
+from ser_jax.machine.accelerator import jit
+from ser_jax.multihost.sharing import add_up, find_rows, shard
+from ser_jax.progress import progress
+
+FrontEnd = Callable[[jax.Array], jax.Array]
+
+
+class Inputs(NamedTuple):
+    """A corpus and its features before normalisation by training clips.
+
+    Attributes:
+      corpus: the clips.
+      front_end: compiled function from waves [B, N], int16 or float32, to features [B, T, F].
+      x_BTF: features of every clip, float32, on the host; samples stay int16.
+      frames_B: real frames of every clip.
+      clips: how several processes share the clips out; each has the features and samples of its
+        own, and zeros for the others'. None: one process has all.
+      own: by what each clip's features are normalised already, where `features.is_own`.
+      kind: clip, speaker or corpus, likewise.
+      masked: whether padding was left out of it.
+    """
+
+    corpus: Corpus
+    front_end: FrontEnd
+    x_BTF: np.ndarray
+    frames_B: np.ndarray
+    clips: NamedSharding | None = None
+    own: Statistics | None = None
+    kind: str = ""
+    masked: bool = False
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Numbers of the clips that this process has, sorted."""
+        n_clips = len(self.frames_B)
+        return np.arange(n_clips) if self.clips is None else find_rows(n_clips, self.clips)
+
+
+@functools.cache
+def make_fast_front_end(features: FeaturesConfig, rate_hz: int) -> FrontEnd:
+    """The front end, compiled once per process for each shape and type of its input.
+
+    Samples may be int16, half of what float32 would have to carry to the device.
+    """
+    front_end = make_front_end(features, rate_hz)
+
+    def extract(wave_BN: jax.Array) -> jax.Array:
+        return front_end(scale_samples(wave_BN))
+
+    return jit(extract)
+
+
+def load_inputs(
+    data: DataConfig,
+    features: FeaturesConfig,
+    clips: NamedSharding | None = None,
+    *,
+    masked: bool = False,
+) -> Inputs:
+    """The corpus that `data` names and its features; the last one asked for is kept in memory.
+
+    Args:
+      data, features: settings.
+      clips: how several processes share the clips out; None: one process loads all.
+      masked: leave padding out of statistics, where `features.is_own`.
+    """
+    if not features.is_own:
+        features, masked = dataclasses.replace(features, normalise="none"), False
+    return _load_inputs(_leave_out_split(data), features, clips, masked)
+
+
+def load_clips(data: DataConfig, clips: NamedSharding | None = None) -> Corpus:
+    """The corpus of `load_inputs`, whose features are still to be computed."""
+    return _load_clips(_leave_out_split(data), clips)
+
+
+def _leave_out_split(data: DataConfig) -> DataConfig:
+    """Split and normaliser play no part here, so the cells of a grid share one computation."""
+    return dataclasses.replace(data, protocol="study", fold=1, split_seed=None)
+
+
+@functools.lru_cache(maxsize=1)
+def _load_inputs(
+    data: DataConfig, features: FeaturesConfig, clips: NamedSharding | None, masked: bool
+) -> Inputs:
+    return compute_inputs(_load_clips(data, clips), features, clips, masked=masked)
+
+
+@functools.lru_cache(maxsize=1)
+def _load_clips(data: DataConfig, clips: NamedSharding | None) -> Corpus:
+    if clips is None:
+        return load_corpus(data)
+    return load_shard(data, functools.partial(find_rows, sharding=clips))
+
+
+def compute_inputs(
+    corpus: Corpus,
+    features: FeaturesConfig,
+    clips: NamedSharding | None = None,
+    *,
+    masked: bool = False,
+) -> Inputs:
+    """The features of a corpus in memory, with a progress bar; arguments as in `load_inputs`."""
+    front_end = make_fast_front_end(features, corpus.rate_hz)
+    frames_B = count_feature_frames(features, corpus.length_B).astype(np.int32)
+    if features.kind == "wave":
+        return Inputs(corpus, front_end, corpus.wave_BN[:, :, None], frames_B, clips)
+    rows = slice(None) if clips is None else find_rows(len(frames_B), clips)
+    wave_BN = corpus.wave_BN[rows]
+    with progress("features", len(wave_BN), "clips") as advance:
+        x_BTF = compute_features(front_end, wave_BN, on_chunk=advance)
+    if clips is not None:
+        own_BTF, x_BTF = x_BTF, np.zeros((len(frames_B), *x_BTF.shape[1:]), np.float32)
+        x_BTF[rows] = own_BTF
+    inputs = Inputs(corpus, front_end, x_BTF, frames_B, clips)
+    return _normalise_own(inputs, features.normalise, masked) if features.is_own else inputs
+
+
+def _normalise_own(inputs: Inputs, kind: str, masked: bool) -> Inputs:
+    """The features, in place, by the statistics of their own clip, speaker or corpus."""
+    frames_B = inputs.frames_B
+    if not masked:
+        frames_B = np.full_like(frames_B, inputs.x_BTF.shape[1])
+    own = compute_statistics(
+        inputs.x_BTF, frames_B, _group_clips(kind, inputs.corpus), rows=inputs.rows,
+        total=add_up if inputs.clips is not None else lambda part: part,
+    )  # fmt: skip
+    apply_statistics(inputs.x_BTF, own, inputs.rows)
+    return inputs._replace(own=own, kind=kind, masked=masked)
+
+
+def _group_clips(kind: str, corpus: Corpus) -> np.ndarray:
+    """Which clips share statistics, as numbers from 0, [B].
+
+    Args:
+      kind: clip, speaker or corpus (each of a joined one apart); see `FeaturesConfig.normalise`.
+      corpus: the clips.
+    """
+    n_clips = len(corpus.file_names)
+    if kind == "clip":
+        return np.arange(n_clips)
+    names = corpus.actor_B if kind == "speaker" else corpus.attributes.get("corpus")
+    if names is None:
+        return np.zeros(n_clips, int)
+    return np.unique(names, return_inverse=True)[1]
+
+
+def fit_to_training(
+    inputs: Inputs, train_index: np.ndarray, features: FeaturesConfig, masked: bool
+) -> Normaliser:
+    """Statistics of the training clips, over real frames alone if `masked`."""
+    if features.kind == "wave":  # the network's own affair, clip by clip
+        return Normaliser(*map(jax.device_put, (np.zeros(1, np.float32), np.ones(1, np.float32))))
+    total = add_up if inputs.clips is not None else lambda part: part
+    if inputs.clips is not None:
+        train_index = train_index[np.isin(train_index, inputs.rows)]
+    x_BTF = inputs.x_BTF[train_index]
+    mask_BT = np.arange(x_BTF.shape[1])[None, :] < inputs.frames_B[train_index][:, None]
+    mask = mask_BT if masked else None
+    kind = "none" if features.is_own else features.normalise
+    return fit_normaliser(x_BTF, mask, kind, total=total)  # pyright: ignore[reportArgumentType]
+
+
+def make_dataset(
+    inputs: Inputs, normaliser: Normaliser, *, with_waves: bool = False, on_host: bool = False
+) -> Dataset:
+    """The corpus on the device.
+
+    Args:
+      inputs: the corpus and its features.
+      normaliser: of the training clips.
+      with_waves: its samples too, to be augmented there.
+      on_host: leave samples and features on the host, for `streaming.StreamedCorpus`.
+    """
+    corpus = inputs.corpus
+    # What every clip has a row of, samples or features, is shared out; the rest is small.
+    place: Callable[..., Any] = np.asarray if on_host else jax.device_put
+    if inputs.clips is not None:
+        place = functools.partial(shard, sharding=inputs.clips)
+    return Dataset(
+        x_BTF=place(inputs.x_BTF),
+        frames_B=_put(inputs.frames_B),
+        label_B=_put(corpus.emotion_B),
+        normaliser=normaliser,
+        draw=_put(1),
+        wave_BN=place(corpus.wave_BN) if with_waves else None,
+        length_B=_put(corpus.length_B) if with_waves else None,
+        own=inputs.own and jax.device_put(inputs.own) if with_waves or on_host else None,
+    )
+
+
+def describe_dataset(
+    x_BTF: jax.ShapeDtypeStruct, n_samples: int | None = None, *, has_own: bool = False
+) -> Dataset:
+    """Shapes and types of what `make_dataset` makes for one process.
+
+    Args:
+      x_BTF: of the features.
+      n_samples: of each clip, if its samples come too.
+      has_own: whether statistics of each clip come with the samples.
+    """
+    n_clips, _, n_features = x_BTF.shape
+    shape: Any = jax.ShapeDtypeStruct
+    number_B, feature_F = shape((n_clips,), np.int32), shape((n_features,), np.float32)
+    with_waves = n_samples is not None
+    own = Statistics(*(shape((n_clips, n_features), np.float32),) * 2)  # pyright: ignore
+    return Dataset(
+        x_BTF=x_BTF,
+        frames_B=number_B,
+        label_B=number_B,
+        normaliser=Normaliser(feature_F, feature_F),
+        draw=shape((), np.int32),
+        wave_BN=shape((n_clips, n_samples), np.int16) if with_waves else None,
+        length_B=number_B if with_waves else None,
+        own=own if with_waves and has_own else None,
+    )
+
+
+def _put(numbers: Any) -> jax.Array:
+    """Whole numbers on the device; converted on the host, where that needs no program."""
+    return jax.device_put(np.asarray(numbers, np.int32))

@@ -1,0 +1,164 @@
+"""The folder of a cell that was trained together with others: as if it had been trained alone."""
+
+import contextlib
+import json
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ser_jax.data.splits import Split
+from ser_jax.features.batching import cut_batches, order_epoch
+from ser_jax.features.corpus_features import Inputs, fit_to_training
+from ser_jax.features.normaliser import Normaliser
+from ser_jax.files.atomic import write_atomic
+from ser_jax.grid.cells import Cell, write_diverged
+from ser_jax.machine.jax_defaults import with_jax_defaults
+from ser_jax.metrics import Sums
+from ser_jax.run.events import EventLog
+from ser_jax.run.file_names import METRICS_FILE
+from ser_jax.run.known_clips import write_known
+from ser_jax.run.results import (
+    compute_scores,
+    count_parameters,
+    describe_run,
+    make_metrics,
+    save_spectrogram,
+    write_predictions,
+)
+from ser_jax.run.run_dir import open_run_dir
+from ser_jax.run.train import split_corpus
+from ser_jax.training.checkpoint import Checkpoints
+from ser_jax.training.loop import Diverged, compute_score, make_epoch_event, read_figures
+from ser_jax.wav2vec2.finetune import Prepared, save_frozen
+
+_WRITERS = 4
+"""Cells that are written at the same time, most of which wait for the disk."""
+
+
+class Plan(NamedTuple):
+    """A cell and what it is trained on; `label_B` as in `loop.fit`."""
+
+    cell: Cell
+    split: Split
+    normaliser: Normaliser
+    label_B: np.ndarray | None
+
+    def cut_epoch(self, epoch: int) -> np.ndarray:
+        """Training clips [S, B] of an epoch, from 1, in the order in which `loop.fit` has them."""
+        config = self.cell.config
+        order = order_epoch(self.split.train, config.seed, epoch, self.label_B)
+        return cut_batches(order, config.train.batch_size)
+
+
+class Trained(NamedTuple):
+    """One cell after training.
+
+    Attributes:
+      sums: training and validation sums of each epoch, on the host.
+      best: what is saved of the state after the epoch best on validation, on the host; see
+        `saved.copy_to_host`.
+      predicted: class of each clip of 'val' and 'test' by `best`.
+      seconds: its share of the wall time.
+    """
+
+    sums: list[tuple[Sums, Sums]]
+    best: dict[str, Any]
+    predicted: dict[str, np.ndarray]
+    seconds: float
+
+
+def make_plan(cell: Cell, inputs: Inputs) -> Plan:
+    """The cell's clips and normaliser."""
+    split = split_corpus(cell.config, inputs.corpus)
+    features, masked = cell.config.features, cell.config.model.mask_padding
+    normaliser = fit_to_training(inputs, split.train, features, masked)
+    label_B = inputs.corpus.emotion_B if cell.config.train.balanced else None
+    return Plan(cell, split, normaliser, label_B)
+
+
+def write_cells(
+    plans: Sequence[Plan], prepared: Prepared, results: Sequence[Trained]
+) -> Generator[Cell]:
+    """`write_cell` of each, some at the same time; gives the cells in order, each once it lies
+    there.
+
+    Where one cannot be written, or the caller stops, those that are begun are written to their end
+    and no more are begun.
+    """
+
+    @with_jax_defaults
+    def write(plan: Plan, trained: Trained) -> Cell:
+        write_cell(plan, prepared, trained)
+        return plan.cell
+
+    # The first one alone: it imports what is imported late, and of a package whose modules import
+    # each other threads that import it at the same time may find half.
+    yield from map(write, plans[:1], results[:1])
+    pool = ThreadPoolExecutor(_WRITERS, "cell")
+    try:
+        yield from pool.map(write, plans[1:], results[1:])
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def write_cell(plan: Plan, prepared: Prepared, trained: Trained) -> None:
+    """Write all that `run.train` would have left, metrics.json last.
+
+    Killed before that, the cell goes on alone from the checkpoint of its best epoch.
+
+    Raises:
+      UserError: a file cannot be written.
+    """
+    (cell, split, normaliser, _), corpus = plan, prepared.inputs.corpus
+    config, run_dir = cell.config, cell.run_dir
+    facts = describe_run(corpus, split, normaliser, config)
+    open_run_dir(run_dir, config)
+    log = EventLog(run_dir)
+    log.cut_back(-1)
+    log({"event": "start", "identity": facts["identity"], "checksum": corpus.checksum})
+    save_frozen(run_dir, prepared)
+    try:
+        best_epoch, best_score = _log_epochs(plan, trained, log)
+    except Diverged as error:
+        write_diverged(cell, error)
+        return
+    with contextlib.closing(Checkpoints(run_dir / "checkpoints")) as checkpoints:
+        facts |= {"best_score": best_score, "best_epoch": best_epoch}
+        checkpoints.save(best_epoch, trained.best, facts, best_epoch=best_epoch)
+    scores: dict[str, Any] = {
+        part: compute_scores(corpus, getattr(split, part), predicted_B)
+        for part, predicted_B in trained.predicted.items()
+    }
+    epochs = len(trained.sums)
+    n_trained = count_parameters(trained.best["params"])
+    metrics = make_metrics(
+        config, corpus, split, epochs=epochs, best_epoch=best_epoch, seconds=trained.seconds,
+        scores=scores, parameters=n_trained + count_parameters(prepared.kept),
+        trained_parameters=n_trained,
+    )  # fmt: skip
+    save_spectrogram(run_dir, config.features, corpus, int(split.test[0]))
+    step, accuracy = epochs * len(plan.cut_epoch(1)), scores["test"]["accuracy"]
+    log({"event": "end", "step": step, "test_accuracy": accuracy})
+    write_known(run_dir, corpus, split)
+    write_predictions(run_dir, corpus, split.test, trained.predicted["test"])
+    write_atomic(run_dir / METRICS_FILE, json.dumps(metrics, indent=1))
+
+
+def _log_epochs(plan: Plan, trained: Trained, log: EventLog) -> tuple[int, list[float]]:
+    """Log each epoch; the best one and its score.
+
+    Raises:
+      Diverged: in an epoch; those before it are logged.
+    """
+    train, steps = plan.cell.config.train, len(plan.cut_epoch(1))
+    best_epoch, best_score = 0, []
+    for epoch, sums in enumerate(trained.sums, 1):
+        figures = read_figures(*sums, epoch=epoch, learning_rate=train.learning_rate)
+        score = compute_score(train.best_by, figures)
+        if best_epoch == 0 or score > best_score:
+            best_epoch, best_score = epoch, score
+        seconds = trained.seconds / len(trained.sums)
+        log(make_epoch_event(epoch, epoch * steps, figures, best_epoch, seconds))
+    return best_epoch, best_score

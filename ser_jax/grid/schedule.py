@@ -1,0 +1,152 @@
+"""Cells to groups that one program can run, to shards, and to the way that each is run."""
+
+import fnmatch
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from ser_jax.config import (
+    CLASSICAL,
+    AblationConfig,
+    AugmentConfig,
+    Config,
+    compute_identity,
+    override,
+)
+from ser_jax.errors import check
+from ser_jax.grid.cells import Cell
+from ser_jax.training.state import AUGMENT_NUMBERS, TRAIN_NUMBERS
+from ser_jax.wav2vec2.finetune import choose_entry
+
+_ANY = {
+    "seed": 0, "data.protocol": "study", "data.fold": 1, "data.split_seed": None,
+    "features.normalise": "none", "model.dropout": 0.0, "train.learning_rate": 1.0,
+    "augment.p": 0.5,
+}  # fmt: skip
+"""What runs of one program may differ in: numbers of their state, and their clips."""
+
+
+def compute_program_key(config: Config) -> str:
+    """Equal for runs that one program could train, but for their numbers of batches."""
+    train, augment, held = config.train, config.augment, dict(_ANY)
+    if config.features.is_own:  # part of the features that a group shares
+        held["features.normalise"] = config.features.normalise
+    if not augment.enabled:
+        held |= {f"augment.{k}": v for k, v in vars(AugmentConfig()).items()}
+    # On or off, and how many masks, make a program; how much does not.
+    held |= {f"train.{k}": 0.5 if getattr(train, k) else 0.0 for k in TRAIN_NUMBERS}
+    held |= {f"augment.{k}": 0.5 if getattr(augment, k) else 0.0 for k in AUGMENT_NUMBERS}
+    held |= {f"augment.{k}": getattr(augment, k) for k in ("time_masks", "band_masks")}
+    held |= {"augment.time_mask_frames": 0, "augment.band_mask_bands": 0, "train.balanced": False}
+    return compute_identity(override(config, held))
+
+
+def can_share(cell: Cell) -> bool:
+    """Whether a cell may run in one program with others."""
+    config = cell.config
+    if config.model.name == "wav2vec2" and not trains_heads_alone(config):
+        return False
+    return not (
+        config.model.name in CLASSICAL
+        or (config.augment.enabled and config.augment.backend == "host")
+        or config.train.early_stop_epochs  # its cells end at different times
+        or config.train.profile
+        or config.train.accumulate > 1
+        or config.train.buckets > 1
+        or config.parallel.placement == "stream"
+        or (cell.run_dir / "checkpoints").exists()  # begun alone: it goes on from there
+    )
+
+
+def trains_heads_alone(config: Config) -> bool:
+    """Whether all runs of such settings are heads on what one frozen network computes once."""
+    return (
+        config.model.name == "wav2vec2"
+        and choose_entry(config) == "pooled"
+        and config.backbone.pretrained
+    )
+
+
+def group_cells(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+    """Cells by program, in order of first appearance."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(compute_program_key(cell.config), []).append(cell)
+    return groups
+
+
+def part_by_features(groups: dict[str, list[Cell]]) -> list[dict[str, list[Cell]]]:
+    """Groups that see the same features of the same corpus, together."""
+    parts: dict[Any, dict[str, list[Cell]]] = {}
+    for key, group in groups.items():
+        config = group[0].config
+        shared = override(config, _ANY)
+        own = config.features.normalise, config.model.mask_padding
+        own = own if config.features.is_own else None
+        parts.setdefault((shared.data, shared.features, own), {})[key] = group
+    return list(parts.values())
+
+
+def select_cells(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
+    """The cells whose names match one of the patterns `only` and none of those that begin with '!'.
+
+    Without a pattern that does not begin so, all others.
+
+    Raises:
+      UserError: a pattern that no cell's name matches.
+    """
+
+    def match(pattern: str) -> set[str]:
+        names = {cell.run_dir.name for cell in cells}
+        found = {name for name in names if fnmatch.fnmatchcase(name, pattern.removeprefix("!"))}
+        check(
+            bool(found),
+            f"only={pattern}: no cell is called so; names are like {cells[0].run_dir.name}",
+        )
+        return found
+
+    wanted = [match(pattern) for pattern in only if not pattern.startswith("!")]
+    left_out = [match(pattern) for pattern in only if pattern.startswith("!")]
+    return [
+        cell
+        for cell in cells
+        if (not wanted or any(cell.run_dir.name in names for names in wanted))
+        and not any(cell.run_dir.name in names for names in left_out)
+    ]
+
+
+def choose_cells(cells: Sequence[Cell], shard: str | None) -> list[Cell]:
+    """The cells of shard I/N, the same on every machine.
+
+    A group stays in one shard, where it compiles once, unless it is larger than a shard's share.
+    """
+    if shard is None:
+        return list(cells)
+    index, count = map(int, shard.split("/"))
+    share = -(-sum(cell.config.train.epochs for cell in cells) // count)
+    pieces: list[list[Cell]] = []
+    for group in group_cells(cells).values():
+        size = max(1, share // group[0].config.train.epochs)
+        pieces += [group[start : start + size] for start in range(0, len(group), size)]
+    loads, shares = [0] * count, [[] for _ in range(count)]
+    for piece in sorted(pieces, key=lambda p: -sum(cell.config.train.epochs for cell in p)):
+        least = loads.index(min(loads))
+        loads[least] += sum(cell.config.train.epochs for cell in piece)
+        shares[least] += piece
+    return shares[index]
+
+
+def choose_how(config: AblationConfig, cells: Sequence[Cell]) -> str:
+    """How runs of one program are trained: 'vmap', 'map', 'one', or 'probe' of the first two."""
+    if config.batching != "auto":
+        return config.batching
+    if trains_heads_alone(cells[0].config):  # each process would run the frozen network anew
+        return "vmap"
+    # On CPU a process of one core per run is faster whatever the network, and so nothing is timed:
+    # side by side a step of the study's LSTM costs a run 182 ms of one core for 4 runs, and 135 ms
+    # alone; a network that convolves loses more. On a GPU or TPU one run after another in one
+    # program does what a program for each would, without its starts.
+    if jax.default_backend() == "cpu" or len(cells) == 1:
+        return "one"
+    return "probe"

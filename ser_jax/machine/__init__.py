@@ -1,0 +1,1 @@
+"""What this machine, its JAX and its libraries are and do: cores, compilers, defaults, workers."""

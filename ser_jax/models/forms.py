@@ -1,0 +1,16 @@
+"""Which of several equal ways the layers compute by."""
+
+from typing import NamedTuple
+
+
+class Forms(NamedTuple):
+    """Which of several equal ways to compute; all share one parameter tree.
+
+    Attributes:
+      conv: 'plain' (nn.Conv and the norm by automatic differentiation), 'fast', or 'rows' or
+        'im2col' (products of patches, for NVIDIA GPUs and for runs side by side under vmap).
+      lstm: 'plain' (nn.scan over the cell), 'fast', or 'unrolled' (for GPUs, in blocks).
+    """
+
+    conv: str = "fast"
+    lstm: str = "fast"

@@ -1,0 +1,1 @@
+"""Training by several processes: how they meet, watch each other and share values."""

@@ -1,0 +1,283 @@
+"""How each claim of the study is looked at: which differences, of which rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ser_jax.report.contrasts import Contrast, Term, compute_contrast
+from ser_jax.report.evidence import Evidence, find_full
+from ser_jax.report.study_systems import VARIANTS, Roles
+from ser_jax.report.verdicts import Finding, Part, judge
+from ser_jax.statistics import (
+    compute_effect_size,
+    compute_flip_p,
+    compute_seed_interval,
+    compute_t_p,
+)
+
+MINUS = "\u2212"
+_STUDY_ROLES = ("cnn", "lstm", "cnn_lstm", "wav2vec2")
+_LAST_EPOCHS = 3
+
+
+class Case(NamedTuple):
+    """A claim to be looked at under one protocol."""
+
+    evidence: Evidence
+    roles: Roles
+    protocol: str
+    key: str
+
+    def has(self, row: str | None) -> bool:
+        return row is not None and self.evidence.get(row, self.protocol) is not None
+
+    def find(self, *wanted: str) -> tuple[dict[str, str], list[str]]:
+        """Rows of roles that were run under the protocol, and what to say of the others."""
+        found = {role: self.roles.plain.get(role) for role in wanted}
+        rows = {role: row for role, row in found.items() if row and self.has(row)}
+        return rows, [f"{found[role] or role} was not run" for role in wanted if role not in rows]
+
+    def variants(self) -> dict[tuple[str, str], str]:
+        """Augmented rows that were run under the protocol."""
+        rows = self.roles.augmented
+        return {key: rows[key] for key in VARIANTS if self.has(rows.get(key))}
+
+    def term(self, weight: float, row: str, *group: str, predicted: str | None = None) -> Term:
+        return Term(weight, row, self.protocol, group, predicted)
+
+    def compare(self, name: str, *terms: Term, constant: float = 0.0) -> Part:
+        return Part(name, compute_contrast(self.evidence, terms, constant))
+
+    def judge(
+        self, parts: Sequence[Part], lacking: Sequence[str] = (), reason: str = ""
+    ) -> Finding:
+        return judge(self.key, self.protocol, parts, lacking, reason)
+
+
+def _check_chance(case: Case) -> Finding:
+    rows, lacking = case.find(*_STUDY_ROLES)
+    variants = case.variants()
+    lacking += [] if variants else ["cnn_lstm_augmented was not run"]
+    chance = 1 / max(len(case.evidence.labels), 1)
+    every = dict.fromkeys([*rows.values(), *variants.values()])
+    return case.judge(
+        [
+            case.compare(f"{row} {MINUS} chance", case.term(1, row), constant=-chance)
+            for row in every
+        ],
+        lacking,
+    )
+
+
+def _check_wav2vec2(case: Case) -> Finding:
+    rows, lacking = case.find(*_STUDY_ROLES)
+    best = rows.pop("wav2vec2", None)
+    others = dict.fromkeys([*rows.values(), *case.variants().values()])
+    return case.judge([_beat(case, best, other) for other in others] if best else [], lacking)
+
+
+def _beat(case: Case, better: str, worse: str) -> Part:
+    name = f"{better} {MINUS} {worse}"
+    return case.compare(name, case.term(1, better), case.term(-1, worse))
+
+
+def _check_order(better: str, worse: str) -> Callable[[Case], Finding]:
+    def check(case: Case) -> Finding:
+        rows, lacking = case.find(better, worse)
+        return case.judge([] if lacking else [_beat(case, rows[better], rows[worse])], lacking)
+
+    return check
+
+
+def _over_variants(parts_of: Callable[[Case, str, str], Part]) -> Callable[[Case], Finding]:
+    """A claim about augmentation: what the study leaves open must not decide it."""
+
+    def check(case: Case) -> Finding:
+        rows, lacking = case.find("cnn_lstm")
+        variants = case.variants()
+        lacking += [] if variants else ["cnn_lstm_augmented was not run"]
+        if lacking:
+            return case.judge([], lacking)
+        parts = [parts_of(case, rows["cnn_lstm"], row) for row in variants.values()]
+        each = [case.judge([part]).verdict for part in parts]
+        counts = {v: each.count(v) for v in dict.fromkeys(each)}
+        said = ", ".join(f"{verdict} in {n}" for verdict, n in counts.items())
+        plural = "settings" if len(each) > 1 else "setting"
+        found = case.judge(parts, [], f"of {len(each)} {plural} of augmentation: {said}")
+        if found.verdict == "does not hold" and counts.get("does not hold") != len(each):
+            return found._replace(verdict="not decided")
+        return found
+
+    return check
+
+
+def make_worse(case: Case, plain: str, augmented: str) -> Part:
+    return _beat(case, plain, augmented)
+
+
+def make_calmer(case: Case, plain: str, augmented: str) -> Part:
+    name = f"share of calm among predictions, {augmented} {MINUS} {plain}"
+    if "calm" not in case.evidence.labels:
+        return Part(name, Contrast(lack="the corpus has no calm"))
+    terms = [case.term(w, row, predicted="calm") for w, row in ((1, augmented), (-1, plain))]
+    return case.compare(name, *terms)
+
+
+def make_gap(case: Case, plain: str, augmented: str) -> Part:
+    return case.compare(f"women {MINUS} men, {augmented}", *_split(case, augmented, "gender", 1))
+
+
+def _split(case: Case, row: str, column: str, share: float, *but: str) -> list[Term]:
+    """One group less the other, among the clips that `but` leaves."""
+    pairs = zip((share, -share), _GROUPS[column], strict=True)
+    return [case.term(weight, row, column, group, *but) for weight, group in pairs]
+
+
+_GROUPS = {"gender": ("female", "male"), "intensity": ("normal", "strong")}
+
+
+def _check_groups(
+    column: str, name: str, remark: Callable[[Case, dict[str, str]], str]
+) -> Callable[[Case], Finding]:
+    """The mean over the study's systems of the difference between two groups."""
+
+    def check(case: Case) -> Finding:
+        rows, _ = case.find(*_STUDY_ROLES)
+        if not rows:
+            return case.judge([], ["none of the study's systems was run"])
+        terms = [t for row in rows.values() for t in _split(case, row, column, 1 / len(rows))]
+        over = f"mean over {', '.join(rows.values())}"
+        return case.judge([case.compare(f"{name}, {over}", *terms)], (), remark(case, rows))
+
+    return check
+
+
+def _remark_nothing(case: Case, rows: dict[str, str]) -> str:
+    return ""
+
+
+def _remark_neutral(case: Case, rows: dict[str, str]) -> str:
+    """Neutral has no strong clips in RAVDESS, so the difference is partly one of emotions."""
+    if "neutral" not in case.evidence.labels:
+        return ""
+    but = ("emotion!=", "neutral")
+    terms = [t for r in rows.values() for t in _split(case, r, "intensity", 1 / len(rows), *but)]
+    found = compute_contrast(case.evidence, terms)
+    if found.lack or found.over_speakers is None:
+        return ""
+    effect, (low, high) = 100 * found.effect, found.over_speakers
+    return (
+        f"without neutral, which is never strong, {effect:+.1f} points "
+        f"[{100 * low:+.1f}, {100 * high:+.1f}] over speakers"
+    )
+
+
+def _check_statement(case: Case) -> Finding:
+    rows, _ = case.find(*_STUDY_ROLES)
+    if not rows:
+        return case.judge([], ["none of the study's systems was run"])
+    found = {
+        str(value)
+        for row in rows.values()
+        for clips in case.evidence.rows[row, case.protocol].clips.values()
+        for value in np.unique(clips.columns["statement"])
+    } - {""}
+    if len(found) != 2:
+        return case.judge([], ["needs predictions.csv with two statements"])
+    first, second = sorted(found)
+    share = 1 / len(rows)
+    terms = [
+        case.term(sign * share, row, "statement", value)
+        for row in rows.values()
+        for sign, value in ((1, first), (-1, second))
+    ]
+    over = f"mean over {', '.join(rows.values())}"
+    part = case.compare(f"{first} {MINUS} {second}, {over}", *terms)
+    if part.contrast.effect < 0:  # the claim does not say which one is worse
+        terms = [term._replace(weight=-term.weight) for term in terms]
+        part = case.compare(
+            f"{second} {MINUS} {first}, mean over {', '.join(rows.values())}", *terms
+        )
+    return case.judge([part])
+
+
+def _check_best(role: str, *best: str) -> Callable[[Case], Finding]:
+    """Recall of some emotions above that of each other one."""
+
+    def check(case: Case) -> Finding:
+        rows, lacking = case.find(role)
+        labels = case.evidence.labels
+        lacking += [f"the corpus has no {emotion}" for emotion in best if emotion not in labels]
+        if lacking:
+            return case.judge([], lacking)
+        parts = [
+            case.compare(
+                f"recall of {good} {MINUS} {other}, {rows[role]}",
+                case.term(1, rows[role], "emotion", good),
+                case.term(-1, rows[role], "emotion", other),
+            )
+            for good in best
+            for other in labels
+            if other not in best
+        ]
+        return case.judge(parts)
+
+    return check
+
+
+def _check_epochs(case: Case) -> Finding:
+    rows, _ = case.find("cnn", "lstm", "cnn_lstm")
+    longer = {role: case.roles.longer.get(role) for role in rows}
+    parts = [
+        _beat(case, more, rows[role]) for role, more in longer.items() if more and case.has(more)
+    ]
+    if parts:
+        return case.judge(parts, (), "rows with more epochs against the study's number")
+    parts = [part for row in rows.values() if (part := _compute_slope(case, row)) is not None]
+    reason = (
+        f"no row with more epochs was run; fall of validation loss per epoch, last {_LAST_EPOCHS}"
+    )
+    return case.judge(parts, () if parts else ["needs events.jsonl of two seeds"], reason)
+
+
+def _compute_slope(case: Case, row: str) -> Part | None:
+    """How fast validation loss falls at the end, per epoch: each seed's mean over its folds."""
+    found = case.evidence.rows[row, case.protocol]
+    by_seed: dict[int, list[float]] = {}
+    full = find_full(set(found.events), found.folds)
+    for (seed, _), events in found.events.items():
+        last = [e.get("val_loss") for e in events if e.get("event") == "epoch"][-_LAST_EPOCHS:]
+        losses = [loss for loss in last if loss is not None]
+        if seed in full and len(losses) == _LAST_EPOCHS:
+            by_seed.setdefault(seed, []).append(-np.polyfit(range(_LAST_EPOCHS), losses, 1)[0])
+    value_S = [float(np.mean(values)) for _, values in sorted(by_seed.items())]
+    if len(value_S) < 2:
+        return None
+    return Part(
+        f"fall of validation loss per epoch, {row}",
+        Contrast(
+            float(np.mean(value_S)), tuple(sorted(by_seed)), tuple(value_S),
+            over_seeds=compute_seed_interval(value_S), p_t=compute_t_p(value_S),
+            p_flip=compute_flip_p(value_S), size=compute_effect_size(value_S), is_share=False,
+        ),
+    )  # fmt: skip
+
+
+CHECKS: dict[str, Callable[[Case], Finding]] = {
+    "chance": _check_chance,
+    "wav2vec2": _check_wav2vec2,
+    "cnn_lstm": _check_order("cnn_lstm", "lstm"),
+    "lstm": _check_order("lstm", "cnn"),
+    "augmentation": _over_variants(make_worse),
+    "calm": _over_variants(make_calmer),
+    "gender": _check_groups("gender", f"women {MINUS} men", _remark_nothing),
+    "gap": _over_variants(make_gap),
+    "intensity": _check_groups("intensity", f"normal {MINUS} strong", _remark_neutral),
+    "statement": _check_statement,
+    "best_wav2vec2": _check_best("wav2vec2", "angry", "calm"),
+    "best_cnn_lstm": _check_best("cnn_lstm", "surprised"),
+    "epochs": _check_epochs,
+}

@@ -1,0 +1,94 @@
+"""The figures of one run, drawn from its metrics.json, events.jsonl and config.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ser_jax.data.splits import name_fold
+from ser_jax.errors import UserError
+from ser_jax.files.json_files import blaming, load_json
+from ser_jax.machine.environment import import_matplotlib
+from ser_jax.report import curves, figures
+from ser_jax.run.events import load_events
+from ser_jax.run.file_names import CONFIG_FILE, EVENTS_FILE, METRICS_FILE, SPECTROGRAM_FILE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_REMEDY = "ser-jax train writes it: run it again with this run_dir"
+
+
+def write_run_report(run_dir: str | Path) -> list[Path]:
+    """Draw a run's figures/*.png; the spectrogram only where its array was kept.
+
+    Raises:
+      UserError: a file is missing or broken, or a figure cannot be written.
+    """
+    import_matplotlib()
+    run_dir = Path(run_dir)
+    metrics_path = run_dir / METRICS_FILE
+    metrics = load_json(metrics_path, _REMEDY)
+    events = load_events(run_dir)
+    with blaming(metrics_path, _REMEDY):
+        title, test, best_epoch = name_run(metrics), metrics["test"], metrics["best_epoch"]
+        epochs = f"{title}, n = {metrics['val']['n']} validation clips"
+        clips = f"{title}, n = {test['n']} test clips"
+        drawn = {
+            "confusion": figures.draw_confusion(test["confusion"], test["labels"], clips),
+            "groups": figures.draw_groups(test, clips),
+        }
+    with blaming(run_dir / EVENTS_FILE, _REMEDY):
+        if any(event.get("event") == "epoch" for event in events):  # an svm or hmm has none
+            drawn["curves"] = curves.draw_run_curves(events, epochs, best_epoch)
+    if (run_dir / SPECTROGRAM_FILE).exists():
+        drawn["spectrogram"] = draw_kept_spectrogram(run_dir)
+    folder = run_dir / "figures"
+    return [figures.save_figure(figure, folder / f"{name}.png") for name, figure in drawn.items()]
+
+
+def name_run(metrics: Mapping[str, Any]) -> str:
+    """`cnn_lstm on ravdess, emobox6 split, fold 2, seed 0`."""
+    split, corpus = name_split(metrics), metrics.get("corpus", "ravdess")
+    return f"{metrics['model']} on {corpus}, {split}, seed {metrics['seed']}"
+
+
+def name_split(metrics: Mapping[str, Any]) -> str:
+    """`emobox6 split, fold 2`; `loso split, speaker EB0 left out`."""
+    if metrics["protocol"] == "loso" and (speakers := metrics.get("test_speakers")):
+        return f"loso split, speaker {speakers[0]} left out"
+    return name_fold(metrics["protocol"], metrics["fold"])
+
+
+def draw_kept_spectrogram(run_dir: Path) -> Figure:
+    """The clip kept by the run, with the frequencies of its bands by the run's config."""
+    import zipfile
+
+    path = run_dir / SPECTROGRAM_FILE
+    try:
+        with path.open("rb") as file, np.load(file) as kept:
+            db_TF, title = kept["db_TF"], f"Mel spectrogram of {kept['file_name']}"
+            rate_hz, hop_length = int(kept["rate_hz"]), int(kept["hop_length"])
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: cannot read the clip's spectrogram; {_REMEDY}") from error
+    band_hz_F = _compute_band_hz(run_dir / CONFIG_FILE, db_TF.shape[-1], rate_hz)
+    return figures.draw_spectrogram(db_TF, rate_hz, hop_length, title, band_hz_F)
+
+
+def _compute_band_hz(config_path: Path, n_bands: int, rate_hz: int) -> np.ndarray:
+    """Centre of each Slaney mel band in Hz, [F]."""
+    import yaml
+    from librosa import mel_frequencies
+
+    try:
+        config = yaml.safe_load(config_path.read_bytes())
+    except (OSError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{config_path}: cannot read: {reason}; {_REMEDY}") from error
+    with blaming(config_path, _REMEDY):
+        features = config["features"]
+        fmin_hz, fmax_hz = float(features["fmin_hz"]), features["fmax_hz"]
+        return mel_frequencies(n_bands + 2, fmin=fmin_hz, fmax=float(fmax_hz or rate_hz / 2))[1:-1]

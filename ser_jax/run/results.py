@@ -1,0 +1,206 @@
+"""What a run leaves beside its log: scores, predictions, metrics.json, facts, a spectrogram."""
+
+import contextlib
+import csv
+import dataclasses
+import functools
+import importlib.metadata
+import io
+import platform
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ser_jax import __version__
+from ser_jax.config import Config, FeaturesConfig, compute_identity
+from ser_jax.data.corpus import Corpus
+from ser_jax.data.splits import Split
+from ser_jax.errors import check
+from ser_jax.features.frontend import make_front_end
+from ser_jax.features.normaliser import Normaliser
+from ser_jax.files.atomic import write_atomic
+from ser_jax.machine.accelerator import jit
+from ser_jax.machine.cores import count_cores
+from ser_jax.metrics import compute_report
+from ser_jax.run.file_names import PREDICTIONS_FILE
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "scikit-learn")
+
+
+def describe_run(
+    corpus: Corpus, split: Split, normaliser: Normaliser, config: Config
+) -> dict[str, Any]:
+    """What a checkpoint must carry besides the state, so that it can be used alone and is resumed
+    on its own clips."""
+    return {
+        "identity": compute_identity(config),
+        "checksum": corpus.checksum,
+        "split": split.checksum,
+        "labels": list(corpus.labels),
+        "n_samples": int(corpus.wave_BN.shape[1]),
+        "mean_F": np.asarray(normaliser.mean_F).tolist(),
+        "std_F": np.asarray(normaliser.std_F).tolist(),
+    }
+
+
+def compute_scores(corpus: Corpus, index: np.ndarray, predicted_B: np.ndarray) -> dict[str, Any]:
+    """Metrics of the clips numbered `index`, over all and by group, from the predicted classes."""
+    attributes = {name: values[index] for name, values in corpus.attributes.items()}
+    return compute_report(corpus.labels, corpus.emotion_B[index], predicted_B, attributes)
+
+
+def make_metrics(
+    config: Config,
+    corpus: Corpus,
+    split: Split,
+    *,
+    epochs: int,
+    best_epoch: int,
+    seconds: float,
+    scores: dict[str, Any],
+    parameters: int | None = None,
+    trained_parameters: int | None = None,
+) -> dict[str, Any]:
+    """What metrics.json holds.
+
+    Args:
+      scores: metrics of val and test.
+      parameters: numbers in the model, those that training leaves alone among them; None: of a
+        model that has none to count.
+      trained_parameters: those that training changes; None: all.
+    """
+    return {
+        "protocol": split.protocol, "fold": split.fold, "seed": config.seed,
+        **_name_test_speakers(corpus, split),
+        "corpus": corpus.name, "model": config.model.name, "identity": compute_identity(config),
+        "checksum": corpus.checksum, "epochs": epochs, "best_epoch": best_epoch,
+        "seconds": round(seconds, 1), "parameters": parameters,
+        "trained_parameters": parameters if trained_parameters is None else trained_parameters,
+        "device": name_device(), "versions": collect_versions(), **scores,
+    }  # fmt: skip
+
+
+def _name_test_speakers(corpus: Corpus, split: Split) -> dict[str, Any]:
+    """Whom the test is of, where a fold is a choice of speakers."""
+    if split.protocol == "study":
+        return {}
+    return {"test_speakers": np.unique(name_speakers(corpus)[split.test]).tolist()}
+
+
+def count_parameters(*trees: Any) -> int:
+    """Numbers in trees of arrays; None counts as none."""
+    return sum(int(leaf.size) for tree in trees for leaf in jax.tree.leaves(tree))
+
+
+def name_speakers(corpus: Corpus) -> np.ndarray:
+    """The speaker of each clip by the corpus' own name; RAVDESS' actors by their numbers."""
+    if corpus.speakers:
+        return np.asarray(corpus.speakers)[corpus.actor_B - 1]
+    return corpus.actor_B
+
+
+def write_predictions(
+    folder: Path,
+    corpus: Corpus,
+    index: np.ndarray,
+    predicted_B: np.ndarray,
+    probability_BC: np.ndarray | None = None,
+) -> None:
+    """Keep the class predicted for each of the clips numbered `index`, with what is known of it.
+
+    One row per clip: file, actor (by the corpus' own name), the corpus' attributes, emotion,
+    predicted and, where given, the probability of each class. Statistics that resample speakers or
+    pair systems clip by clip are computed from these.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    labels = np.asarray(corpus.labels)
+    columns = {
+        "file": np.asarray(corpus.file_names)[index],
+        "actor": name_speakers(corpus)[index],
+        **{name: values[index] for name, values in corpus.attributes.items()},
+        "emotion": labels[corpus.emotion_B[index]],
+        "predicted": labels[np.asarray(predicted_B)],
+    }
+    if probability_BC is not None:
+        columns |= dict(zip(corpus.labels, probability_BC.T, strict=True))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*(values.tolist() for values in columns.values()), strict=True))
+    write_atomic(folder / PREDICTIONS_FILE, text.getvalue())
+
+
+@functools.cache
+def name_device() -> str:
+    """What computes here: the accelerators' own name, or the processor's and its cores."""
+    devices = jax.devices()
+    if devices[0].platform != "cpu":
+        count = f"{len(devices)} x " if len(devices) > 1 else ""
+        return count + devices[0].device_kind
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    return f"{name}, {count_cores()} cores"
+
+
+@functools.cache
+def collect_versions() -> dict[str, str]:
+    """What computes here, by name; `revision` where the package runs from a checkout."""
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    versions |= {"python": platform.python_version(), "ser_jax": __version__}
+    revision = _find_revision()
+    return versions | ({"revision": revision} if revision else {})
+
+
+def _find_revision() -> str | None:
+    """The checkout's commit, if this package runs from one."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()
+
+
+def check_frames(config: Config, n_frames: int, n_features: int) -> None:
+    """Each convolution block of these two halves both axes, and something must be left."""
+    if config.model.name not in ("cnn", "cnn_lstm"):
+        return
+    least = 2 ** len(config.model.channels)
+    check(
+        n_frames >= least and n_features >= least,
+        f"model.channels={list(config.model.channels)}: {len(config.model.channels)} poolings need "
+        f"at least {least} frames and features, not {n_frames} and {n_features}; take fewer "
+        "blocks, longer clips (data.clip_s) or a shorter features.hop_length",
+    )
+
+
+@functools.cache
+def _make_log_mel(features: FeaturesConfig, rate_hz: int) -> Callable[..., jax.Array]:
+    return jit(make_front_end(features, rate_hz))
+
+
+def save_spectrogram(run_dir: Path, features: FeaturesConfig, corpus: Corpus, clip: int) -> None:
+    """Keep one clip's log-mel spectrogram for the report, whatever features the network takes."""
+    wave_N = corpus.wave_BN[clip].astype(np.float32) / 32768
+    features = dataclasses.replace(features, kind="logmel")
+    db_TF = _make_log_mel(features, corpus.rate_hz)(wave_N)
+    path = run_dir / "figures" / "spectrogram.npz"
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer, db_TF=np.asarray(db_TF), rate_hz=corpus.rate_hz, hop_length=features.hop_length,
+        file_name=corpus.file_names[clip],
+    )  # fmt: skip
+    write_atomic(path, buffer.getvalue())

@@ -1,0 +1,134 @@
+"""From settings to network, optimiser and compiled programs."""
+
+import dataclasses
+import functools
+from importlib.metadata import version
+from typing import Any
+
+import flax.linen as nn
+import optax
+
+from ser_jax.augment.waveform import make_take_augmented
+from ser_jax.config import AugmentConfig, Config, FeaturesConfig, ModelConfig, TrainConfig
+from ser_jax.config.features import FEATURE_SWITCHES
+from ser_jax.errors import check
+from ser_jax.features.batching import TakeTrain, take_plain
+from ser_jax.features.frontend import make_front_end
+from ser_jax.machine.accelerator import has_cuda, on_accelerator
+from ser_jax.models.forms import Forms
+from ser_jax.systems.networks import make_model
+from ser_jax.training.layouts import Layout
+from ser_jax.training.programs import Programs, make_programs
+from ser_jax.training.state import TRAIN_NUMBERS, make_optimizer, needs_steps
+from ser_jax.wav2vec2.architecture import BackboneSpec
+
+_DEADLOCKED = ("0.11.1", "0.11.2")
+"""Versions whose FFTs on CPU share out their work among threads that all wait for it; `pip` keeps
+to others, but a system's own packages may not."""
+
+Built = tuple[nn.Module, optax.GradientTransformation, Programs]
+"""Network, optimiser and programs."""
+
+
+@functools.lru_cache(maxsize=8)
+def _build_cached(
+    model_config: ModelConfig,
+    train: TrainConfig,
+    n_classes: int,
+    layout: Layout,
+    take_train: TakeTrain,
+    spec: BackboneSpec | None,
+    n_steps: int | None,
+) -> Built:
+    model = make_model(
+        model_config, n_classes, dtype=train.dtype, axis_name=layout.axis_name,
+        forms=choose_forms(), spec=spec,
+    )  # fmt: skip
+    tx = make_optimizer(train, n_steps)
+    programs = make_programs(
+        model, tx, n_classes=n_classes, take_train=take_train, layout=layout,
+        accumulate=train.accumulate,
+    )  # fmt: skip
+    return model, tx, programs
+
+
+def build(
+    model: ModelConfig,
+    train: TrainConfig,
+    n_classes: int,
+    layout: Layout = Layout(),  # noqa: B008 - immutable
+    take_train: TakeTrain = take_plain,
+    spec: BackboneSpec | None = None,
+    n_steps: int | None = None,
+) -> Built:
+    """Network, optimiser and programs; runs that differ in numbers alone share what is compiled."""
+    # What decides no program: how long, and the numbers that live in the state.
+    model = dataclasses.replace(model, dropout=0.0)
+    train = dataclasses.replace(
+        train, epochs=1, early_stop_epochs=0, profile=0, best_by="accuracy", batch_size=1,
+        buckets=1, **hold_numbers(train),
+    )  # fmt: skip
+    n_steps = n_steps if needs_steps(train) else None
+    return _build_cached(model, train, n_classes, layout, take_train, spec, n_steps)
+
+
+def hold_numbers(train: TrainConfig) -> dict[str, Any]:
+    """Settings as a network's programs know them: of the learning rates their ratio, and nothing of
+    what the state says (`state.list_numbers`) or of the choice of clips."""
+    below = train.backbone_learning_rate
+    ratio = None if below is None else below / train.learning_rate
+    return {
+        "learning_rate": 1.0, "backbone_learning_rate": ratio, "balanced": False,
+        **dict.fromkeys(TRAIN_NUMBERS, 0.0),
+    }  # fmt: skip
+
+
+def build_for(
+    config: Config,
+    n_classes: int,
+    layout: Layout,
+    spec: BackboneSpec | None,
+    n_steps: int,
+) -> Built:
+    """Network, optimiser and programs of a run of `n_steps`, in the forms that are fastest here."""
+    take_train = choose_take(
+        config.augment, config.features, config.data.rate_hz, config.model.mask_padding
+    )
+    return build(config.model, config.train, n_classes, layout, take_train, spec, n_steps)
+
+
+def choose_forms() -> Forms:
+    """The forms that are fastest here, compilation included, as benchmarks/README.md has them."""
+    return Forms(conv="rows", lstm="unrolled") if has_cuda() else Forms()
+
+
+def choose_take(
+    augment: AugmentConfig, features: FeaturesConfig, rate_hz: int, masked: bool = False
+) -> TakeTrain:
+    """How training batches are taken: plain, or augmented on the device.
+
+    Raises:
+      UserError: this jaxlib would wait for ever while it augments.
+    """
+    if not augment.enabled or augment.backend == "host":
+        return take_plain
+    jaxlib = version("jaxlib")
+    check(
+        on_accelerator() or jaxlib not in _DEADLOCKED,
+        f"augment.enabled=true: jaxlib {jaxlib} waits for ever in several FFTs at once "
+        "on a CPU; pip install -U jax jaxlib, or choose augment.backend=host",
+    )
+    held: dict[str, Any] = dict.fromkeys(FEATURE_SWITCHES, 0)  # what the state says
+    augment = dataclasses.replace(
+        augment, p=0.5, workers=None, time_mask_frames=0, band_mask_bands=0, **held
+    )
+    return _make_take_cached(augment, features, rate_hz, masked and features.is_own)
+
+
+@functools.lru_cache(maxsize=8)
+def _make_take_cached(
+    augment: AugmentConfig, features: FeaturesConfig, rate_hz: int, masked: bool
+) -> TakeTrain:
+    own = features.normalise if features.is_own else None
+    front_end = make_front_end(features, rate_hz)
+    return make_take_augmented(augment, rate_hz, front_end, own=own, masked=masked)

@@ -1,0 +1,259 @@
+"""The pure steps of one network made into programs, compiled ahead or as they are needed."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+from jax.sharding import PartitionSpec
+
+from ser_jax.features.batching import Batch, Dataset, TakeTrain, take, take_plain
+from ser_jax.machine.accelerator import jit
+from ser_jax.metrics import Sums
+from ser_jax.training.layouts import (
+    AXIS,
+    Layout,
+    Program,
+    compile_step,
+    lay_out,
+    place,
+    replicated,
+    share_out_clips,
+)
+from ser_jax.training.state import TrainState
+from ser_jax.training.step import eval_step, predict_step, train_step
+
+
+class Stream(Protocol):
+    """A corpus that does not live on the device: batches come from the host as they are needed."""
+
+    def stream(self, index_SB: np.ndarray) -> Iterator[tuple[Dataset, jax.Array]]:
+        """For each batch of clip numbers a `Dataset` to take those clips of, and the numbers."""
+        ...
+
+
+class Programs(NamedTuple):
+    """Compiled programs of one network; clips come as clip numbers [S, B] into a corpus.
+
+    A corpus is a `batching.Dataset` on the device, or a `Stream`.
+
+    Attributes:
+      train_epoch: (state, corpus, index_SB, on_step) -> (state, Sums); the old state is gone, but
+        for what is frozen; `on_step` is told of steps begun.
+      evaluate: (variables, corpus, index_SB) -> Sums.
+      predict: (variables, corpus, index_SB) -> logits, NumPy float32 [S * B, C].
+      layout: where they run.
+      multiple: B must be a multiple of it; see `batching.cut_batches`.
+      list_compilations: (state, dataset, train_index_SB, eval_index_SB, predict_index_SB) -> the
+        compilations that calls with such arguments need, one function each, to be run side by
+        side; arguments may be shapes. None under pmap.
+    """
+
+    train_epoch: Callable[..., tuple[TrainState, Sums]]
+    evaluate: Callable[[Any, Any, np.ndarray], Sums]
+    predict: Callable[[Any, Any, np.ndarray], np.ndarray]
+    layout: Layout = Layout()
+    multiple: int = 1
+    list_compilations: Callable[..., list[Callable[[], None]]] = lambda *shapes: []
+
+
+class Steps(NamedTuple):
+    """The steps as pure functions, still to be compiled.
+
+    Attributes:
+      train: ((state, sums so far), dataset, index_B, frozen) -> (state, sums); given `frozen`
+        stands in for the state's own, which is {} then.
+      evaluate: (sums so far, dataset, index_B, variables) -> sums.
+      predict: (variables, dataset, index_B) -> logits [B, C].
+    """
+
+    train: Callable[..., tuple[TrainState, Sums]]
+    evaluate: Callable[..., Sums]
+    predict: Callable[..., jax.Array]
+
+
+def make_steps(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    take_train: TakeTrain = take_plain,
+    axis_name: str | None = None,
+    accumulate: int = 1,
+) -> Steps:
+    """The steps of one network; see `Steps`."""
+
+    def train(
+        carry: tuple[TrainState, Sums], dataset: Dataset, index_B: jax.Array, frozen: Any = None
+    ) -> tuple[TrainState, Sums]:
+        state, total = carry
+        if frozen is not None:
+            state = dataclasses.replace(state, frozen=frozen)
+        key, p = state.augment_key, state.hyper["augment_p"]
+        batch = take_train(dataset, index_B, key, dataset.draw, p)
+        state, sums = train_step(
+            state, batch, model=model, tx=tx, axis_name=axis_name, accumulate=accumulate
+        )
+        if frozen is not None:
+            state = dataclasses.replace(state, frozen={})
+        return state, total + sums
+
+    def evaluate(total: Sums, dataset: Dataset, index_B: jax.Array, variables: Any) -> Sums:
+        batch = take(dataset, index_B)
+        return total + eval_step(variables, batch, model=model, axis_name=axis_name)
+
+    def predict(variables: Any, dataset: Dataset, index_B: jax.Array) -> jax.Array:
+        return predict_step(variables, take(dataset, index_B), model=model)
+
+    return Steps(train, evaluate, predict)
+
+
+def _share_out_take(take_train: TakeTrain, layout: Layout) -> TakeTrain:
+    """`take_train` with every device taking, and augmenting, its own rows.
+
+    Left to itself XLA would have every device go through all clips where they are augmented one
+    after another, as on CPU.
+    """
+    whole = replicated(layout)
+    rows = PartitionSpec(AXIS)
+
+    def shared(
+        dataset: Dataset, index_B: jax.Array, key: jax.Array, draw: jax.Array, p: jax.Array
+    ) -> Batch:
+        if not isinstance(dataset.x_BTF, jax.Array):  # rows in shards already
+            return take_train(dataset, index_B, key, draw, p)
+        everywhere = PartitionSpec()
+        return jax.shard_map(
+            take_train, mesh=whole.mesh, check_vma=False, out_specs=rows,
+            in_specs=(everywhere, rows, everywhere, everywhere, everywhere),
+        )(dataset, index_B, key, draw, p)  # fmt: skip
+
+    return shared
+
+
+def _compile_predict(function: Callable[..., Any], layout: Layout) -> Program:
+    """`function(variables, dataset, index_B)`, its result on every device."""
+    if share_out_clips(layout) is None:  # every device has all of the parameters and clips
+        return Program(jit(function))
+    whole = replicated(layout)
+    return Program(jit(function, out_shardings=whole), whole)
+
+
+def make_programs(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    *,
+    n_classes: int,
+    take_train: TakeTrain = take_plain,
+    layout: Layout = Layout(),  # noqa: B008 - immutable
+    accumulate: int = 1,
+) -> Programs:
+    """Programs of one network in a layout.
+
+    Args:
+      model: made with `axis_name=layout.axis_name`.
+      tx: the optimiser.
+      n_classes: number of logits.
+      take_train: training batches; see `batching.TakeTrain`.
+      layout: see `choose_layout`.
+      accumulate: see `step.train_step`.
+    """
+    if layout.mode == "mesh":
+        take_train = _share_out_take(take_train, layout)
+    steps = make_steps(model, tx, take_train, layout.axis_name, accumulate)
+    run_train, run_evaluate = _Fold(steps.train, layout), _Fold(steps.evaluate, layout)
+    run_predict = _compile_predict(steps.predict, layout)
+
+    def begin(state: TrainState) -> tuple[tuple[TrainState, Sums], Any]:
+        # Frozen parameters go beside what a program uses up, so that others may hold them as well.
+        return (dataclasses.replace(state, frozen={}), Sums.zeros(n_classes)), state.frozen
+
+    def train_epoch(
+        state: TrainState,
+        corpus: Dataset | Stream,
+        index_SB: np.ndarray,
+        on_step: Callable[[int], None] = lambda step: None,
+    ) -> tuple[TrainState, Sums]:
+        start, frozen = begin(state)
+        if layout.mode == "mesh":  # once, and not in every step
+            frozen = lay_out(frozen, replicated(layout))
+        state, sums = run_train(start, corpus, index_SB, frozen, on_step=on_step)
+        return dataclasses.replace(state, frozen=frozen), sums
+
+    def evaluate(variables: Any, corpus: Dataset | Stream, index_SB: np.ndarray) -> Sums:
+        return run_evaluate(Sums.zeros(n_classes), corpus, index_SB, variables)
+
+    def predict(variables: Any, corpus: Dataset | Stream, index_SB: np.ndarray) -> np.ndarray:
+        batches = _iterate(corpus, index_SB, layout)
+        logits = [run_predict(variables, dataset, index_B) for dataset, index_B in batches]
+        return np.concatenate(jax.device_get(logits))
+
+    def list_compilations(
+        state: TrainState, dataset: Dataset, *indices_SB: np.ndarray
+    ) -> list[Callable[[], None]]:
+        if layout.mode == "pmap":
+            return []
+        train, test, wanted = indices_SB
+        dataset = place(dataset, layout)
+        if layout.mode == "mesh":  # where training leaves it
+            state = lay_out(state, replicated(layout))
+        start, frozen = begin(state)
+        return [
+            lambda: run_train.compile(start, dataset, train, frozen),
+            lambda: run_evaluate.compile(Sums.zeros(n_classes), dataset, test, state.variables),
+            lambda: run_predict.compile(state.variables, dataset, wanted[0]),
+        ]
+
+    return Programs(
+        train_epoch, evaluate, predict, layout, layout.n_shards * accumulate, list_compilations
+    )
+
+
+def _iterate(
+    corpus: Dataset | Stream, index_SB: np.ndarray, layout: Layout
+) -> Iterator[tuple[Dataset, Any]]:
+    """Each batch's clip numbers and what to take them of."""
+    if isinstance(corpus, Dataset):
+        dataset = place(corpus, layout)
+        return ((dataset, index_B) for index_B in index_SB)
+    return corpus.stream(index_SB)
+
+
+class _Fold:
+    """A function (carry, corpus, index_SB, *rest) -> carry that takes all steps of an epoch."""
+
+    def __init__(self, step: Callable[..., Any], layout: Layout):
+        """
+        Args:
+          step: (carry, dataset, index_B, *rest) -> carry.
+          layout: see `Layout`.
+        """
+        self._layout = layout
+        self._run, self._run_scan = (
+            compile_step(step, layout._replace(scan=scan)) for scan in (False, True)
+        )
+
+    def __call__(
+        self,
+        carry: Any,
+        corpus: Dataset | Stream,
+        index_SB: np.ndarray,
+        *rest: Any,
+        on_step: Callable[[int], None] = lambda step: None,
+    ) -> Any:
+        if isinstance(corpus, Dataset) and self._layout.scan:
+            carry = self._run_scan(carry, place(corpus, self._layout), index_SB, *rest)
+            on_step(len(index_SB) - 1)
+            return carry
+        for number, (dataset, index_B) in enumerate(_iterate(corpus, index_SB, self._layout)):
+            carry = self._run(carry, dataset, index_B, *rest)
+            on_step(number)
+        return carry
+
+    def compile(self, carry: Any, dataset: Dataset, index_SB: np.ndarray, *rest: Any) -> None:
+        """Compile what a call on a corpus on the device runs; not under pmap."""
+        if self._layout.scan:
+            self._run_scan.compile(carry, dataset, index_SB, *rest)
+        else:
+            self._run.compile(carry, dataset, index_SB[0], *rest)

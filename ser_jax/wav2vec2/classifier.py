@@ -1,0 +1,110 @@
+"""wav2vec 2.0 as a classifier: mean over frames, projector, classifier."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ser_jax.config import ModelConfig
+from ser_jax.models.layers import keep_rows
+from ser_jax.wav2vec2.architecture import BackboneSpec
+from ser_jax.wav2vec2.blocks import Lora
+from ser_jax.wav2vec2.encoder import Backbone
+from ser_jax.wav2vec2.masks import make_frame_mask, normalise_wave
+
+
+class Wav2Vec2Network(nn.Module):
+    """The head of transformers' Wav2Vec2ForSequenceClassification on a backbone.
+
+    Attributes:
+      backbone: the network below.
+      n_classes: number of logits.
+      projector: units between.
+      weighted: a learned weighted sum of all layers' states, else the last one's.
+      mask_padding: keep padding out of attention and mean.
+      normalise_before_padding: unit variance over a clip's own samples, else over padding too.
+      frozen: the backbone runs as in prediction even in training, without dropout.
+      entry: what the input is: 'wave' (samples [B, N, 1]), 'features' (of the convolutions,
+        [B, T, C]) or 'pooled' (mean states of every layer, [B, L + 1, H]).
+    """
+
+    backbone: Backbone
+    n_classes: int
+    projector: int = 256
+    weighted: bool = False
+    mask_padding: bool = False
+    normalise_before_padding: bool = False
+    frozen: bool = False
+    entry: str = "wave"
+
+    def setup(self) -> None:
+        n_states = self.backbone.config.num_hidden_layers + 1
+        if self.weighted:
+            fill = nn.initializers.constant(1 / n_states)
+            self.layer_weights = self.param("layer_weights", fill, (n_states,))
+        # PyTorch's own initial values of a linear layer; in float32, since they cost nothing.
+        init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+        self.project = nn.Dense(self.projector, kernel_init=init, name="projector")
+        self.classify = nn.Dense(self.n_classes, kernel_init=init, name="classifier")
+
+    def __call__(
+        self, x_BTF: jax.Array, mask_BT: jax.Array, *, train: bool, dropout: jax.Array | float = 0.0
+    ) -> jax.Array:
+        """What `entry` says and its mask [B, T] to logits [B, C], float32."""
+        del dropout  # it has rates of its own
+        if self.entry == "pooled":
+            return self._classify(x_BTF)
+        if self.entry == "wave":
+            x_BTF, mask_BT = self.encode(x_BTF, mask_BT)
+        return self._classify(self.pool(x_BTF, mask_BT, train=train))
+
+    def encode(self, x_BN1: jax.Array, mask_BN: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Samples to features of the convolutions [B, T, C] and their mask [B, T]."""
+        config = self.backbone.config
+        short = max(config.receptive_field - x_BN1.shape[1], 0)
+        x_BN = jnp.pad(x_BN1[:, :, 0], ((0, 0), (0, short)))
+        mask_BN = jnp.pad(mask_BN, ((0, 0), (0, short)))
+        if config.do_normalize:
+            x_BN = normalise_wave(x_BN, mask_BN if self.normalise_before_padding else None)
+        z_BTC = self.backbone.encode(x_BN)
+        return z_BTC, make_frame_mask(config, mask_BN, z_BTC.shape[1])
+
+    def pool(self, z_BTC: jax.Array, mask_BT: jax.Array, *, train: bool = False) -> jax.Array:
+        """Features to mean states of every layer [B, L + 1, H], float32."""
+        inner_BT = mask_BT if self.mask_padding else None
+        states = self.backbone.contextualise(
+            z_BTC, inner_BT, train=train and not self.frozen, all_layers=True
+        )
+        counted_BT = mask_BT if self.mask_padding else keep_rows(mask_BT)
+        count_B1 = jnp.maximum(counted_BT.sum(axis=1, keepdims=True), 1)
+        means = [
+            jnp.where(counted_BT[:, :, None], h_BTH, 0).sum(axis=1, dtype=jnp.float32) / count_B1
+            for h_BTH in (states if self.weighted or self.frozen else states[-1:])
+        ]
+        return jnp.stack(means, axis=1)
+
+    def _classify(self, pooled_BLH: jax.Array) -> jax.Array:
+        # The mean over frames and the projector are linear, so their order is free.
+        if self.weighted:
+            weight_L = jax.nn.softmax(self.layer_weights)
+            pooled_BH = jnp.einsum("blh,l->bh", pooled_BLH, weight_L)
+        else:
+            pooled_BH = pooled_BLH[:, -1]
+        logits_BC: Any = self.classify(self.project(pooled_BH))
+        return logits_BC
+
+
+def make_classifier(
+    config: ModelConfig, n_classes: int, dtype: jnp.dtype, spec: BackboneSpec
+) -> nn.Module:
+    """A `Wav2Vec2Network` by its settings; see `systems.networks.make_model`."""
+    settings = spec.settings
+    lora = None
+    if settings.lora_rank:
+        lora = Lora(settings.lora_rank, settings.lora_alpha, settings.lora_targets)
+    return Wav2Vec2Network(
+        Backbone(spec.architecture, dtype, lora, settings.remat, settings.attention),
+        n_classes, settings.projector, settings.weighted_layers, config.mask_padding,
+        settings.normalise_before_padding, settings.freeze == "all", spec.entry,
+    )  # fmt: skip

@@ -1,0 +1,130 @@
+"""wav2vec 2.0 without a head: samples to the hidden states of every layer."""
+
+from typing import Any, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ser_jax.wav2vec2.architecture import Architecture
+from ser_jax.wav2vec2.blocks import FeatureProjection, Layers, Lora, maybe_drop
+from ser_jax.wav2vec2.convolutions import FeatureEncoder, PositionalConvEmbedding
+from ser_jax.wav2vec2.masks import augment_spectrum, make_frame_mask
+from ser_jax.wav2vec2.norms import LayerNorm
+
+
+class Encoder(nn.Module):
+    """Positional convolution, norm and layers; the norm first or last by the layout."""
+
+    config: Architecture
+    dtype: Any = jnp.float32
+    lora: Lora | None = None
+    attention: str = "auto"
+    remat: bool = False
+
+    def setup(self) -> None:
+        config: Any = self.config  # has what transformers' modules read
+        self.pos_conv_embed = PositionalConvEmbedding(config, dtype=self.dtype)
+        self.layer_norm = LayerNorm(self.config.layer_norm_eps, self.dtype)
+        self.layers = Layers(self.config, self.dtype, self.lora, self.attention, self.remat)
+
+    def __call__(
+        self, h_BTH: jax.Array, mask_BT: jax.Array | None, *, train: bool
+    ) -> list[jax.Array]:
+        if mask_BT is not None:
+            h_BTH = jnp.where(mask_BT[:, :, None], h_BTH, 0)
+        h_BTH = h_BTH + self.pos_conv_embed(h_BTH)
+        stable = self.config.do_stable_layer_norm
+        h_BTH = h_BTH if stable else self.layer_norm(h_BTH)
+        h_BTH = maybe_drop(self, h_BTH, self.config.hidden_dropout, train)
+        states = self.layers(h_BTH, mask_BT, train=train)
+        return [*states[:-1], self.layer_norm(states[-1])] if stable else states
+
+
+class Backbone(nn.Module):
+    """wav2vec 2.0 of either layout, with the parameter tree of transformers' FlaxWav2Vec2Module.
+
+    Attributes:
+      config: sizes and rates.
+      dtype: type of the computation; parameters, norms' statistics and softmax are float32.
+      lora: low-rank additions to the attention; None: none.
+      remat: compute each layer again for the gradient instead of keeping what it made.
+      attention: 'plain', or 'auto': cuDNN's fused kernel where `attention.find_obstacle` finds
+        none, else plain. 'fused' is 'auto' here; `finetuning` checks it beforehand.
+    """
+
+    config: Architecture
+    dtype: Any = jnp.float32
+    lora: Lora | None = None
+    remat: bool = False
+    attention: str = "auto"
+
+    def setup(self) -> None:
+        config = cast(Any, self.config)
+        self.feature_extractor = FeatureEncoder(self.config, self.dtype)
+        self.feature_projection = FeatureProjection(config, dtype=self.dtype)
+        self.masked_spec_embed = self.param(
+            "masked_spec_embed", nn.initializers.uniform(1.0), (self.config.hidden_size,)
+        )
+        self.encoder = Encoder(self.config, self.dtype, self.lora, self.attention, self.remat)
+
+    def __call__(
+        self,
+        x_BN: jax.Array,
+        mask_BN: jax.Array | None = None,
+        *,
+        train: bool = False,
+        all_layers: bool = False,
+    ) -> Any:
+        """Samples to hidden states.
+
+        Args:
+          x_BN: samples with zero mean and unit variance, at least `config.receptive_field` each.
+          mask_BN: True for real samples; None: padding is read like any other sound.
+          train: dropout, layer drop and SpecAugment, with keys of the stream 'dropout'.
+          all_layers: return the input of the first layer and the output of each as well.
+
+        Returns:
+          The last layer's states [B, T, H], or a tuple of all L + 1.
+        """
+        z_BTC = self.encode(x_BN)
+        mask_BT = None
+        if mask_BN is not None:
+            mask_BT = make_frame_mask(self.config, mask_BN, z_BTC.shape[1])
+        return self.contextualise(z_BTC, mask_BT, train=train, all_layers=all_layers)
+
+    def encode(self, x_BN: jax.Array) -> jax.Array:
+        """Samples [B, N] to the convolutions' features [B, T, C]."""
+        return self.feature_extractor(x_BN)
+
+    def contextualise(
+        self,
+        z_BTC: jax.Array,
+        mask_BT: jax.Array | None = None,
+        *,
+        train: bool = False,
+        all_layers: bool = False,
+        time_mask_BT: jax.Array | None = None,
+        return_features: bool = False,
+    ) -> Any:
+        """Features of the convolutions to hidden states.
+
+        Args:
+          z_BTC: as `encode` gives them.
+          mask_BT: True for real frames; None: all are.
+          train, all_layers: as for the whole.
+          time_mask_BT: frames to replace by the mask's embedding; None: SpecAugment's own in
+            training.
+          return_features: return (states, normed features [B, T, C]), what pre-training quantises.
+        """
+        h_BTH, normed_BTC = self.feature_projection(z_BTC, train=train)
+        fill_H = self.masked_spec_embed.astype(self.dtype)
+        if time_mask_BT is not None:
+            h_BTH = jnp.where(time_mask_BT[:, :, None], fill_H[None, None, :], h_BTH)
+        elif train and self.config.apply_spec_augment and not self.is_initializing():
+            real_BT = jnp.ones(h_BTH.shape[:2], bool) if mask_BT is None else mask_BT
+            key = self.make_rng("dropout")
+            h_BTH = augment_spectrum(key, h_BTH, real_BT, fill_H, self.config)
+        states = self.encoder(h_BTH, mask_BT, train=train)
+        result = tuple(states) if all_layers else states[-1]
+        return (result, normed_BTC) if return_features else result

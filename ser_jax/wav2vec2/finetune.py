@@ -1,0 +1,293 @@
+"""A pre-trained network made ready for training: weights, what of them is frozen, what it sees.
+
+What is frozen is computed once. With the convolutions frozen the network's input becomes their
+features, with all frozen every layer's mean states, unless clips are augmented, since then they
+differ from epoch to epoch. All three are an `entry` of one network with one parameter tree.
+"""
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from ser_jax.config import BackboneConfig, Config, ModelConfig
+from ser_jax.errors import UserError, check, warn
+from ser_jax.features.batching import cut_batches
+from ser_jax.features.corpus_features import Inputs
+from ser_jax.files.atomic import write_atomic
+from ser_jax.machine.accelerator import has_fused_attention, jit
+from ser_jax.progress import progress
+from ser_jax.wav2vec2.architecture import Architecture, BackboneSpec
+
+FOLDER = "backbone"
+"""In a run directory: config.json, and the parameters that were not trained."""
+_FROZEN_FILE = "frozen.safetensors"
+_CHUNK = 8  # clips at a time while what is frozen is computed
+_RATES = {  # settings by the names of the architecture
+    "hidden_dropout": "hidden_dropout", "attention_dropout": "attention_dropout",
+    "activation_dropout": "activation_dropout", "feature_dropout": "feat_proj_dropout",
+    "layer_drop": "layerdrop", "mask_time_prob": "mask_time_prob",
+    "mask_time_length": "mask_time_length", "mask_feature_prob": "mask_feature_prob",
+    "mask_feature_length": "mask_feature_length",
+}  # fmt: skip
+
+
+class Prepared(NamedTuple):
+    """What a run trains on.
+
+    Attributes:
+      inputs: as loaded, or with what the frozen part makes of it in place of the samples.
+      spec: the backbone; None for networks without.
+      variables: parameters to train, as {'params': ...}; None: the network's own initial ones.
+      frozen: parameters that a step needs and leaves alone.
+      kept: parameters that are frozen, needed by a step or not.
+    """
+
+    inputs: Inputs
+    spec: BackboneSpec | None = None
+    variables: Any = None
+    frozen: Any = None
+    kept: Any = None
+
+
+def prepare_backbone(config: Config, inputs: Inputs) -> Prepared:
+    """Make a run's network ready; networks without a backbone are as they are.
+
+    Raises:
+      UserError: no backbone.path, or one that cannot be used; another rate than the backbone's.
+    """
+    if config.model.name != "wav2vec2":
+        return Prepared(inputs)
+    settings = config.backbone
+    start = _load_start(
+        settings.path, settings.pretrained, config.data.rate_hz, config.model.mask_padding
+    )
+    architecture = apply_rates(start.architecture, settings)
+    check_attention(architecture, settings, config.train.dtype)
+    check(
+        settings.freeze_layers <= architecture.num_hidden_layers,
+        f"backbone.freeze_layers={settings.freeze_layers}: the network has "
+        f"{architecture.num_hidden_layers} layers",
+    )
+    spec = BackboneSpec(architecture, settings, "wave")
+    n_classes = len(inputs.corpus.labels)
+    params = init_params(config.model, spec, n_classes, config.seed, start.params)
+    trained, kept = split_params(params, spec)
+    entry = choose_entry(config) if inputs.clips is None else "wave"
+    if entry != "wave":
+        inputs = _compute_entry(config, spec, entry, start, params, inputs)
+    frozen = {} if entry == "pooled" else kept
+    if entry == "features":
+        frozen = {"backbone": {k: v for k, v in kept["backbone"].items()
+                               if k != "feature_extractor"}}  # fmt: skip
+    spec = spec._replace(entry=entry)
+    return Prepared(inputs, spec, {"params": trained}, frozen, kept)
+
+
+class _Start(NamedTuple):
+    """Where training starts: the network, and its weights if they are wanted."""
+
+    architecture: Architecture
+    params: Any
+
+
+@functools.lru_cache(maxsize=1)
+def _load_start(path: str | None, pretrained: bool, rate_hz: int, masked: bool) -> _Start:
+    from ser_jax.wav2vec2.published import load_architecture, load_params, load_preprocessor
+
+    if path is None:
+        raise UserError(
+            "backbone.path: missing; name a folder with config.json and weights, or a hub id such "
+            "as facebook/wav2vec2-base-960h"
+        )
+    preprocessor = load_preprocessor(path)
+    wanted = preprocessor.get("sampling_rate", 16000)
+    check(
+        rate_hz == wanted,
+        f"data.rate_hz={rate_hz}: {path} needs {wanted}; clips of any rate are resampled to it",
+    )
+    if preprocessor.get("return_attention_mask", masked) != masked:
+        said = f"{path}: return_attention_mask={str(not masked).lower()}: pre-trained so, and "
+        said += f"fine-tuned with model.mask_padding={str(masked).lower()}, which decides"
+        warn(said)
+    return _Start(load_architecture(path), load_params(path) if pretrained else None)
+
+
+def apply_rates(architecture: Architecture, settings: BackboneConfig) -> Architecture:
+    """The network with the rates of dropout and masks that the settings name."""
+    wanted = {theirs: getattr(settings, ours) for ours, theirs in _RATES.items()}
+    changes = {name: value for name, value in wanted.items() if value is not None}
+    return dataclasses.replace(architecture, **changes)
+
+
+def check_attention(architecture: Architecture, settings: BackboneConfig, dtype: str) -> None:
+    """Raise a UserError where `backbone.attention` asks training for a kernel that cannot run."""
+    from ser_jax.wav2vec2.self_attention import find_obstacle
+
+    if settings.attention != "fused":
+        return
+    obstacle = find_obstacle(
+        cudnn=has_fused_attention(),
+        dtype=dtype,
+        width=architecture.head_width,
+        dropout=0.0 if settings.freeze == "all" else architecture.attention_dropout,
+    )
+    check(not obstacle, f"backbone.attention=fused: {obstacle}; or take backbone.attention=auto")
+
+
+def init_params(
+    model_config: ModelConfig, spec: BackboneSpec, n_classes: int, seed: int, loaded: Any
+) -> dict[str, Any]:
+    """All parameters: the backbone's as loaded, or initial ones; head and LoRA from the seed."""
+    from ser_jax.wav2vec2.classifier import make_classifier
+
+    model = make_classifier(
+        model_config, n_classes, jnp.dtype("float32"), spec._replace(entry="wave")
+    )
+    have = {} if loaded is None else flatten_dict({"backbone": loaded})
+
+    @jax.jit
+    def init(key: jax.Array) -> dict[tuple[str, ...], jax.Array]:
+        n_least = spec.architecture.receptive_field
+        x_BTF, mask_BT = jnp.zeros((1, n_least, 1)), jnp.ones((1, n_least), bool)
+        made: dict[Any, Any] = flatten_dict(model.init(key, x_BTF, mask_BT, train=False)["params"])
+        return {path: leaf for path, leaf in made.items() if path not in have}
+
+    key = jax.random.split(jax.random.key(seed))[0]  # as state.init_state
+    leaves = {path: jnp.asarray(leaf) for path, leaf in have.items()} | init(key)
+    return unflatten_dict(leaves)
+
+
+def init_trained(model_config: ModelConfig, spec: BackboneSpec, n_classes: int) -> dict[str, Any]:
+    """Initial values of what is trained, as {'params': ...}; to be traced for their shapes."""
+    params = init_params(model_config, spec, n_classes, 0, None)
+    return {"params": split_params(params, spec)[0]}
+
+
+def split_params(params: Any, spec: BackboneSpec) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parameters to train, and frozen ones; both nested, no leaf in both."""
+    parts: tuple[dict, dict] = {}, {}
+    for path, leaf in flatten_dict(params).items():
+        parts[is_frozen(path, spec)][path] = leaf
+    trained, frozen = (unflatten_dict(part) for part in parts)
+    return trained, frozen
+
+
+def is_frozen(path: tuple[str, ...], spec: BackboneSpec) -> bool:
+    """Whether the parameter at `path` of the network's tree is left as it is."""
+    settings = spec.settings
+    if path[0] != "backbone" or path[-1].startswith("lora_"):
+        return False
+    if settings.freeze == "all" or settings.lora_rank:
+        return True
+    if settings.freeze == "none":
+        return False
+    if path[1] == "feature_extractor":
+        return True
+    if path[1:3] == ("encoder", "layers"):
+        return int(path[3]) < settings.freeze_layers
+    # The norm of the stable layout stands above all layers.
+    above = spec.architecture.do_stable_layer_norm and path[1:3] == ("encoder", "layer_norm")
+    return settings.freeze_layers > 0 and not above
+
+
+def choose_entry(config: Config) -> str:
+    """Where the part that is trained begins: 'wave', 'features' or 'pooled'."""
+    settings = config.backbone
+    if config.augment.enabled or not settings.cache or settings.freeze == "none":
+        return "wave"
+    return "pooled" if settings.freeze == "all" else "features"
+
+
+_memo: list[Any] = []
+"""The last frozen part's input, weights and output; cells of a grid share it."""
+
+
+def _compute_entry(
+    config: Config, spec: BackboneSpec, entry: str, start: _Start, params: Any, inputs: Inputs
+) -> Inputs:
+    seed = None if spec.settings.pretrained else config.seed
+    key = (entry, spec, config.model.mask_padding, config.train.dtype, seed)
+    if _memo and _memo[0] == key and _memo[1] is inputs.x_BTF and _memo[2] is start:
+        return _memo[3]
+    made = compute_entry(config, spec, entry, params, inputs)
+    _memo[:] = [key, inputs.x_BTF, start, made]
+    return made
+
+
+def compute_entry(
+    config: Config, spec: BackboneSpec, entry: str, params: Any, inputs: Inputs
+) -> Inputs:
+    """The corpus as the network sees it at `entry`, with a progress bar.
+
+    Args:
+      config: of the run.
+      spec: the backbone.
+      entry: 'features' [clips, T, C] or 'pooled' [clips, L + 1, H].
+      params: all parameters.
+      inputs: samples of every clip.
+    """
+    from ser_jax.wav2vec2.classifier import make_classifier
+
+    model: Any = make_classifier(
+        config.model, len(inputs.corpus.labels), jnp.dtype(config.train.dtype),
+        spec._replace(entry="wave"),
+    )  # fmt: skip
+
+    @jit
+    def run(params: Any, wave_BN: jax.Array, length_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x_BN1 = wave_BN.astype(jnp.float32)[:, :, None] / 32768
+        mask_BN = jnp.arange(wave_BN.shape[1])[None, :] < length_B[:, None]
+        encoded = functools.partial(model.apply, {"params": params}, method="encode")
+        z_BTC, mask_BT = encoded(x_BN1, mask_BN)
+        if entry == "pooled":
+            z_BTC = model.apply({"params": params}, z_BTC, mask_BT, method="pool")
+        return z_BTC, mask_BT.sum(axis=1)
+
+    corpus = inputs.corpus
+    parts = []
+    with progress("frozen layers", len(corpus.wave_BN), "clips") as advance:
+        for index_B in cut_batches(np.arange(len(corpus.wave_BN)), _CHUNK):
+            rows = np.maximum(index_B, 0)
+            x_BTF, frames_B = run(params, corpus.wave_BN[rows], corpus.length_B[rows])
+            real = int((index_B >= 0).sum())
+            parts.append((np.asarray(x_BTF)[:real], np.asarray(frames_B)[:real]))
+            advance(real)
+    x_BTF, frames_B = (np.concatenate(part) for part in zip(*parts, strict=True))
+    if entry == "pooled":  # layers stand where frames do
+        frames_B = np.full(len(x_BTF), x_BTF.shape[1])
+    return inputs._replace(x_BTF=x_BTF, frames_B=frames_B.astype(np.int32))
+
+
+def save_frozen(run_dir: Path, prepared: Prepared) -> None:
+    """Write what the checkpoints of a run do not hold, so that it stands on its own."""
+    if prepared.spec is None:
+        return
+    from safetensors.numpy import save
+
+    folder = run_dir / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    tree = prepared.spec.architecture.to_dict()
+    write_atomic(folder / "config.json", json.dumps(tree, indent=1))
+    flat = {"/".join(path): np.asarray(leaf) for path, leaf in flatten_dict(prepared.kept).items()}
+    write_atomic(folder / _FROZEN_FILE, save(flat))
+
+
+def load_frozen(run_dir: Path, config: Config) -> tuple[BackboneSpec, dict[str, Any]]:
+    """What `save_kept` wrote: the backbone, and its frozen parameters.
+
+    Raises:
+      UserError: a file is missing or damaged.
+    """
+    from ser_jax.wav2vec2.published import load_architecture, read_safetensors
+
+    folder = run_dir / FOLDER
+    spec = BackboneSpec(load_architecture(str(folder)), config.backbone, "wave")
+    flat = read_safetensors(folder / _FROZEN_FILE)
+    return spec, unflatten_dict({tuple(name.split("/")): leaf for name, leaf in flat.items()})

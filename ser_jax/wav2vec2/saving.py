@@ -1,0 +1,63 @@
+"""wav2vec 2.0 as a folder that transformers loads."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ser_jax.errors import check
+from ser_jax.files.atomic import expand, saving, write_atomic
+from ser_jax.wav2vec2.architecture import Architecture
+from ser_jax.wav2vec2.weights import to_torch
+
+
+def save_pretrained(
+    folder: str | Path,
+    architecture: Architecture,
+    params: Mapping[str, Any],
+    extra: Mapping[str, Any],
+    preprocessor: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write config.json, model.safetensors and preprocessor_config.json, all or nothing.
+
+    Args:
+      folder: new, or empty.
+      architecture: of the backbone.
+      params: nested as in Flax, the backbone below 'backbone', heads beside it.
+      extra: what config.json says beside the architecture, 'architectures' among it.
+      preprocessor: what preprocessor_config.json says beside the usual.
+
+    Raises:
+      UserError: the folder holds something; a write failed.
+    """
+    from safetensors.numpy import save
+
+    folder = expand(folder)
+    check(
+        not folder.exists() or (folder.is_dir() and not any(folder.iterdir())),
+        f"{folder}: exists and is not empty; name a new folder",
+    )
+    tree = {"wav2vec2" if name == "backbone" else name: leaf for name, leaf in params.items()}
+    config = architecture.to_dict() | dict(extra)
+    normalised = config.pop("do_normalize")  # which transformers keeps in the other file
+    usual = {
+        "feature_extractor_type": "Wav2Vec2FeatureExtractor", "feature_size": 1,
+        "do_normalize": normalised, "padding_side": "right", "padding_value": 0.0,
+        "sampling_rate": 16000, "return_attention_mask": False,
+    }  # fmt: skip
+    with saving(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(".unfinished", f".{folder.name}.", folder.parent))
+        try:
+            write_atomic(beside / "config.json", json.dumps(config, indent=1))
+            usual |= dict(preprocessor or {})
+            write_atomic(beside / "preprocessor_config.json", json.dumps(usual, indent=1))
+            write_atomic(beside / "model.safetensors", save(to_torch(tree), {"format": "pt"}))
+            beside.chmod(0o755)
+            beside.replace(folder)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+    return folder

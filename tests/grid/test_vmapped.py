@@ -1,0 +1,272 @@
+"""Runs in one program equal the same runs alone, and none disturbs another."""
+
+import dataclasses
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ser_jax.config import ModelConfig, TrainConfig, override
+from ser_jax.features.batching import Dataset, cut_batches, shuffle
+from ser_jax.features.normaliser import Normaliser
+from ser_jax.grid.vmapped import (
+    GridPrograms,
+    Progress,
+    RunLayout,
+    init_progress,
+    keep_best,
+    make_grid_programs,
+)
+from ser_jax.machine.runtime import count_work
+from ser_jax.metrics import Sums
+from ser_jax.systems.networks import make_model
+from ser_jax.training.loop import compute_score
+from ser_jax.training.programs import make_programs
+from ser_jax.training.state import init_state, make_optimizer
+from tests.tolerance import assert_near
+
+N_CLASSES, T, F, N_CLIPS = 3, 8, 4, 24
+TX = make_optimizer(TrainConfig())
+SIZES = {"channels": (3, 4), "hidden": 4, "dense": (4,), "mask_padding": True}
+SEEDS, DROPOUTS, RATES = (3, 5, 2**31 + 1), (0.0, 0.3, 0.5), (1e-3, 3e-2, 1e-2)
+EPOCHS = 2
+
+
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
+
+@functools.cache
+def make_network(name: str) -> Any:
+    return make_model(override(ModelConfig(), SIZES | {"name": name}), N_CLASSES)
+
+
+@functools.cache
+def make_alone(name: str) -> Any:
+    return make_programs(make_network(name), TX, n_classes=N_CLASSES)
+
+
+@functools.cache
+def make_dataset() -> Dataset:
+    rng = np.random.default_rng(0)
+    frames_B = rng.integers(4, T + 1, N_CLIPS).astype(np.int32)
+    x_BTF = rng.standard_normal((N_CLIPS, T, F)).astype(np.float32)
+    label_B = rng.integers(0, N_CLASSES, N_CLIPS).astype(np.int32)
+    return Dataset(
+        jnp.asarray(x_BTF), jnp.asarray(frames_B), jnp.asarray(label_B),
+        Normaliser(jnp.full(F, np.nan), jnp.full(F, np.nan)), jnp.ones((), jnp.int32),
+    )  # fmt: skip
+
+
+NORMALISERS = [Normaliser(jnp.full(F, 0.1 * r), jnp.full(F, 1.0 + r)) for r in range(3)]
+# Each run has other training clips, as folds do.
+TRAIN = [np.arange(r, r + 14) for r in range(3)]
+VAL = [np.array([20, 21, 22, 23, r]) for r in range(3)]
+
+
+def make_indices(epoch: int, runs: range = range(3)) -> tuple[np.ndarray, np.ndarray]:
+    train = [cut_batches(shuffle(TRAIN[r], SEEDS[r], epoch), 4) for r in runs]
+    return np.stack(train), np.stack([cut_batches(VAL[r], 4) for r in runs])
+
+
+@functools.cache
+def run_alone(name: str, r: int) -> tuple[Any, Any, list[Any]]:
+    """Variables after the last epoch and after the best, and all sums."""
+    model = make_network(name)
+    programs = make_alone(name)
+    state = init_state(
+        model, TX, seed=SEEDS[r], n_frames=T, n_features=F, dropout=DROPOUTS[r],
+        learning_rate=RATES[r],
+    )  # fmt: skip
+    dataset = dataclasses.replace(make_dataset(), normaliser=NORMALISERS[r])
+    found = []
+    best: tuple[list[float], Any] = ([-1.0], None)
+    for epoch in range(1, EPOCHS + 1):
+        train_index, val_index = make_indices(epoch)
+        state, train = programs.train_epoch(state, dataset, train_index[r])
+        val = programs.evaluate(state.variables, dataset, val_index[r])
+        found.append(jax.device_get((train, val)))
+        score = [float(np.trace(val.confusion_CC)), -float(val.loss)]
+        if score > best[0]:
+            best = score, jax.device_get(state.variables)
+    return jax.device_get(state.variables), best[1], found
+
+
+@functools.cache
+def make_together(name: str, layout: RunLayout) -> GridPrograms:
+    return make_grid_programs(make_network(name), TX, n_classes=N_CLASSES, layout=layout)
+
+
+def make_arguments(name: str, layout: RunLayout, n_runs: int, rates: Any = RATES) -> list[Any]:
+    """What `run_epoch` takes for the first epoch."""
+    progress = init_progress(
+        make_network(name), TX, seed_R=SEEDS[:n_runs], n_frames=T, n_features=F,
+        dropout_R=DROPOUTS[:n_runs], augment_p_R=np.zeros(n_runs), learning_rate_R=rates[:n_runs],
+    )  # fmt: skip
+    normaliser = jax.tree.map(lambda *x: jnp.stack(x), *NORMALISERS[:n_runs])
+    placed = [layout.place(progress), layout.place(normaliser), layout.share(make_dataset())]
+    return [*placed, *make_indices(1, range(n_runs))]
+
+
+def run_together(
+    name: str, layout: RunLayout, n_runs: int = 3, rates: Any = RATES
+) -> tuple[Progress, list[Any], Any]:
+    """Progress after all epochs, sums of each, classes of the validation clips."""
+    programs = make_together(name, layout)
+    progress, normaliser, dataset, *_ = make_arguments(name, layout, n_runs, rates)
+    found = []
+    for epoch in range(1, EPOCHS + 1):
+        indices = make_indices(epoch, range(n_runs))
+        progress, train, val = programs.run_epoch(progress, normaliser, dataset, *indices)
+        found.append(jax.device_get((train, val)))
+    classes = programs.predict(progress.best.variables, normaliser, dataset, indices[1])
+    return progress, found, np.asarray(classes)
+
+
+def pick(tree: Any, r: int) -> Any:
+    return jax.tree.map(lambda x: np.asarray(x[r]), tree)
+
+
+def assert_close(a: Any, b: Any) -> None:
+    assert_near(a, b, rtol=1e-4, atol=1e-5, why="cudnn")
+
+
+@pytest.mark.device
+@pytest.mark.parametrize(
+    ("name", "how", "scan"),
+    [("lstm", "vmap", False), ("lstm", "map", True), ("cnn", "vmap", True), ("cnn", "map", False)],
+)
+def test_runs_together_equal_each_alone(name, how, scan):
+    progress, found, classes = run_together(name, RunLayout(how, scan))
+    for r in range(3):
+        state, best, sums = run_alone(name, r)
+        assert_close(pick(progress.state.variables, r), state)
+        assert_close(pick(progress.best.variables, r), best)
+        assert_close([pick(epoch, r) for epoch in found], sums)
+        hits = (classes[r].ravel()[:5] == np.asarray(make_dataset().label_B)[VAL[r]]).sum()
+        best_sums = sums[int(progress.best_epoch[r]) - 1][1]
+        assert hits == np.trace(best_sums.confusion_CC)
+
+
+@pytest.mark.device
+def test_a_run_that_diverges_leaves_the_others_alone():
+    _, expected, _ = run_together("lstm", RunLayout("vmap", False), 2)
+    _, found, _ = run_together("lstm", RunLayout("vmap", False), 3, rates=(*RATES[:2], 1e30))
+    assert np.isnan(found[1][0].loss[2])
+    for epoch, others in zip(found, expected, strict=True):
+        for r in range(2):
+            assert_close(pick(epoch, r), pick(others, r))
+
+
+def make_sums(loss: float, hits: int) -> Sums:
+    return Sums(jnp.asarray(loss), jnp.asarray(10.0), jnp.diag(jnp.asarray([hits, 0.0, 0.0])))
+
+
+@pytest.mark.parametrize(
+    ("best_by", "epochs", "best"),
+    [
+        ("accuracy", [(5.0, 3), (9.0, 4), (8.0, 4), (7.0, 3), (8.0, 4)], 3),
+        ("loss", [(5.0, 3), (5.0, 4), (6.0, 9), (5.0, 2)], 2),
+        ("accuracy", [(5.0, 0), (np.nan, 0)], 1),
+    ],
+)
+def test_the_best_epoch_is_the_one_that_fit_keeps(best_by, epochs, best):
+    state = init_state(make_network("lstm"), TX, seed=0, n_frames=T, n_features=F, dropout=0.0)
+    zero = jnp.zeros((), jnp.int32)
+    progress = Progress(state, state, jnp.full(2, -jnp.inf), zero, zero)
+    keep = jax.jit(keep_best, static_argnums=3)
+    for number, (loss, hits) in enumerate(epochs, 1):
+        step = jnp.asarray(number, jnp.int32)
+        progress = keep(
+            progress, dataclasses.replace(state, step=step), make_sums(loss, hits), best_by
+        )
+    assert progress.epoch == len(epochs)
+    assert progress.best_epoch == progress.best.step == best
+    fitted, kept = 0, [-np.inf]
+    for number, (loss, hits) in enumerate(epochs, 1):
+        score = compute_score(best_by, {"val_loss": loss / 10, "val_accuracy": hits / 10})
+        if score > kept:
+            fitted, kept = number, score
+    assert fitted == best
+
+
+def test_memory_is_measured_and_what_was_compiled_for_it_is_used():
+    layout = RunLayout("vmap", True)
+    programs = make_grid_programs(make_network("lstm"), TX, n_classes=N_CLASSES, layout=layout)
+    costs = []
+    for n_runs in (1, 3):
+        arguments = make_arguments("lstm", layout, n_runs)
+        costs.append(programs.measure(*arguments))
+        with count_work() as work:
+            programs.run_epoch(*arguments)
+        assert work.compilations == 0
+    # States, their best and what a step keeps are there three times; the clips once.
+    assert costs[0].n_bytes < costs[1].n_bytes < 3 * costs[0].n_bytes
+
+
+def test_a_program_that_is_compiled_already_tells_what_compiling_it_took():
+    """By it a grid judges whether to try a second way, also where the first costs nothing any
+    more."""
+    layout = RunLayout("vmap", True)
+    programs = make_grid_programs(make_network("lstm"), TX, n_classes=N_CLASSES, layout=layout)
+    cost = programs.measure(*make_arguments("lstm", layout, 2))
+    assert cost.compile_s > 0.05
+    assert programs.measure(*make_arguments("lstm", layout, 2)) == cost
+
+
+@pytest.mark.parametrize("how", ["vmap", "map"])
+@pytest.mark.parametrize("name", ["lstm", "cnn"])
+def test_a_grid_lowers_for_tpu_and_cuda(name, how):
+    layout = RunLayout(how, True)
+    programs = make_together(name, layout)
+    export = jax.export.export(jax.jit(programs.run_epoch), platforms=["tpu", "cuda"])
+    assert export(*make_arguments(name, layout, 2)).platforms == ("tpu", "cuda")
+
+
+@pytest.mark.cpu_only("simulates two devices")
+def test_runs_shared_out_over_devices_equal_those_of_one_device():
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", "tests.test_grid"]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        command, env=os.environ | flags, cwd=root, capture_output=True, text=True, check=True
+    )
+    found = json.loads(done.stdout)
+    assert found["devices"] == 2
+    assert found["shares"] == [1, 1]
+    assert found["moved"] > 1e-3
+    assert max(found["gaps"].values()) < 1e-5
+
+
+def compare_devices() -> dict[str, Any]:
+    """Greatest gap between two devices and one, by way; a program of its own, see above."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    devices, gaps, shares = tuple(jax.devices()), {}, []
+    one, expected, _ = run_together("lstm", RunLayout("vmap", True), 2)
+    for how in ("vmap", "map"):
+        progress, found, classes = run_together("lstm", RunLayout(how, True, devices), 2)
+        leaf = jax.tree.leaves(progress.state.params)[0]
+        shares = [shard.data.shape[0] for shard in leaf.addressable_shards]
+        pairs = jax.tree.map(
+            lambda a, b: float(np.abs(np.asarray(a) - np.asarray(b)).max()),
+            (progress.best.params, found), (one.best.params, expected),
+        )  # fmt: skip
+        gaps[how] = max(jax.tree.leaves(pairs))
+        assert classes.shape == (2, 2, 4)
+    start = make_arguments("lstm", RunLayout(), 2)[0]
+    moved = jax.tree.map(
+        lambda a, b: float(np.abs(a - b).max()), start.state.params, one.state.params
+    )
+    moved = max(jax.tree.leaves(moved))
+    return {"devices": len(devices), "shares": shares, "gaps": gaps, "moved": moved}
+
+
+if __name__ == "__main__":
+    json.dump(compare_devices(), sys.stdout)

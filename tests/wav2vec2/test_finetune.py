@@ -1,0 +1,342 @@
+"""Fine-tuning trains what the settings say, computes what is frozen once, and stands on its own."""
+
+import dataclasses
+import json
+import shutil
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from tiny import make_config, make_keys, make_options
+from tiny_wav2vec2 import make_architecture, make_torch
+from transformers import Wav2Vec2ForPreTraining
+
+import ser_jax
+from ser_jax.cli.commands import main
+from ser_jax.config import BackboneConfig, ModelConfig, TrainConfig
+from ser_jax.errors import UserError
+from ser_jax.features.batching import Batch, cut_batches, cut_buckets
+from ser_jax.features.corpus_features import load_inputs
+from ser_jax.inference.evaluate import evaluate
+from ser_jax.run.events import load_events
+from ser_jax.systems.networks import make_model
+from ser_jax.training.state import init_state, make_optimizer, make_schedule, merge_params
+from ser_jax.training.step import train_step
+from ser_jax.wav2vec2.architecture import BackboneSpec
+from ser_jax.wav2vec2.finetune import (
+    choose_entry,
+    init_params,
+    is_frozen,
+    prepare_backbone,
+    split_params,
+)
+from tests.tolerance import assert_near
+
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+QUIET = {f"backbone.{name}": 0.0 for name in
+         ("hidden_dropout", "attention_dropout", "activation_dropout", "layer_drop",
+          "mask_time_prob")}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pretrained") / "it"
+    make_torch(make_architecture("base"), Wav2Vec2ForPreTraining).save_pretrained(path)
+    return path
+
+
+def make_run(folder, run_dir, **changes):
+    keys = {"features.kind": "wave", "model.name": "wav2vec2", "backbone.path": str(folder),
+            "backbone.projector": 8, "train.learning_rate": 1e-3}  # fmt: skip
+    return make_config(run_dir, keys | changes)
+
+
+def make_spec(layout="base", **settings):
+    return BackboneSpec(make_architecture(layout), BackboneConfig(**settings))
+
+
+CONVOLUTION = ("backbone", "feature_extractor", "conv_layers", "0", "conv", "kernel")
+PROJECTION = ("backbone", "feature_projection", "projection", "kernel")
+POSITION = ("backbone", "encoder", "pos_conv_embed", "conv", "weight_v")
+LAYERS = [("backbone", "encoder", "layers", str(n), "layer_norm", "scale") for n in range(3)]
+LAST_NORM = ("backbone", "encoder", "layer_norm", "scale")
+LORA = ("backbone", "encoder", "layers", "0", "attention", "q_proj", "lora_a")
+HEAD = ("projector", "kernel")
+
+
+@pytest.mark.parametrize(
+    ("settings", "layout", "trained"),
+    [
+        ({}, "base", [PROJECTION, POSITION, *LAYERS, LAST_NORM, HEAD]),
+        ({"freeze": "none"}, "base", [CONVOLUTION, PROJECTION, POSITION, *LAYERS, LAST_NORM, HEAD]),
+        ({"freeze": "all"}, "base", [HEAD]),
+        ({"freeze_layers": 2}, "base", [LAYERS[2], HEAD]),
+        ({"freeze_layers": 2}, "large", [LAYERS[2], LAST_NORM, HEAD]),
+        ({"lora_rank": 2}, "base", [LORA, HEAD]),
+    ],
+)
+def test_settings_say_what_is_trained(settings, layout, trained):
+    spec = make_spec(layout, **settings)
+    paths = [CONVOLUTION, PROJECTION, POSITION, *LAYERS, LAST_NORM, LORA, HEAD]
+    found = [path for path in paths if not is_frozen(path, spec)]
+    assert [path for path in found if path != LORA or settings.get("lora_rank")] == trained
+
+
+def test_parts_of_the_parameters_make_the_whole_again():
+    spec = make_spec(lora_rank=2)
+    config = ModelConfig(name="wav2vec2")
+    params = init_params(config, spec, 8, 0, None)
+    trained, frozen = split_params(params, spec)
+    assert not set(flatten_dict(trained)) & set(flatten_dict(frozen))
+    whole = flatten_dict(merge_params(trained, frozen))
+    assert set(whole) == set(flatten_dict(params))
+
+
+@pytest.mark.parametrize(
+    ("changes", "entry"),
+    [
+        ({}, "features"),
+        ({"backbone.freeze": "all"}, "pooled"),
+        ({"backbone.freeze": "none"}, "wave"),
+        ({"backbone.cache": False}, "wave"),
+        ({"augment.enabled": True}, "wave"),
+    ],
+)
+def test_what_is_frozen_and_not_augmented_is_computed_once(folder, changes, entry):
+    assert choose_entry(make_run(folder, None, **changes)) == entry
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    "changes", [{}, {"backbone.freeze": "all", "backbone.weighted_layers": True}]
+)
+def test_training_on_what_was_computed_once_is_training_on_sound(folder, tmp_path, changes, masked):
+    changes = changes | QUIET | {
+        "model.mask_padding": masked, "backbone.normalise_before_padding": masked,
+        "train.optimizer": "sgd", "train.learning_rate": 0.05,
+    }  # fmt: skip
+    made = [
+        ser_jax.train(
+            make_run(folder, tmp_path / f"{cache}", **changes, **{"backbone.cache": cache})
+        )
+        for cache in (True, False)
+    ]
+    events = [
+        [e for e in ser_jax.run.events.load_events(tmp_path / f"{cache}") if e["event"] == "epoch"]
+        for cache in (True, False)
+    ]
+    assert made[0]["test"]["accuracy"] == made[1]["test"]["accuracy"]
+    for a, b in zip(*events, strict=True):
+        assert_near(a["train_loss"], b["train_loss"], rtol=1e-5, why="cudnn")
+        assert_near(a["val_loss"], b["val_loss"], rtol=1e-5, why="cudnn")
+
+
+def test_run_stands_without_the_checkpoint_that_it_began_with(folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    config = make_run(copy, tmp_path / "run", **{"train.epochs": 1})
+    metrics = ser_jax.train(config)
+    shutil.rmtree(copy)
+    report = evaluate(tmp_path / "run")
+    assert report["accuracy"] == metrics["test"]["accuracy"]
+
+
+def test_checkpoints_hold_what_is_trained_alone(folder, tmp_path):
+    changes = {"train.epochs": 1, "backbone.freeze": "all"}
+    ser_jax.train(make_run(folder, tmp_path / "run", **changes))
+    small = sum(p.stat().st_size for p in (tmp_path / "run" / "checkpoints").rglob("*"))
+    kept = (tmp_path / "run" / "backbone" / "frozen.safetensors").stat().st_size
+    assert small < kept
+
+
+def test_random_start_has_the_sizes_alone(folder, tmp_path):
+    made = []
+    for pretrained in (True, False):
+        config = make_run(folder, None, **{"backbone.pretrained": pretrained})
+        prepared = prepare_backbone(config, load_inputs(config.data, config.features))
+        params = merge_params(prepared.variables["params"], prepared.kept)
+        made.append(flatten_dict(params))
+    assert {p: a.shape for p, a in made[0].items()} == {p: a.shape for p, a in made[1].items()}
+    assert np.abs(made[0][PROJECTION] - made[1][PROJECTION]).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"backbone.path": None}, "backbone.path: missing; name a folder"),
+        ({"backbone.path": "/no/such"}, "backbone.path=/no/such: no such folder"),
+        ({"data.rate_hz": 8000}, "data.rate_hz=8000: "),
+        ({"backbone.freeze_layers": 9}, "backbone.freeze_layers=9: the network has 3 layers"),
+        ({"backbone.attention": "fused", "backbone.attention_dropout": 0.1},
+         "backbone.attention=fused: has no dropout of attention weights"),
+        ({"backbone.attention": "fused", "backbone.attention_dropout": 0.0},
+         "backbone.attention=fused: needs an NVIDIA GPU"),
+        ({"features.kind": "mfcc"}, "model.name=wav2vec2: takes features.kind=wave"),
+        ({"model.name": "lstm"}, "model.name=lstm: takes features.kind=mfcc or logmel"),
+        ({"backbone.freeze": "all", "backbone.lora_rank": 2}, "backbone.lora_rank=2: has no mean"),
+        ({"backbone.layer_drop": 1.0}, "backbone.layer_drop=1.0: must lie in [0, 1)"),
+        ({"backbone.lora_targets": ("x",)}, "backbone.lora_targets=x: must be of q_proj"),
+        ({"train.warmup": 1.0}, "train.warmup=1.0: must lie in [0, 1)"),
+        ({"train.buckets": 2}, "train.buckets=2: takes model.mask_padding=true"),
+    ],
+)  # fmt: skip
+def test_bad_settings_say_which_key(folder, tmp_path, changes, message):
+    with pytest.raises(UserError) as caught:
+        ser_jax.train(make_run(folder, tmp_path / "run", **changes))
+    assert message in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_command_line_trains_evaluates_and_exports(folder, tmp_path, capsys):
+    options = make_options({
+        "features.kind": "wave", "model.name": "wav2vec2", "backbone.path": str(folder),
+        "train.epochs": 1, "backbone.lora_rank": 2,
+    })  # fmt: skip
+    assert main(["train", *options, f"--run_dir={tmp_path / 'run'}"]) == 0
+    assert main(["evaluate", str(tmp_path / "run")]) == 0
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "out")]) == 0
+    assert "model.safetensors" in capsys.readouterr().out
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "out")]) == 2
+
+
+def make_step_case(accumulate_of=8):
+    """A small network of no batch norm under plain SGD, and a ragged batch."""
+    model = make_model(ModelConfig(name="lstm", hidden=8, dense=(8,)), 8)
+    tx = make_optimizer(TrainConfig(optimizer="sgd", learning_rate=0.5))
+    state = init_state(model, tx, seed=0, n_frames=6, n_features=3, dropout=0.0)
+    keys = jax.random.split(jax.random.key(1))
+    x_BTF = jax.random.normal(keys[0], (accumulate_of, 6, 3))
+    weight_B = (jnp.arange(accumulate_of) < accumulate_of - 3).astype(jnp.float32)
+    label_B = jax.random.randint(keys[1], (accumulate_of,), 0, 8)
+    batch = Batch(x_BTF, jnp.ones((accumulate_of, 6), bool), label_B, weight_B)
+    return model, tx, state, batch
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_batch_in_parts_is_the_whole_batch(parts):
+    model, tx, state, batch = make_step_case()
+    results = [
+        jax.jit(lambda s, b, n=n: train_step(s, b, model=model, tx=tx, accumulate=n))(state, batch)
+        for n in (1, parts)
+    ]
+    for a, b in zip(*(jax.tree.leaves((s.params, sums)) for s, sums in results), strict=True):
+        assert_near(a, b, atol=1e-6, why="cudnn")
+
+
+def test_frozen_parameters_take_part_and_stay():
+    model, tx, state, batch = make_step_case()
+    trained = {name: leaf for name, leaf in state.params.items() if name != "lstm"}
+    frozen = {"lstm": state.params["lstm"]}
+    part = dataclasses.replace(state, params=trained, frozen=frozen, opt_state=tx.init(trained))
+    whole, _ = train_step(state, batch, model=model, tx=tx)
+    after, _ = train_step(part, batch, model=model, tx=tx)
+    assert set(after.params) == set(trained)
+    for name in trained:
+        for a, b in zip(
+            jax.tree.leaves(after.params[name]), jax.tree.leaves(whole.params[name]), strict=True
+        ):
+            assert_near(a, b, atol=1e-7, why="cudnn")
+    assert set(after.variables["params"]) == set(state.params)
+
+
+def test_rate_rises_then_falls_to_zero():
+    schedule = make_schedule(TrainConfig(schedule="linear", warmup=0.2), 100)
+    rates = np.array([float(schedule(step)) for step in range(101)])
+    assert rates.argmax() in (19, 20)
+    assert rates[0] == pytest.approx(1 / 20)
+    assert rates.max() == 1
+    assert rates[100] == 0
+    assert (np.diff(rates[:20]) > 0).all()
+    assert (np.diff(rates[20:]) < 0).all()
+    constant = make_schedule(TrainConfig(warmup=0.1), 10)
+    assert [float(constant(step)) for step in range(4)] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_backbone_has_a_rate_of_its_own(optimizer):
+    train = TrainConfig(optimizer=optimizer, learning_rate=0.1, backbone_learning_rate=0.01)
+    tx: Any = make_optimizer(train)
+    params = {"backbone": {"w": jnp.ones(3)}, "classifier": {"w": jnp.ones(3)}}
+    updates, _ = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
+    ratio = updates["classifier"]["w"] / updates["backbone"]["w"]
+    assert_near(ratio, 10, rtol=1e-5, why="cudnn")
+
+
+def test_weight_decay_and_clipping_act():
+    params = {"classifier": {"w": jnp.ones(3)}}
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    decay: Any = make_optimizer(TrainConfig(learning_rate=0.1, weight_decay=0.5))
+    updates, _ = decay.update(zeros, decay.init(params), params)
+    assert_near(updates["classifier"]["w"], -0.05, rtol=1e-5, why="cudnn")
+    clip: Any = make_optimizer(TrainConfig(optimizer="sgd", learning_rate=1.0, clip_norm=1.0))
+    great = jax.tree.map(lambda w: 100 * w, params)
+    updates, _ = clip.update(great, clip.init(params), params)
+    assert_near(np.linalg.norm(updates["classifier"]["w"]), 1, rtol=1e-5, why="cudnn")
+
+
+def test_buckets_hold_every_clip_once_with_others_of_its_length():
+    rng = np.random.default_rng(0)
+    frames_B = rng.integers(10, 100, 50)
+    order = rng.permutation(40)
+    batches = cut_buckets(order, frames_B, 3, lambda index: cut_batches(index, 4))
+    clips = np.concatenate([row[row >= 0] for _, row in batches])
+    assert sorted(clips) == list(range(40))
+    for n_frames, row in batches:
+        assert frames_B[row[row >= 0]].max() <= n_frames
+    assert len({n_frames for n_frames, _ in batches}) == 3
+
+
+def test_run_in_buckets_trains_as_one_without(folder, tmp_path):
+    """Layer norms do not see padding, so lengths change nothing but the order of the batches."""
+    large = tmp_path / "large"
+    make_torch(make_architecture("large"), Wav2Vec2ForPreTraining).save_pretrained(large)
+    changes = QUIET | {
+        "model.mask_padding": True, "backbone.normalise_before_padding": True,
+        "train.batch_size": 64, "train.optimizer": "sgd", "train.buckets": 2,
+    }  # fmt: skip
+    metrics = ser_jax.train(make_run(large, tmp_path / "run", **changes))
+    assert np.isfinite(metrics["test"]["accuracy"])
+
+
+def test_grid_of_heads_trains_as_its_cells_alone(folder, tmp_path):
+
+    from ser_jax.api import ablate
+    from ser_jax.config import AblationConfig, override
+
+    keys = make_keys({
+        "features.kind": "wave", "model.name": "wav2vec2", "backbone.path": str(folder),
+        "backbone.projector": 8, "backbone.freeze": "all", "backbone.weighted_layers": True,
+        "train.optimizer": "sgd", "train.learning_rate": 0.05,
+    })  # fmt: skip
+    grid = override(AblationConfig(), keys | {
+        "systems": {"heads": {}}, "seeds": (0, 1), "batching": "vmap",
+        "out": str(tmp_path / "grid"),
+    })  # fmt: skip
+    ablate(grid)
+    found = [
+        json.loads(path.read_text()) for path in sorted((tmp_path / "grid").rglob("metrics.json"))
+    ]
+    assert [metrics["seed"] for metrics in found] == [0, 1]
+    for metrics in found:
+        seed = {"seed": metrics["seed"]}
+        alone = ser_jax.train(override(make_config(tmp_path / f"{seed}", keys), seed))
+        assert alone["test"]["accuracy"] == metrics["test"]["accuracy"]
+        assert alone["best_epoch"] == metrics["best_epoch"]
+
+
+@pytest.mark.parametrize("entry", ["wave", "features"])
+def test_mesh_trains_as_one_device(folder, tmp_path, entry):
+    changes = QUIET | {
+        "train.optimizer": "sgd", "train.learning_rate": 0.05, "train.accumulate": 2,
+        "backbone.cache": entry == "features",
+    }  # fmt: skip
+    losses = []
+    for mode in ("jit", "mesh"):
+        run_dir = tmp_path / mode
+        ser_jax.train(make_run(folder, run_dir, **changes, **{"parallel.mode": mode}))
+        events = [e for e in load_events(run_dir) if e["event"] == "epoch"]
+        losses.append([[e["train_loss"], e["val_loss"]] for e in events])
+    assert_near(*losses, rtol=1e-5, why="cudnn")

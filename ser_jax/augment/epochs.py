@@ -15,6 +15,9 @@ from ser_jax.features.cmvn import normalise_clips
 from ser_jax.features.corpus_features import Inputs
 from ser_jax.progress import progress
 
+Memo = dict[int, dict[int, np.ndarray]]
+"""Augmented features [T, F] by epoch and clip."""
+
 
 class AugmentedEpochs:
     """The corpus as each epoch sees it: training clips augmented, all others as they are.
@@ -32,7 +35,7 @@ class AugmentedEpochs:
         *,
         epochs: int,
         once: bool,
-        memo: dict[int, dict[int, np.ndarray]] | None = None,
+        memo: Memo | None = None,
     ):
         """
         Args:
@@ -110,7 +113,7 @@ def open_epochs(
     *,
     seed: int,
     epochs: int,
-    memo: dict[int, dict[int, np.ndarray]] | None = None,
+    memo: Memo | None = None,
 ) -> Iterator[Callable[[int], Dataset]]:
     """A function from the number of an epoch to the corpus that it sees."""
     if not augment.enabled:

@@ -1,36 +1,28 @@
 """The folder of a cell that was trained together with others: as if it had been trained alone."""
 
 import contextlib
-import json
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ser_jax.data.splits import Split
+from ser_jax.data.splits import Split, draw_split
 from ser_jax.features.batching import cut_batches, order_epoch
 from ser_jax.features.corpus_features import Inputs, fit_to_training
 from ser_jax.features.normaliser import Normaliser
-from ser_jax.files.atomic import write_atomic
 from ser_jax.grid.cells import Cell, write_diverged
 from ser_jax.machine.jax_defaults import with_jax_defaults
 from ser_jax.metrics import Sums
 from ser_jax.run.events import EventLog
-from ser_jax.run.file_names import METRICS_FILE
-from ser_jax.run.known_clips import write_known
-from ser_jax.run.results import (
-    compute_scores,
-    count_parameters,
-    describe_run,
-    make_metrics,
-    save_spectrogram,
-    write_predictions,
-)
+from ser_jax.run.finish import finish_run
+from ser_jax.run.results import describe_run
 from ser_jax.run.run_dir import open_run_dir
-from ser_jax.run.train import split_corpus
+from ser_jax.systems.network_checkpoints import CHECKPOINTS
+from ser_jax.systems.system import Fitted
 from ser_jax.training.checkpoint import Checkpoints
 from ser_jax.training.loop import Diverged, compute_score, make_epoch_event, read_figures
+from ser_jax.training.state import count_parameters
 from ser_jax.wav2vec2.finetune import Prepared, save_frozen
 
 _WRITERS = 4
@@ -71,7 +63,7 @@ class Trained(NamedTuple):
 
 def make_plan(cell: Cell, inputs: Inputs) -> Plan:
     """The cell's clips and normaliser."""
-    split = split_corpus(cell.config, inputs.corpus)
+    split = draw_split(cell.config.data, cell.seed, inputs.corpus)
     features, masked = cell.config.features, cell.config.model.mask_padding
     normaliser = fit_to_training(inputs, split.train, features, masked)
     label_B = inputs.corpus.emotion_B if cell.config.train.balanced else None
@@ -124,26 +116,15 @@ def write_cell(plan: Plan, prepared: Prepared, trained: Trained) -> None:
     except Diverged as error:
         write_diverged(cell, error)
         return
-    with contextlib.closing(Checkpoints(run_dir / "checkpoints")) as checkpoints:
+    with contextlib.closing(Checkpoints(run_dir / CHECKPOINTS)) as checkpoints:
         facts |= {"best_score": best_score, "best_epoch": best_epoch}
         checkpoints.save(best_epoch, trained.best, facts, best_epoch=best_epoch)
-    scores: dict[str, Any] = {
-        part: compute_scores(corpus, getattr(split, part), predicted_B)
-        for part, predicted_B in trained.predicted.items()
-    }
-    epochs = len(trained.sums)
-    n_trained = count_parameters(trained.best["params"])
-    metrics = make_metrics(
-        config, corpus, split, epochs=epochs, best_epoch=best_epoch, seconds=trained.seconds,
-        scores=scores, parameters=n_trained + count_parameters(prepared.kept),
-        trained_parameters=n_trained,
+    epochs, n_trained = len(trained.sums), count_parameters(trained.best["params"])
+    fitted = Fitted(
+        trained.predicted, epochs * len(plan.cut_epoch(1)), epochs, best_epoch,
+        n_trained + count_parameters(prepared.kept), n_trained,
     )  # fmt: skip
-    save_spectrogram(run_dir, config.features, corpus, int(split.test[0]))
-    step, accuracy = epochs * len(plan.cut_epoch(1)), scores["test"]["accuracy"]
-    log({"event": "end", "step": step, "test_accuracy": accuracy})
-    write_known(run_dir, corpus, split)
-    write_predictions(run_dir, corpus, split.test, trained.predicted["test"])
-    write_atomic(run_dir / METRICS_FILE, json.dumps(metrics, indent=1))
+    finish_run(run_dir, config, corpus, split, fitted, log, seconds=trained.seconds)
 
 
 def _log_epochs(plan: Plan, trained: Trained, log: EventLog) -> tuple[int, list[float]]:

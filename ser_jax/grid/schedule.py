@@ -7,7 +7,6 @@ from typing import Any
 import jax
 
 from ser_jax.config import (
-    CLASSICAL,
     AblationConfig,
     AugmentConfig,
     Config,
@@ -16,8 +15,8 @@ from ser_jax.config import (
 )
 from ser_jax.errors import check
 from ser_jax.grid.cells import Cell
+from ser_jax.systems.registry import find_system
 from ser_jax.training.state import AUGMENT_NUMBERS, TRAIN_NUMBERS
-from ser_jax.wav2vec2.finetune import choose_entry
 
 _ANY = {
     "seed": 0, "data.protocol": "study", "data.fold": 1, "data.split_seed": None,
@@ -45,26 +44,14 @@ def compute_program_key(config: Config) -> str:
 def can_share(cell: Cell) -> bool:
     """Whether a cell may run in one program with others."""
     config = cell.config
-    if config.model.name == "wav2vec2" and not trains_heads_alone(config):
-        return False
-    return not (
-        config.model.name in CLASSICAL
-        or (config.augment.enabled and config.augment.backend == "host")
+    return find_system(config.model.name).can_share(config) and not (
+        (config.augment.enabled and config.augment.backend == "host")
         or config.train.early_stop_epochs  # its cells end at different times
         or config.train.profile
         or config.train.accumulate > 1
         or config.train.buckets > 1
         or config.parallel.placement == "stream"
         or (cell.run_dir / "checkpoints").exists()  # begun alone: it goes on from there
-    )
-
-
-def trains_heads_alone(config: Config) -> bool:
-    """Whether all runs of such settings are heads on what one frozen network computes once."""
-    return (
-        config.model.name == "wav2vec2"
-        and choose_entry(config) == "pooled"
-        and config.backbone.pretrained
     )
 
 
@@ -141,7 +128,7 @@ def choose_how(config: AblationConfig, cells: Sequence[Cell]) -> str:
     """How runs of one program are trained: 'vmap', 'map', 'one', or 'probe' of the first two."""
     if config.batching != "auto":
         return config.batching
-    if trains_heads_alone(cells[0].config):  # each process would run the frozen network anew
+    if find_system(cells[0].config.model.name).shares_frozen:  # each process would compute it anew
         return "vmap"
     # On CPU a process of one core per run is faster whatever the network, and so nothing is timed:
     # side by side a step of the study's LSTM costs a run 182 ms of one core for 4 runs, and 135 ms

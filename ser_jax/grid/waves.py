@@ -28,14 +28,13 @@ from ser_jax.grid.vmapped import GridPrograms, RunLayout, init_progress, make_gr
 from ser_jax.grid.workers import AdvanceEpochs
 from ser_jax.machine.cores import count_cores
 from ser_jax.machine.jax_defaults import with_jax_defaults
-from ser_jax.run.results import check_frames
 from ser_jax.run.run_dir import check_run_dir
 from ser_jax.systems.build import choose_forms, choose_take, hold_numbers
 from ser_jax.systems.networks import make_model
+from ser_jax.systems.registry import find_network_system
 from ser_jax.training.saved_state import copy_to_host
 from ser_jax.training.state import list_numbers, make_optimizer
 from ser_jax.wav2vec2.architecture import BackboneSpec
-from ser_jax.wav2vec2.finetune import prepare_backbone
 
 MOST_RUNS = 64
 """Runs of a program on one device, so that a kill loses no more than these."""
@@ -81,7 +80,9 @@ def run_together(
 
 def _make_plans(cells: Sequence[Cell], inputs: Inputs) -> dict[int, list[Plan]]:
     """What to train, by numbers of steps."""
-    check_frames(cells[0].config, *inputs.x_BTF.shape[1:])
+    config = cells[0].config
+    network = find_network_system(config.model.name).find_network(config)
+    network.check(config.model, *inputs.x_BTF.shape[1:])
     plans: dict[int, list[Plan]] = {}
     for cell in cells:
         check_run_dir(cell.run_dir, cell.config)
@@ -139,7 +140,7 @@ class _Group:
         manifest: Manifest,
     ):
         config = plans[0].cell.config
-        self.prepared = prepare_backbone(config, inputs)
+        self.prepared = find_network_system(config.model.name).prepare_inputs(config, inputs)
         self.inputs = inputs = self.prepared.inputs
         self.key, self.plans, self.manifest = key, plans, manifest
         self.train, n_classes = config.train, len(inputs.corpus.labels)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ser_jax.config import CLASSICAL, DataConfig
+from ser_jax.config import DataConfig
 from ser_jax.data.corpus import Corpus, with_clip_length
-from ser_jax.data.splits import name_fold
+from ser_jax.data.splits import draw_split, name_fold
 from ser_jax.data.store import load_corpus
 from ser_jax.errors import UserError, check, warn
 from ser_jax.features.cmvn import Statistics
@@ -19,9 +19,7 @@ from ser_jax.inference.load import LoadedRun, load_run
 from ser_jax.inference.measurement import Heard, Measurement
 from ser_jax.machine.jax_defaults import with_jax_defaults
 from ser_jax.run.known_clips import KNOWN_FILE, count_known
-from ser_jax.run.precompile import cut_to_predict
 from ser_jax.run.results import compute_scores
-from ser_jax.run.train import split_corpus
 
 _PARTS = ("test", "val", "train", "all")
 
@@ -75,13 +73,11 @@ def measure(
     corpus = inputs.corpus
     index = np.arange(len(corpus.file_names))
     if part != "all":
-        parts = split_corpus(run.config, corpus)
+        parts = draw_split(run.config.data, run.config.seed, corpus)
         if corpus.checksum == run.checksum:
             _check_split(run, [corpus.file_names[clip] for clip in parts.test])
         index = getattr(parts, part)
-    dataset = make_dataset(inputs, run.normaliser, on_host=run.config.model.name in CLASSICAL)
-    batches_SB = cut_to_predict(run.programs, index)
-    logits_BC = run.programs.predict(run.variables, dataset, batches_SB)[: len(index)]
+    logits_BC = run.predict(make_dataset(inputs, run.normaliser, on_host=not run.is_network), index)
     check(
         bool(np.isfinite(logits_BC).all()),
         f"{run_dir}: the network gives no finite numbers; train again with a smaller "

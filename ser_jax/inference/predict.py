@@ -202,8 +202,7 @@ def _predict_batch(
         normaliser=run.normaliser,
         draw=jnp.zeros((), jnp.int32),
     )
-    index_SB = np.arange(_BATCH, dtype=np.int32)[None, :]
-    logits_BC = run.programs.predict(run.variables, dataset, index_SB)[: len(windows)]
+    logits_BC = run.predict(dataset, np.arange(_BATCH, dtype=np.int32))[: len(windows)]
     check(
         bool(np.isfinite(logits_BC).all()),
         f"{run.run_dir}: the network gives no finite numbers; train again with a smaller "

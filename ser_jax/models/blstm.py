@@ -8,7 +8,15 @@ import jax.numpy as jnp
 
 from ser_jax.config import ModelConfig
 from ser_jax.errors import check
-from ser_jax.models.layers import KERNEL_INITS, Head, Initializer, average_frames, drop, keep_rows
+from ser_jax.models.layers import (
+    KERNEL_INITS,
+    Head,
+    Initializer,
+    average_frames,
+    drop,
+    keep_rows,
+    make_head,
+)
 from ser_jax.models.recurrent import LSTM
 
 
@@ -113,7 +121,7 @@ def make_blstm(
     def make_attention(backward: bool) -> DirectionalAttention:
         return DirectionalAttention(config.head_width, backward, kernel_init, dtype)
 
-    head = Head(config.dense, n_classes, config.activation, kernel_init, dtype)
+    head = make_head(config, n_classes, dtype)
     return BLSTM(
         BidirectionalLSTM(make_lstm(), make_lstm()), make_attention(False), make_attention(True),
         head, config.mask_padding,

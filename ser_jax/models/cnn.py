@@ -4,8 +4,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ser_jax.models.conv import ConvStack
-from ser_jax.models.layers import Head, keep_rows, zero_padding
+from ser_jax.config import ModelConfig
+from ser_jax.models.conv import ConvStack, make_conv_stack
+from ser_jax.models.forms import Forms
+from ser_jax.models.layers import Head, keep_rows, make_head, zero_padding
 
 
 class CNN(nn.Module):
@@ -26,3 +28,14 @@ class CNN(nn.Module):
         if self.pool == "flatten":
             return self.head(h_BTH.reshape(h_BTH.shape[0], -1))
         return self.head(h_BTH.sum(axis=1) / jnp.maximum(mask_BT.sum(axis=1, keepdims=True), 1))
+
+
+def make_cnn(
+    config: ModelConfig, n_classes: int, dtype: jnp.dtype, axis_name: str | None, forms: Forms
+) -> nn.Module:
+    """`CNN` by its settings; see `systems.networks.make_model`."""
+    stack, head = (
+        make_conv_stack(config, dtype, axis_name, forms),
+        make_head(config, n_classes, dtype),
+    )
+    return CNN(stack, head, config.mask_padding, config.cnn_pool)

@@ -8,6 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ser_jax.config import ModelConfig
+from ser_jax.errors import check
 from ser_jax.models.fast.conv_pool import (
     compute_convolution_moments,
     convolve_and_pool,
@@ -18,7 +20,8 @@ from ser_jax.models.fast.conv_pool import (
     scale_channels,
     store,
 )
-from ser_jax.models.layers import Initializer, drop, halve_mask, zero_padding
+from ser_jax.models.forms import Forms
+from ser_jax.models.layers import KERNEL_INITS, Initializer, drop, halve_mask, zero_padding
 
 
 def compute_moments(
@@ -229,3 +232,24 @@ class ConvStack(nn.Module):
             block = make_block(channels, self.kernel_init, norm, self.dtype, name=f"block_{index}")
             x, mask_BT = block(x, mask_BT, train=train, dropout=dropout)
         return x.reshape(*x.shape[:2], -1), mask_BT
+
+
+def make_conv_stack(
+    config: ModelConfig, dtype: jnp.dtype, axis_name: str | None, forms: Forms
+) -> ConvStack:
+    """The study's blocks by the settings of the network."""
+    return ConvStack(
+        config.channels, KERNEL_INITS[config.kernel_init], config.norm_momentum,
+        config.norm_epsilon, axis_name, dtype, forms.conv,
+    )  # fmt: skip
+
+
+def check_poolings(config: ModelConfig, n_frames: int, n_features: int) -> None:
+    """Each block of the stack halves both axes, and something must be left."""
+    least = 2 ** len(config.channels)
+    check(
+        n_frames >= least and n_features >= least,
+        f"model.channels={list(config.channels)}: {len(config.channels)} poolings need "
+        f"at least {least} frames and features, not {n_frames} and {n_features}; take fewer "
+        "blocks, longer clips (data.clip_s) or a shorter features.hop_length",
+    )

@@ -23,6 +23,7 @@ from ser_jax.models.layers import (
     Initializer,
     average_frames,
     keep_rows,
+    make_head,
     zero_padding,
 )
 
@@ -164,7 +165,7 @@ def make_cvt(
     )
     kernel_init = KERNEL_INITS[config.kernel_init]
     norm = functools.partial(MaskedBatchNorm, config.norm_momentum, config.norm_epsilon, axis_name)
-    head = Head(config.dense, n_classes, config.activation, kernel_init, dtype)
+    head = make_head(config, n_classes, dtype)
     return CvT(
         config.channels, config.layers, config.head_width, norm, head, kernel_init,
         config.mask_padding, dtype,

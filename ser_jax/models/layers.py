@@ -11,6 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ser_jax.config import ModelConfig
+
 Initializer = Callable[..., jax.Array]
 
 KERNEL_INITS: dict[str, Initializer] = {
@@ -111,3 +113,9 @@ class Head(nn.Module):
             self.n_classes, kernel_init=self.kernel_init, dtype=self.dtype, name="logits"
         )
         return logits(x_BH).astype(jnp.float32)
+
+
+def make_head(config: ModelConfig, n_classes: int, dtype: jnp.dtype) -> Head:
+    """The head by the settings of the network."""
+    kernel_init = KERNEL_INITS[config.kernel_init]
+    return Head(config.dense, n_classes, config.activation, kernel_init, dtype)

@@ -2,9 +2,12 @@
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
-from ser_jax.models.layers import Head, keep_rows
-from ser_jax.models.recurrent import LSTM
+from ser_jax.config import ModelConfig
+from ser_jax.models.forms import Forms
+from ser_jax.models.layers import Head, keep_rows, make_head
+from ser_jax.models.recurrent import LSTM, make_lstm
 
 
 class LSTMNetwork(nn.Module):
@@ -21,3 +24,12 @@ class LSTMNetwork(nn.Module):
         del train, dropout
         mask_BT = mask_BT if self.mask_padding else keep_rows(mask_BT)
         return self.head(self.lstm(x_BTF, mask_BT))
+
+
+def make_lstm_network(
+    config: ModelConfig, n_classes: int, dtype: jnp.dtype, axis_name: str | None, forms: Forms
+) -> nn.Module:
+    """`LSTMNetwork` by its settings; see `systems.networks.make_model`."""
+    del axis_name  # no batch norm, so nothing to add over devices
+    lstm, head = make_lstm(config, dtype, forms), make_head(config, n_classes, dtype)
+    return LSTMNetwork(lstm, head, config.mask_padding)

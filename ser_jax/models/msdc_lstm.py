@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ser_jax.config import ModelConfig
 from ser_jax.errors import check
 from ser_jax.models.conv import ConvStack
-from ser_jax.models.layers import KERNEL_INITS, Head, average_frames, keep_rows
+from ser_jax.models.layers import KERNEL_INITS, Head, average_frames, keep_rows, make_head
 from ser_jax.models.recurrent import LSTM
 
 
@@ -123,7 +123,7 @@ def make_msdc_lstm(
             config.hidden, kernel_init, KERNEL_INITS[config.recurrent_init], config.forget_bias,
             dtype, forms.lstm,
         )  # fmt: skip
-        head = Head(config.dense, n_classes, config.activation, kernel_init, dtype)
+        head = make_head(config, n_classes, dtype)
         return SegmentNetwork(length, stack, lstm, head)
 
     return MSDCLSTM(tuple(map(make_part, config.scales)), config.mask_padding)

@@ -6,9 +6,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ser_jax.config import ModelConfig
 from ser_jax.models.fast.lstm_gradient import run_lstm
 from ser_jax.models.fast.unrolled_lstm import run_unrolled_lstm
-from ser_jax.models.layers import Initializer
+from ser_jax.models.forms import Forms
+from ser_jax.models.layers import KERNEL_INITS, Initializer
 
 
 class LSTMCell(nn.Module):
@@ -95,3 +97,11 @@ class LSTM(nn.Module):
         carry = (jnp.zeros((B, H), jnp.float32), jnp.zeros((B, H), self.dtype))
         (_, h_BH), h_TBH = cell(carry, (z_BT4H.swapaxes(0, 1), mask_BT.T))
         return h_BH if h_TBH is None else h_TBH.swapaxes(0, 1)
+
+
+def make_lstm(config: ModelConfig, dtype: jnp.dtype, forms: Forms) -> LSTM:
+    """The study's LSTM by the settings of the network."""
+    return LSTM(
+        config.hidden, KERNEL_INITS[config.kernel_init], KERNEL_INITS[config.recurrent_init],
+        config.forget_bias, dtype, forms.lstm,
+    )  # fmt: skip

@@ -17,6 +17,7 @@ from ser_jax.models.layers import (
     average_frames,
     drop,
     keep_rows,
+    make_head,
     zero_padding,
 )
 
@@ -173,7 +174,7 @@ def make_resnet(
     norm = functools.partial(
         MaskedBatchNorm, config.norm_momentum, config.norm_epsilon, axis_name, dtype
     )
-    head = Head(config.dense, n_classes, config.activation, kernel_init, dtype)
+    head = make_head(config, n_classes, dtype)
     return ResNet(
         config.channels, config.layers, norm, head, kernel_init, config.mask_padding, dtype
     )

@@ -10,7 +10,15 @@ import jax.numpy as jnp
 
 from ser_jax.config import ModelConfig
 from ser_jax.models.conv import MaskedBatchNorm, Norm
-from ser_jax.models.layers import KERNEL_INITS, Head, Initializer, average_frames, drop, keep_rows
+from ser_jax.models.layers import (
+    KERNEL_INITS,
+    Head,
+    Initializer,
+    average_frames,
+    drop,
+    keep_rows,
+    make_head,
+)
 
 
 class TemporalBlock(nn.Module):
@@ -113,5 +121,5 @@ def make_tcn(
     norm = functools.partial(
         MaskedBatchNorm, config.norm_momentum, config.norm_epsilon, axis_name, dtype
     )
-    head = Head(config.dense, n_classes, config.activation, kernel_init, dtype)
+    head = make_head(config, n_classes, dtype)
     return TCN(config.channels, config.kernel, norm, head, kernel_init, config.mask_padding, dtype)

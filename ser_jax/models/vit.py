@@ -24,6 +24,7 @@ from ser_jax.models.layers import (
     average_frames,
     drop,
     keep_rows,
+    make_head,
     zero_padding,
 )
 
@@ -144,7 +145,7 @@ def make_vit(
         f"model.head_width={config.head_width}: must divide model.hidden={config.hidden}",
     )
     kernel_init = KERNEL_INITS[config.kernel_init]
-    head = Head(config.dense, n_classes, config.activation, kernel_init, dtype)
+    head = make_head(config, n_classes, dtype)
     return ViT(
         config.patch, config.hidden, config.layers, config.head_width, head, kernel_init,
         config.mask_padding, dtype,

@@ -7,22 +7,32 @@ from typing import Any
 
 import jax
 
-from ser_jax.config import CLASSICAL, Config
+from ser_jax.config import Config
 from ser_jax.errors import UserError
 from ser_jax.files.atomic import new_folder
 from ser_jax.progress import progress
 from ser_jax.run.events import EventLog
+from ser_jax.systems.registry import find_system
 from ser_jax.training.loop import OnEvent
 
 
 @contextlib.contextmanager
-def watch(log: EventLog, config: Config, observe: OnEvent | None) -> Iterator[OnEvent]:
-    """What happens goes to the log and to `observe`, or else to the terminal."""
+def watch(
+    log: EventLog, config: Config, observe: OnEvent | None, facts: dict[str, Any]
+) -> Iterator[OnEvent]:
+    """What happens goes to the log and to `observe`, or else to the terminal.
+
+    The start of a run is told with its identity and the recordings, out of `facts`.
+    """
     with contextlib.ExitStack() as stack:
-        shown = _shown_fits if config.model.name in CLASSICAL else _shown
+        shown = _shown if find_system(config.model.name).is_network else _shown_fits
         tell = observe or stack.enter_context(shown(config))
 
         def on_event(event: dict[str, Any]) -> None:
+            if event["event"] == "start":
+                if event["anew"]:
+                    log.cut_back(-1)
+                event = {"event": "start", **{key: facts[key] for key in ("identity", "checksum")}}
             if event["event"] == "restored":
                 log.cut_back(event["step"])
             elif event["event"] != "step":

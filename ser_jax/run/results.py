@@ -19,7 +19,6 @@ from ser_jax import __version__
 from ser_jax.config import Config, FeaturesConfig, compute_identity
 from ser_jax.data.corpus import Corpus
 from ser_jax.data.splits import Split
-from ser_jax.errors import check
 from ser_jax.features.frontend import make_front_end
 from ser_jax.features.normaliser import Normaliser
 from ser_jax.files.atomic import write_atomic
@@ -27,6 +26,7 @@ from ser_jax.machine.accelerator import jit
 from ser_jax.machine.cores import count_cores
 from ser_jax.metrics import compute_report
 from ser_jax.run.file_names import PREDICTIONS_FILE
+from ser_jax.systems.system import Fitted
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "scikit-learn")
 
@@ -57,29 +57,27 @@ def make_metrics(
     config: Config,
     corpus: Corpus,
     split: Split,
-    *,
-    epochs: int,
-    best_epoch: int,
-    seconds: float,
+    fitted: Fitted,
     scores: dict[str, Any],
-    parameters: int | None = None,
-    trained_parameters: int | None = None,
+    *,
+    seconds: float,
 ) -> dict[str, Any]:
     """What metrics.json holds.
 
     Args:
+      config: of the run.
+      corpus, split: its clips.
+      fitted: how training ended.
       scores: metrics of val and test.
-      parameters: numbers in the model, those that training leaves alone among them; None: of a
-        model that has none to count.
-      trained_parameters: those that training changes; None: all.
+      seconds: that training took.
     """
     return {
         "protocol": split.protocol, "fold": split.fold, "seed": config.seed,
         **_name_test_speakers(corpus, split),
         "corpus": corpus.name, "model": config.model.name, "identity": compute_identity(config),
-        "checksum": corpus.checksum, "epochs": epochs, "best_epoch": best_epoch,
-        "seconds": round(seconds, 1), "parameters": parameters,
-        "trained_parameters": parameters if trained_parameters is None else trained_parameters,
+        "checksum": corpus.checksum, "epochs": fitted.epochs, "best_epoch": fitted.best_epoch,
+        "seconds": round(seconds, 1), "parameters": fitted.parameters,
+        "trained_parameters": fitted.trained_parameters,
         "device": name_device(), "versions": collect_versions(), **scores,
     }  # fmt: skip
 
@@ -89,11 +87,6 @@ def _name_test_speakers(corpus: Corpus, split: Split) -> dict[str, Any]:
     if split.protocol == "study":
         return {}
     return {"test_speakers": np.unique(name_speakers(corpus)[split.test]).tolist()}
-
-
-def count_parameters(*trees: Any) -> int:
-    """Numbers in trees of arrays; None counts as none."""
-    return sum(int(leaf.size) for tree in trees for leaf in jax.tree.leaves(tree))
 
 
 def name_speakers(corpus: Corpus) -> np.ndarray:
@@ -172,19 +165,6 @@ def _find_revision() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return found.stdout.strip()
-
-
-def check_frames(config: Config, n_frames: int, n_features: int) -> None:
-    """Each convolution block of these two halves both axes, and something must be left."""
-    if config.model.name not in ("cnn", "cnn_lstm"):
-        return
-    least = 2 ** len(config.model.channels)
-    check(
-        n_frames >= least and n_features >= least,
-        f"model.channels={list(config.model.channels)}: {len(config.model.channels)} poolings need "
-        f"at least {least} frames and features, not {n_frames} and {n_features}; take fewer "
-        "blocks, longer clips (data.clip_s) or a shorter features.hop_length",
-    )
 
 
 @functools.cache

@@ -7,7 +7,6 @@ from typing import Any
 import yaml
 
 from ser_jax.config import (
-    CLASSICAL,
     Config,
     compute_identity,
     find_differences,
@@ -21,6 +20,7 @@ from ser_jax.files.atomic import clear_unfinished, expand, is_unfinished, saving
 from ser_jax.files.json_files import load_json
 from ser_jax.files.names import make_slug
 from ser_jax.run.file_names import CONFIG_FILE, METRICS_FILE
+from ser_jax.systems.registry import find_system
 
 
 def default_run_dir(config: Config) -> Path:
@@ -130,7 +130,7 @@ def may_train_on(differences: dict[str, tuple[Any, Any]], config: Config) -> boo
     old, new = differences.get("train.epochs", (0, 0))
     is_constant = config.train.schedule == "constant" and config.train.warmup == 0
     only_epochs = set(differences) == {"train.epochs"} and old < new
-    return only_epochs and is_constant and config.model.name not in CLASSICAL
+    return only_epochs and is_constant and find_system(config.model.name).is_network
 
 
 def was_trained(tree: dict[str, Any], identity: str | None) -> bool:

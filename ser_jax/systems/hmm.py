@@ -14,9 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ser_jax.config import ClassicalConfig
+from ser_jax.config import ClassicalConfig, Config
+from ser_jax.data.splits import Split
 from ser_jax.errors import UserError, check
-from ser_jax.systems.frames import Arrays
+from ser_jax.features.batching import Dataset
+from ser_jax.systems.frames import Arrays, list_frames
+from ser_jax.systems.method import Method, read_shapes
+from ser_jax.training.loop import OnEvent
 
 
 class Fit(NamedTuple):
@@ -230,3 +234,38 @@ def score_hmm(arrays: Arrays, clips: Sequence[np.ndarray], settings: ClassicalCo
         with _muted():
             score_BC[:, number] = [model.score(x_TF) / len(x_TF) for x_TF in clips]
     return score_BC
+
+
+def fit_hmms(
+    config: Config, dataset: Dataset, split: Split, labels: Sequence[str], on_event: OnEvent
+) -> Arrays:
+    """Fit the model of each emotion; arrays as of `Fit`, with a leading axis C."""
+    label_B = np.asarray(dataset.label_B)
+    models = []
+    for number, label in enumerate(labels):
+        own = split.train[label_B[split.train] == number]
+        clips = list_frames(dataset, own, config.classical, config.features)
+        fitted = fit_hmm(clips, config.classical, config.seed, label)
+        models.append(fitted.arrays)
+        on_event({
+            "event": "fit", "number": number + 1, "of": len(labels), "emotion": label,
+            "iterations": fitted.iterations, "converged": fitted.converged,
+            "train_log_likelihood": fitted.log_likelihood,
+        })  # fmt: skip
+    return {
+        name.replace("_", "_C", 1): np.stack([arrays[name] for arrays in models])
+        for name in models[0]
+    }
+
+
+def _list_shapes(
+    arrays: Arrays, settings: ClassicalConfig, C: int, frame: int
+) -> dict[str, tuple[int, ...]]:
+    del arrays
+    covariance = "covariance_CKMFF" if settings.covariance == "full" else "covariance_CKMF"
+    names = f"start_CK transition_CKK weight_CKM mean_CKMF {covariance}"
+    sizes = {"C": C, "K": settings.states, "M": settings.mixtures, "F": frame}
+    return read_shapes(names, sizes)
+
+
+HMM = Method(fit_hmms, score_hmm, _list_shapes)

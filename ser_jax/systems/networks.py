@@ -1,81 +1,60 @@
-"""The networks: one dictionary of names to builders."""
+"""The networks: one dictionary from names to what builds them."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from ser_jax.config import ModelConfig
 from ser_jax.models.blstm import make_blstm
-from ser_jax.models.cnn import CNN
-from ser_jax.models.cnn_lstm import CNNLSTM
-from ser_jax.models.conv import ConvStack
+from ser_jax.models.cnn import make_cnn
+from ser_jax.models.cnn_lstm import make_cnn_lstm
+from ser_jax.models.conv import check_poolings
 from ser_jax.models.cvt import make_cvt
 from ser_jax.models.forms import Forms
-from ser_jax.models.layers import KERNEL_INITS, Head
-from ser_jax.models.lstm import LSTMNetwork
+from ser_jax.models.lstm import make_lstm_network
 from ser_jax.models.msdc_lstm import make_msdc_lstm
-from ser_jax.models.recurrent import LSTM
 from ser_jax.models.resnet import make_resnet
 from ser_jax.models.tcn import make_tcn
 from ser_jax.models.vit import make_vit
 from ser_jax.wav2vec2.architecture import BackboneSpec
 
 
-def _make_stack(
-    config: ModelConfig, dtype: jnp.dtype, axis_name: str | None, forms: Forms
-) -> ConvStack:
-    return ConvStack(
-        config.channels, KERNEL_INITS[config.kernel_init], config.norm_momentum,
-        config.norm_epsilon, axis_name, dtype, forms.conv,
-    )  # fmt: skip
+def _take_any(config: ModelConfig, n_frames: int, n_features: int) -> None:
+    """Every input is large enough."""
 
 
-def _make_lstm(config: ModelConfig, dtype: jnp.dtype, forms: Forms) -> LSTM:
-    return LSTM(
-        config.hidden, KERNEL_INITS[config.kernel_init], KERNEL_INITS[config.recurrent_init],
-        config.forget_bias, dtype, forms.lstm,
-    )  # fmt: skip
+class Network(NamedTuple):
+    """How a network is built, and what must be known of it before.
+
+    Attributes:
+      build: (config, n_classes, dtype, axis_name, forms) -> the module; see `make_model`.
+      convolves: whether it has convolutions, which XLA on CPU runs slowly inside a loop.
+      check: (config, frames, features): raises a UserError where the input is too small.
+    """
+
+    build: Callable[..., nn.Module]
+    convolves: bool = True
+    check: Callable[[ModelConfig, int, int], None] = _take_any
 
 
-def _make_head(config: ModelConfig, n_classes: int, dtype: jnp.dtype) -> Head:
-    kernel_init = KERNEL_INITS[config.kernel_init]
-    return Head(config.dense, n_classes, config.activation, kernel_init, dtype)
-
-
-def _make_cnn(
-    config: ModelConfig, n_classes: int, dtype: jnp.dtype, axis_name: str | None, forms: Forms
-) -> nn.Module:
-    stack, head = _make_stack(config, dtype, axis_name, forms), _make_head(config, n_classes, dtype)
-    return CNN(stack, head, config.mask_padding, config.cnn_pool)
-
-
-def _make_lstm_network(
-    config: ModelConfig, n_classes: int, dtype: jnp.dtype, axis_name: str | None, forms: Forms
-) -> nn.Module:
-    del axis_name  # no batch norm, so nothing to add over devices
-    lstm, head = _make_lstm(config, dtype, forms), _make_head(config, n_classes, dtype)
-    return LSTMNetwork(lstm, head, config.mask_padding)
-
-
-def _make_cnn_lstm(
-    config: ModelConfig, n_classes: int, dtype: jnp.dtype, axis_name: str | None, forms: Forms
-) -> nn.Module:
-    stack, lstm = _make_stack(config, dtype, axis_name, forms), _make_lstm(config, dtype, forms)
-    return CNNLSTM(stack, lstm, _make_head(config, n_classes, dtype), config.mask_padding)
-
-
-MODELS: dict[str, Callable[..., nn.Module]] = {
-    "cnn": _make_cnn,
-    "lstm": _make_lstm_network,
-    "cnn_lstm": _make_cnn_lstm,
-    "tcn": make_tcn,
-    "blstm": make_blstm,
-    "msdc_lstm": make_msdc_lstm,
-    "resnet": make_resnet,
-    "vit": make_vit,
-    "cvt": make_cvt,
+NETWORKS: dict[str, Network] = {
+    "cnn": Network(make_cnn, check=check_poolings),
+    "lstm": Network(make_lstm_network, convolves=False),
+    "cnn_lstm": Network(make_cnn_lstm, check=check_poolings),
+    "tcn": Network(make_tcn),
+    "blstm": Network(make_blstm, convolves=False),
+    "msdc_lstm": Network(make_msdc_lstm),
+    "resnet": Network(make_resnet),
+    "vit": Network(make_vit),
+    "cvt": Network(make_cvt),
 }
+
+
+def find_network(name: str) -> Network:
+    """The network of a name."""
+    return NETWORKS[name]
 
 
 def make_model(
@@ -106,5 +85,6 @@ def make_model(
         from ser_jax.wav2vec2.classifier import make_classifier
 
         return make_classifier(config, n_classes, jnp.dtype(dtype), spec)
-    build = MODELS[config.name]
-    return build(config, n_classes, jnp.dtype(dtype), axis_name, forms or Forms())
+    return find_network(config.name).build(
+        config, n_classes, jnp.dtype(dtype), axis_name, forms or Forms()
+    )

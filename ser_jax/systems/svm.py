@@ -7,12 +7,17 @@ Int. J. Computer Applications 101(16), 2014 (mean, variance, minimum, maximum of
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ser_jax.config import ClassicalConfig
-from ser_jax.systems.frames import Arrays
+from ser_jax.config import ClassicalConfig, Config
+from ser_jax.data.splits import Split
+from ser_jax.features.batching import Dataset
+from ser_jax.systems.frames import Arrays, compute_clip_statistics, list_frames
+from ser_jax.systems.method import Method, read_shapes
+from ser_jax.training.loop import OnEvent
 
 
 def fit_svm(
@@ -70,3 +75,51 @@ def score_svm(arrays: Arrays, x_BF: np.ndarray, kernel: str) -> np.ndarray:
         sum_BC[:, first] += margin_B
         sum_BC[:, second] -= margin_B
     return vote_BC + sum_BC / (3 * (np.abs(sum_BC) + 1))
+
+
+def choose_svm(
+    config: Config, dataset: Dataset, split: Split, labels: Sequence[str], on_event: OnEvent
+) -> Arrays:
+    """Fit with each of `classical.penalty`; the one best on validation."""
+    del labels
+    settings, label_B = config.classical, np.asarray(dataset.label_B)
+    x = {
+        part: compute_clip_statistics(
+            list_frames(dataset, index, settings, config.features), settings.statistics
+        )
+        for part, index in (("train", split.train), ("val", split.val))
+    }
+    best, best_accuracy = {}, -1.0
+    for number, penalty in enumerate(settings.penalty, 1):
+        arrays = fit_svm(x["train"], label_B[split.train], settings, penalty)
+        accuracy = {
+            part: float((score_svm(arrays, x[part], settings.kernel).argmax(1) == truth_B).mean())
+            for part, truth_B in (("train", label_B[split.train]), ("val", label_B[split.val]))
+        }
+        on_event({
+            "event": "fit", "number": number, "of": len(settings.penalty), "penalty": penalty,
+            "train_accuracy": accuracy["train"], "val_accuracy": accuracy["val"],
+        })  # fmt: skip
+        if accuracy["val"] > best_accuracy:
+            best, best_accuracy = arrays, accuracy["val"]
+    return best
+
+
+def _score_clips(
+    arrays: Arrays, clips: Sequence[np.ndarray], settings: ClassicalConfig
+) -> np.ndarray:
+    return score_svm(arrays, compute_clip_statistics(clips, settings.statistics), settings.kernel)
+
+
+def _list_shapes(
+    arrays: Arrays, settings: ClassicalConfig, C: int, frame: int
+) -> dict[str, tuple[int, ...]]:
+    names = "mean_F std_F support_VF weight_VP intercept_P gamma"
+    sizes = {
+        "C": C, "P": C * (C - 1) // 2, "F": frame * len(settings.statistics),
+        "V": len(arrays["support_VF"]),
+    }  # fmt: skip
+    return read_shapes(names, sizes)
+
+
+SVM = Method(choose_svm, _score_clips, _list_shapes)

@@ -264,3 +264,8 @@ def _init(
         # Memory of its own, since a step uses all of a state up.
         average=jax.tree.map(jnp.copy, learned) if "average_decay" in hyper else {},
     )
+
+
+def count_parameters(*trees: Any) -> int:
+    """Numbers in trees of arrays; None counts as none."""
+    return sum(int(leaf.size) for tree in trees for leaf in jax.tree.leaves(tree))

@@ -57,13 +57,11 @@ class Prepared(NamedTuple):
 
 
 def prepare_backbone(config: Config, inputs: Inputs) -> Prepared:
-    """Make a run's network ready; networks without a backbone are as they are.
+    """The network of a run ready for training, and what it is trained on.
 
     Raises:
       UserError: no backbone.path, or one that cannot be used; another rate than the backbone's.
     """
-    if config.model.name != "wav2vec2":
-        return Prepared(inputs)
     settings = config.backbone
     start = _load_start(
         settings.path, settings.pretrained, config.data.rate_hz, config.model.mask_padding

@@ -17,11 +17,11 @@ from ser_jax.audio.reading import load_int16
 from ser_jax.cli.commands import main
 from ser_jax.config import Config, DataConfig, override
 from ser_jax.data.protocols import check_protocols
+from ser_jax.data.splits import draw_split
 from ser_jax.data.store import load_corpus, prepare
 from ser_jax.errors import UserError
 from ser_jax.inference.evaluate import evaluate
 from ser_jax.run.run_dir import default_run_dir
-from ser_jax.run.train import split_corpus
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 EMOTIONS = ("joy", "Sadness", "anger")
@@ -215,7 +215,7 @@ def test_a_manifest_s_own_split_is_taken_unless_another_is_named(rows, write, tm
     data = write(add_column(rows, "split", split_by_speaker))
     assert data.protocol == "given"
     config = override(Config(data=data), {**TINY, "run_dir": str(tmp_path / "run")})
-    split = split_corpus(config, corpus := load_corpus(data))
+    split = draw_split(config.data, config.seed, corpus := load_corpus(data))
     parts = [split.train, split.val, split.test]
     speakers = [sorted({corpus.speakers[n - 1] for n in corpus.actor_B[part]}) for part in parts]
     assert speakers == [["a", "b"], ["c"], ["d"]]

@@ -32,12 +32,12 @@ from ser_jax.data.protocols import check_protocols
 from ser_jax.data.shard import load_shard
 from ser_jax.data.sources.filenames import CREMA_D_WOMEN, GRAMMARS
 from ser_jax.data.sources.ravdess import EMOTIONS
+from ser_jax.data.splits import draw_split
 from ser_jax.data.store import load_corpus, prepare
 from ser_jax.errors import UserError
 from ser_jax.grid.cells import list_cells
 from ser_jax.inference.evaluate import measure
 from ser_jax.run.run_dir import default_run_dir, load_run_config
-from ser_jax.run.train import split_corpus
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 OTHERS = ["crema_d", "savee", "tess", "emodb"]
@@ -356,7 +356,7 @@ def test_other_corpora_are_split_by_speakers_unless_told_otherwise(make_data):
         config = Config(data=make_data(corpus))
         assert config.data.protocol == "speakers"
         loaded = load_corpus(config.data)
-        split = split_corpus(config, loaded)
+        split = draw_split(config.data, config.seed, loaded)
         parts = [
             set(loaded.actor_B[index].tolist()) for index in (split.train, split.val, split.test)
         ]
@@ -372,7 +372,7 @@ def test_loso_leaves_out_each_speaker_of_any_corpus(make_data):
     cells = list_cells(grid)
     assert [cell.fold for cell in cells] == [1, 2, 3, 4]
     loaded = load_corpus(data)
-    tested = [split_corpus(cell.config, loaded).test for cell in cells]
+    tested = [draw_split(cell.config.data, cell.config.seed, loaded).test for cell in cells]
     np.testing.assert_array_equal(np.sort(np.concatenate(tested)), np.arange(28))
     assert [set(loaded.actor_B[index].tolist()) for index in tested] == [{1}, {2}, {3}, {4}]
 

@@ -26,8 +26,8 @@ from ser_jax.grid.schedule import choose_cells, select_cells
 from ser_jax.grid.slurm import launch
 from ser_jax.grid.workers import naming_dead_workers
 from ser_jax.inference.evaluate import evaluate
-from ser_jax.run import train as run_module
 from ser_jax.run.events import load_events
+from ser_jax.systems import network
 from tests.tiny import (
     Child,
     drop_progress,
@@ -139,13 +139,13 @@ def test_a_grid_writes_its_results_tables_and_figures(finished):
 
 def test_finished_cells_are_not_run_again(copy, finished, monkeypatch):
     fitted = []
-    fit = run_module.fit
+    fit = network.fit
 
     def counting_fit(*arguments: Any, **options: Any) -> Any:
         fitted.append(options["settings"])
         return fit(*arguments, **options)
 
-    monkeypatch.setattr(run_module, "fit", counting_fit)
+    monkeypatch.setattr(network, "fit", counting_fit)
     shutil.rmtree(copy / "cells" / "plain-luna5-5-3")
     results = ablate(make_grid(copy))
     assert len(fitted) == 1

@@ -23,6 +23,7 @@ from ser_jax.api import train
 from ser_jax.cli.commands import main
 from ser_jax.config import Config, DataConfig, override
 from ser_jax.data.corpus import Corpus
+from ser_jax.data.splits import draw_split
 from ser_jax.data.store import load_corpus
 from ser_jax.errors import UserError
 from ser_jax.features.batching import Batch
@@ -32,7 +33,6 @@ from ser_jax.inference import evaluate as evaluate_module
 from ser_jax.inference.evaluate import evaluate, measure
 from ser_jax.inference.load import LoadedRun, load_run
 from ser_jax.inference.predict import cut_windows, list_windows, predict
-from ser_jax.run.train import split_corpus
 from ser_jax.systems.build import build
 from ser_jax.systems.networks import make_model
 from ser_jax.training.checkpoint import Checkpoints
@@ -324,7 +324,10 @@ def test_recordings_that_changed_have_no_split_of_the_run(
     capsys.readouterr()
     found = measure(run_dir, config.data)
     assert found.part == "all"
-    n_heard = sum(len(getattr(split_corpus(config, corpus), part)) for part in ("train", "val"))
+    n_heard = sum(
+        len(getattr(draw_split(config.data, config.seed, corpus), part))
+        for part in ("train", "val")
+    )
     assert found.report["known_clips"] == n_heard
     (said,) = [line for line in found.list_warnings() if "trained or validated" in line]
     assert said.endswith(f"on {n_heard} of its clips, which makes its figures too good; leave them "
@@ -346,7 +349,7 @@ def test_clips_of_another_corpus_that_the_run_has_heard_are_counted(
     run_dir, config, corpus, write, tmp_path
 ):
     """Whatever their names, their speakers and the other clips are; test clips do not count."""
-    split = split_corpus(config, corpus)
+    split = draw_split(config.data, config.seed, corpus)
     some = [*split.train[:3], *split.val[:2], *split.test[:4]]
     rows = ["path,emotion,speaker"]
     for place, number in enumerate(some):

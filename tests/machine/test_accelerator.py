@@ -19,8 +19,8 @@ from ser_jax.features.corpus_features import (
 )
 from ser_jax.features.frontend import count_features
 from ser_jax.machine.runtime import count_work
-from ser_jax.run.precompile import compiling
 from ser_jax.systems.networks import make_model
+from ser_jax.systems.precompile import compiling
 from ser_jax.training.layouts import Layout, place
 from ser_jax.training.programs import make_programs
 from ser_jax.training.state import describe_state, init_state, list_numbers, make_optimizer

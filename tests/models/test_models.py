@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ser_jax.config import ModelConfig, override
 from ser_jax.models.layers import drop, halve_mask, keep_rows
-from ser_jax.systems.networks import MODELS, make_model
+from ser_jax.systems.networks import NETWORKS, make_model
 from tests.tolerance import assert_near
 
 N_CLASSES, N_FEATURES = 4, 8
@@ -73,7 +73,7 @@ def init_leaves(name, **changes):
     return list_leaves(init(KEY, jnp.zeros((1, 12, 40)), jnp.ones((1, 12), bool)))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_kernels_are_glorot_uniform_as_kerass(name):
     for path, kernel in init_leaves(name).items():
         if path[-1] != "kernel" or "recurrent" in path:
@@ -93,7 +93,7 @@ def test_recurrent_kernel_is_orthogonal(name):
     assert_near(kernel @ kernel.T, np.eye(64), atol=1e-5, why="cudnn")
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_biases_are_zero_but_the_forget_gates_which_is_one(name):
     biases = {path: leaf for path, leaf in init_leaves(name).items() if path[-1] == "bias"}
     assert biases
@@ -273,7 +273,7 @@ def test_what_lies_under_the_mask_matters_only_where_it_is_not_masked(name, pool
 # Types
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_parameters_and_logits_stay_float32_at_bfloat16(name):
     model = make_model(make_config(name=name, **SMALL), N_CLASSES, dtype="bfloat16")
     x_BTF, mask_BT = jnp.zeros((3, 12, N_FEATURES)), make_mask((12, 8, 4), 12)

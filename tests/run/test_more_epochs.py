@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-import ser_jax.run.train
+import ser_jax.systems.network
 from ser_jax.api import train
 from ser_jax.config import find_differences, name_differences
 from ser_jax.errors import UserError
@@ -56,7 +56,7 @@ def test_an_interrupted_run_of_more_epochs_is_as_one_from_the_start(copy, long):
 
 
 def test_killed_before_its_first_further_epoch_it_can_be_used_and_resumed(copy, long, monkeypatch):
-    monkeypatch.setattr(ser_jax.run.train, "fit", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(ser_jax.systems.network, "fit", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train_quietly(copy, train__epochs=4)
     monkeypatch.undo()

@@ -17,13 +17,13 @@ from sklearn import metrics as reference
 from ser_jax.api import train
 from ser_jax.augment.epochs import open_epochs
 from ser_jax.config import Config
+from ser_jax.data.splits import draw_split
 from ser_jax.data.store import load_corpus
 from ser_jax.errors import UserError
 from ser_jax.features.batching import cut_batches, take
 from ser_jax.features.corpus_features import fit_to_training, load_clips, load_inputs, make_dataset
-from ser_jax.run import train as run_module
 from ser_jax.run.events import load_events
-from ser_jax.run.train import split_corpus
+from ser_jax.systems import network
 from ser_jax.systems.build import build
 from ser_jax.training.checkpoint import Checkpoints
 from ser_jax.training.loop import Diverged
@@ -84,7 +84,7 @@ def predict(run_dir: Path, part: str) -> tuple[np.ndarray, np.ndarray, dict[str,
     config = make_config(run_dir)
     inputs = load_inputs(config.data, config.features)
     corpus = inputs.corpus
-    split = split_corpus(config, corpus)
+    split = draw_split(config.data, config.seed, corpus)
     masked = config.model.mask_padding
     normaliser = fit_to_training(inputs, split.train, config.features, masked)
     _, _, programs = build(config.model, config.train, 8)
@@ -103,7 +103,7 @@ def predict(run_dir: Path, part: str) -> tuple[np.ndarray, np.ndarray, dict[str,
 def test_predictions_name_each_test_clip_with_its_speaker_and_both_classes(finished):
     config = make_config(finished)
     corpus = load_corpus(config.data)
-    index = split_corpus(config, corpus).test
+    index = draw_split(config.data, config.seed, corpus).test
     with (finished / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     true_B, predicted_B, attributes = predict(finished, "test")
@@ -187,7 +187,7 @@ def test_another_seed_gives_other_numbers(finished, tmp_path):
 
 
 def test_a_finished_run_is_read_and_not_trained_again(copy, monkeypatch):
-    monkeypatch.setattr(run_module, "fit", None)
+    monkeypatch.setattr(network, "fit", None)
     before = list_files(copy)
     metrics = train(make_config(copy))
     assert metrics == json.loads((copy / "metrics.json").read_text())
@@ -195,7 +195,7 @@ def test_a_finished_run_is_read_and_not_trained_again(copy, monkeypatch):
 
 
 def test_a_finished_run_without_figures_gets_them(copy, monkeypatch):
-    monkeypatch.setattr(run_module, "fit", None)
+    monkeypatch.setattr(network, "fit", None)
     for path in (copy / "figures").glob("*.png"):
         path.unlink()
     train_quietly(copy)
@@ -307,7 +307,7 @@ def test_other_recordings_than_before_are_refused(copy, monkeypatch):
     config = make_config(copy)
     corpus = load_clips(config.data)
     other = dataclasses.replace(corpus, checksum="0123456789abcdef")
-    monkeypatch.setattr(run_module, "load_clips", lambda *_: other)
+    monkeypatch.setattr(network, "load_clips", lambda *_: other)
     message = refuse(copy, "give the same data.root")
     assert "0123456789abcdef" in message
     assert corpus.checksum in message
@@ -379,7 +379,7 @@ def test_augmentation_touches_training_clips_only(when):
                "augment.when": when, "augment.backend": "host"}  # fmt: skip
     config = make_config(None, changes)
     inputs = load_inputs(config.data, config.features)
-    split = split_corpus(config, inputs.corpus)
+    split = draw_split(config.data, config.seed, inputs.corpus)
     normaliser = fit_to_training(inputs, split.train, config.features, False)
     plain = make_dataset(inputs, normaliser)
     with open_epochs(inputs, plain, split.train, config.augment, seed=0, epochs=2) as load_epoch:
@@ -396,7 +396,7 @@ def test_augmentation_touches_training_clips_only(when):
 def test_what_the_networks_see_of_training_clips_sets_the_scale():
     config = make_config(None)
     inputs = load_inputs(config.data, config.features)
-    split = split_corpus(config, load_corpus(config.data))
+    split = draw_split(config.data, config.seed, load_corpus(config.data))
     normaliser = fit_to_training(inputs, split.train, config.features, False)
     index_B = jnp.asarray(split.train)
     x_BTF = np.asarray(take(make_dataset(inputs, normaliser), index_B).x_BTF)

@@ -21,6 +21,7 @@ from sklearn.svm import SVC
 from ser_jax.api import ablate, train
 from ser_jax.cli.commands import main
 from ser_jax.config import AblationConfig, ClassicalConfig, Config, override
+from ser_jax.data.splits import draw_split
 from ser_jax.data.store import load_corpus
 from ser_jax.errors import UserError
 from ser_jax.features.batching import Dataset
@@ -29,8 +30,9 @@ from ser_jax.inference.evaluate import evaluate
 from ser_jax.inference.load import load_run
 from ser_jax.inference.predict import predict
 from ser_jax.run.events import load_events
-from ser_jax.run.train import split_corpus
-from ser_jax.systems.fitted import FITTED_FILE, fit_classical
+from ser_jax.systems import svm
+from ser_jax.systems.fitted import fit_classical
+from ser_jax.systems.fitted_file import FITTED_FILE
 from ser_jax.systems.frames import compute_deltas, find_loud_frames, list_frames
 from ser_jax.systems.hmm import fit_hmm, score_hmm
 from ser_jax.systems.svm import fit_svm, score_svm
@@ -88,7 +90,7 @@ def test_the_svm_decides_like_scikit_learn_on_librosas_features(folder):
     run = load_run(folder / "svm")
     x_BF, label_B = compute_librosa_statistics(run.config)
     corpus = load_corpus(run.config.data)
-    split = split_corpus(run.config, corpus)
+    split = draw_split(run.config.data, run.config.seed, corpus)
     gamma: Any = 1 / x_BF.shape[1]
     reference = make_pipeline(StandardScaler(), SVC(C=10, gamma=gamma))
     reference.fit(x_BF[split.train], label_B[split.train])
@@ -288,7 +290,7 @@ def test_evaluate_and_predict_find_what_training_found(folder, name, tmp_path, c
     assert f"{metrics['test']['accuracy']:.3f}" in capsys.readouterr().out
     config = load_run(run_dir).config
     corpus = load_corpus(config.data)
-    index = split_corpus(config, corpus).test
+    index = draw_split(config.data, config.seed, corpus).test
     files = []
     for clip in index:
         files.append(tmp_path / f"{clip}.wav")
@@ -400,12 +402,12 @@ def test_too_few_frames_are_said_in_one_line(capsys, tmp_path, keys, said):
 def test_an_emotion_without_training_clips_is_named(folder):
     config = load_run(folder / "svm").config
     corpus = load_corpus(config.data)
-    split = split_corpus(config, corpus)
+    split = draw_split(config.data, config.seed, corpus)
     split = dataclasses.replace(split, train=split.train[corpus.emotion_B[split.train] != 3])
     rest: Any = {"x_BTF": None, "frames_B": None, "normaliser": None, "draw": None}
     dataset = Dataset(label_B=corpus.emotion_B, **rest)  # pyright: ignore
     with pytest.raises(UserError, match="no training clip of sad; take another split"):
-        fit_classical(config, dataset, split, corpus.labels, lambda event: None)
+        fit_classical(svm.SVM, config, dataset, split, corpus.labels, lambda event: None)
 
 
 @pytest.mark.parametrize("damage", ["text", "cut", "pickle", "other", "shape", "nan", "missing"])

@@ -1,0 +1,49 @@
+"""wav2vec 2.0 as a system: a network whose backbone was trained before."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ser_jax.config import Config
+from ser_jax.features.corpus_features import Inputs
+from ser_jax.systems.network import NetworkSystem
+from ser_jax.systems.networks import Network, make_model
+from ser_jax.wav2vec2.architecture import BackboneSpec
+from ser_jax.wav2vec2.finetune import (
+    Prepared,
+    choose_entry,
+    init_trained,
+    load_frozen,
+    prepare_backbone,
+)
+
+
+class FineTunedSystem(NetworkSystem):
+    """A published wav2vec 2.0, or one of `ser-jax pretrain`, with a classifier on top."""
+
+    shares_frozen = True
+
+    def can_share(self, config: Config) -> bool:
+        """Whether runs are heads on what one frozen network computes once."""
+        return choose_entry(config) == "pooled" and config.backbone.pretrained
+
+    def find_network(self, config: Config) -> Network:
+        """What `systems.networks.make_model` builds of a backbone."""
+        return Network(make_model)
+
+    def prepare_inputs(self, config: Config, inputs: Inputs) -> Prepared:
+        """See `wav2vec2.finetune.prepare_backbone`."""
+        return prepare_backbone(config, inputs)
+
+    def load_frozen(self, run_dir: Path, config: Config) -> tuple[BackboneSpec | None, Any]:
+        """See `wav2vec2.finetune.load_frozen`."""
+        return load_frozen(run_dir, config)
+
+    def describe_trained(self, config: Config, spec: Any, n_classes: int) -> Any:
+        """Shapes of the parameters that are not frozen."""
+        return jax.eval_shape(lambda: init_trained(config.model, spec, n_classes))
+
+    def _prepare_early(self, prepare: Callable[[], Prepared]) -> Prepared | None:
+        return prepare()  # what the backbone makes of the clips is known once it is there

@@ -1,0 +1,28 @@
+"""All systems by the names that `model.name` has for them."""
+
+from ser_jax.systems.fine_tuned import FineTunedSystem
+from ser_jax.systems.fitted import FittedSystem
+from ser_jax.systems.hmm import HMM
+from ser_jax.systems.network import NetworkSystem
+from ser_jax.systems.networks import NETWORKS
+from ser_jax.systems.svm import SVM
+from ser_jax.systems.system import System
+
+SYSTEMS: dict[str, System] = {
+    **dict.fromkeys(NETWORKS, NetworkSystem()),
+    "wav2vec2": FineTunedSystem(),
+    "svm": FittedSystem(SVM),
+    "hmm": FittedSystem(HMM),
+}
+
+
+def find_system(name: str) -> System:
+    """The system of a name."""
+    return SYSTEMS[name]
+
+
+def find_network_system(name: str) -> NetworkSystem:
+    """The system of a name that is known to be a network's."""
+    system = find_system(name)
+    assert isinstance(system, NetworkSystem)
+    return system

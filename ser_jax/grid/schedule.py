@@ -15,6 +15,7 @@ from ser_jax.config import (
 )
 from ser_jax.errors import check
 from ser_jax.grid.cells import Cell
+from ser_jax.systems.network_checkpoints import CHECKPOINTS
 from ser_jax.systems.registry import find_system
 from ser_jax.training.state import AUGMENT_NUMBERS, TRAIN_NUMBERS
 
@@ -51,7 +52,7 @@ def can_share(cell: Cell) -> bool:
         or config.train.accumulate > 1
         or config.train.buckets > 1
         or config.parallel.placement == "stream"
-        or (cell.run_dir / "checkpoints").exists()  # begun alone: it goes on from there
+        or (cell.run_dir / CHECKPOINTS).exists()  # begun alone: it goes on from there
     )
 
 

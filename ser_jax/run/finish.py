@@ -1,6 +1,7 @@
 """The end of a run: scores, what each clip was taken for, and metrics.json, which completes it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +54,35 @@ def finish_run(
         for part, predicted_B in fitted.predicted.items()
     }
     metrics = make_metrics(config, corpus, split, fitted, scores, seconds=seconds)
-    accuracy = metrics["test"]["accuracy"]
-    on_event({"event": "end", "step": fitted.step, "test_accuracy": accuracy})
-    if is_writer():
+
+    def leave() -> None:
         held = split.test if rows is None else split.test[np.isin(split.test, rows)]
         save_spectrogram(run_dir, config.features, corpus, int([*held, split.test[0]][0]))
         write_known(run_dir, corpus, split)
         write_predictions(run_dir, corpus, split.test, fitted.predicted["test"])
-        write_atomic(run_dir / METRICS_FILE, json.dumps(metrics, indent=1))
+
+    end = {"step": fitted.step, "test_accuracy": metrics["test"]["accuracy"]}
+    end_run(run_dir, metrics, on_event, end, leave)
     return metrics
+
+
+def end_run(
+    run_dir: Path,
+    metrics: dict[str, Any],
+    on_event: OnEvent,
+    end: dict[str, Any],
+    leave: Callable[[], None],
+) -> None:
+    """Tell of the end, write what a run leaves, and metrics.json last, which says it is complete.
+
+    Args:
+      run_dir: the directory of the run.
+      metrics: for metrics.json.
+      on_event: told of the end.
+      end: what is told of it.
+      leave: writes all else.
+    """
+    on_event({"event": "end", **end})
+    if is_writer():
+        leave()
+        write_atomic(run_dir / METRICS_FILE, json.dumps(metrics, indent=1))

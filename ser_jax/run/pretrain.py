@@ -30,7 +30,9 @@ from ser_jax.machine.runtime import settle
 from ser_jax.progress import Advance, progress
 from ser_jax.run.events import EventLog
 from ser_jax.run.file_names import CONFIG_FILE
+from ser_jax.run.finish import end_run
 from ser_jax.run.run_dir import load_tree
+from ser_jax.systems.network_checkpoints import CHECKPOINTS
 from ser_jax.systems.pretrain_step import (
     Crops,
     Figures,
@@ -44,8 +46,6 @@ from ser_jax.training.state import TrainState, make_optimizer, make_schedule
 from ser_jax.wav2vec2.architecture import Architecture
 from ser_jax.wav2vec2.finetune import FOLDER
 from ser_jax.wav2vec2.saving import save_pretrained
-
-__all__ = ["init_pretraining", "make_architecture", "make_pretrain_step", "pretrain"]
 
 
 @with_jax_defaults
@@ -87,7 +87,7 @@ def _pretrain(config: PretrainConfig, run_dir: Path) -> dict[str, float]:
     log = EventLog(run_dir)
     figures: dict[str, float] = {}
     with (
-        contextlib.closing(Checkpoints(run_dir / "checkpoints")) as checkpoints,
+        contextlib.closing(Checkpoints(run_dir / CHECKPOINTS)) as checkpoints,
         progress("pre-training", config.train.epochs, "epochs") as advance,
     ):
         epoch = checkpoints.latest_epoch() or 0
@@ -114,7 +114,12 @@ def _pretrain(config: PretrainConfig, run_dir: Path) -> dict[str, float]:
             log({"event": "epoch", "epoch": epoch, "step": int(state.step), **figures})
             print(_format(epoch, config.train.epochs, figures), flush=True)
             checkpoints.save(epoch, state, figures, best_epoch=epoch)
-    _save(run_dir / FOLDER, architecture, state.params, config)
+    params, step = state.params, int(state.step)
+    metrics = {"identity": compute_identity(config), "epochs": epoch, **figures}
+    end_run(
+        run_dir, metrics, log, {"step": step},
+        leave=lambda: _save(run_dir / FOLDER, architecture, params, config),
+    )  # fmt: skip
     return figures
 
 

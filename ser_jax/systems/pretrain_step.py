@@ -10,6 +10,7 @@ import optax
 from flax import struct
 
 from ser_jax.config import PretrainConfig
+from ser_jax.config.pretraining import PretrainTrainConfig
 from ser_jax.training.state import TrainState
 from ser_jax.wav2vec2.architecture import Architecture
 
@@ -87,12 +88,8 @@ def make_pretrain_step(
 
     The loss is summed over the masked frames of the whole batch and divided once by their number.
     """
-    from ser_jax.wav2vec2.contrastive import (
-        PretrainNetwork,
-        compute_pretraining_losses,
-        draw_negatives,
-    )
-    from ser_jax.wav2vec2.masks import draw_spans, make_frame_mask, normalise_wave
+    from ser_jax.wav2vec2.contrastive import PretrainNetwork, compute_pretraining_losses
+    from ser_jax.wav2vec2.masks import make_frame_mask, normalise_wave
 
     train = config.train
     model: Any = PretrainNetwork(architecture, jnp.dtype(train.dtype), train.remat)
@@ -106,15 +103,9 @@ def make_pretrain_step(
         mask_BN = jnp.arange(x_BN.shape[1])[None, :] < length_B[:, None]
         if architecture.do_normalize:
             x_BN = normalise_wave(x_BN, mask_BN)
-        B, T = x_BN.shape[0], architecture.count_frames(x_BN.shape[1])
+        T = architecture.count_frames(x_BN.shape[1])
         real_BT = make_frame_mask(architecture, mask_BN, T)
-        frames_B = real_BT.sum(axis=1, dtype=jnp.int32)
-        masked_BT = draw_spans(keys[0], frames_B, T, train.mask_prob, train.mask_length, least=2)
-        # A clip with a single masked frame has nothing to be told from.
-        masked_BT &= masked_BT.sum(axis=1, keepdims=True) > 1
-        negative_BTK = draw_negatives(keys[1], masked_BT, train.negatives)
-        shape = (B, T, architecture.num_codevector_groups, architecture.num_codevectors_per_group)
-        noise_BTGV = jax.random.gumbel(keys[2], shape)
+        masked_BT, negative_BTK, noise_BTGV = _draw_task(train, architecture, keys, real_BT)
         decayed = train.gumbel_start * train.gumbel_decay ** state.step.astype(jnp.float32)
         temperature = jnp.maximum(decayed, train.gumbel_end)
 
@@ -130,10 +121,9 @@ def make_pretrain_step(
             return loss / jnp.maximum(losses.count, 1), losses
 
         gradients, losses = jax.grad(compute_loss, has_aux=True)(state.params)
-        slow = jax.tree.map(
-            lambda g: g * train.encoder_gradient, gradients["backbone"]["feature_extractor"]
-        )
-        gradients["backbone"] = gradients["backbone"] | {"feature_extractor": slow}
+        backbone = gradients["backbone"]
+        slow = jax.tree.map(lambda g: g * train.encoder_gradient, backbone["feature_extractor"])
+        gradients["backbone"] = backbone | {"feature_extractor": slow}
         updates, opt_state = tx.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         new = state.replace(step=state.step + 1, params=params, opt_state=opt_state)  # pyright: ignore
@@ -144,6 +134,24 @@ def make_pretrain_step(
         return new, jax.tree.map(jnp.add, total, figures)
 
     return step
+
+
+def _draw_task(
+    train: PretrainTrainConfig, architecture: Architecture, keys: jax.Array, real_BT: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What a step draws: masked frames [B, T], the distractors of each [B, T, K], and the noise of
+    the quantiser's choice [B, T, G, V]."""
+    from ser_jax.wav2vec2.contrastive import draw_negatives
+    from ser_jax.wav2vec2.masks import draw_spans
+
+    B, T = real_BT.shape
+    frames_B = real_BT.sum(axis=1, dtype=jnp.int32)
+    masked_BT = draw_spans(keys[0], frames_B, T, train.mask_prob, train.mask_length, least=2)
+    # A clip with a single masked frame has nothing to be told from.
+    masked_BT &= masked_BT.sum(axis=1, keepdims=True) > 1
+    negative_BTK = draw_negatives(keys[1], masked_BT, train.negatives)
+    shape = (B, T, architecture.num_codevector_groups, architecture.num_codevectors_per_group)
+    return masked_BT, negative_BTK, jax.random.gumbel(keys[2], shape)
 
 
 def init_pretraining(

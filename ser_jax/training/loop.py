@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -125,75 +125,105 @@ def fit(
       Diverged: the training or validation loss became NaN or infinite.
       UserError: a checkpoint cannot be written or read.
     """
-    best_score, best_epoch, epoch = [-math.inf], 0, 0
-    if (latest := checkpoints.latest_epoch()) is not None:
-        saved = checkpoints.load_facts(latest)
-        best_score, best_epoch, epoch = saved["best_score"], saved["best_epoch"], latest
-        state = _load(checkpoints, latest, state)
-        on_event({"event": "restored", "epoch": epoch, "step": int(state.step)})
-    cut = functools.partial(cut_batches, batch_size=settings.batch_size, n_shards=programs.multiple)
-
-    def stop_early() -> bool:
-        return 0 < settings.early_stop_epochs <= epoch - best_epoch
-
-    while epoch < settings.epochs and not stop_early():
+    state, epoch, best = _restore(state, checkpoints, on_event)
+    while epoch < settings.epochs and not 0 < settings.early_stop_epochs <= epoch - best.epoch:
         epoch += 1
         start_s = time.perf_counter()
         dataset = load_epoch(epoch)
         order = order_epoch(train_index, settings.seed, epoch, label_B)
-        pieces = _cut_epoch(dataset, order, settings.buckets, cut)
-        mixed = np.random.default_rng((settings.seed, epoch, 1)).permutation(len(pieces))
-        tell = _StepTeller(on_event, epoch, sum(len(index_SB) for _, index_SB in pieces))
-        train_sums = val_sums = None
-        for part, index_SB in (pieces[number] for number in mixed):
-            state, sums = programs.train_epoch(state, part, index_SB, tell)
-            train_sums = sums if train_sums is None else train_sums + sums
-            tell.done += len(index_SB)
-        for part, index_SB in _cut_epoch(dataset, val_index, settings.buckets, cut):
-            sums = programs.evaluate(state.variables, part, index_SB)
-            val_sums = sums if val_sums is None else val_sums + sums
-        assert train_sums is not None
-        assert val_sums is not None
+        state, train_sums = _train_epoch(
+            state, programs, dataset, order, settings=settings, epoch=epoch, on_event=on_event
+        )
+        val_sums = _evaluate(state, programs, dataset, val_index, settings)
         figures = read_figures(
             train_sums, val_sums, epoch=epoch, learning_rate=get_learning_rate(state)
         )
         score = compute_score(settings.best_by, figures)
-        if best_epoch == 0 or score > best_score:
-            best_score, best_epoch = score, epoch
+        if best.epoch == 0 or score > best.score:
+            best = _Best(score, epoch)
         # The event first: a kill before the checkpoint is whole drops an event that the epoch, run
         # again, brings back. The other way round it would be lost.
         seconds = time.perf_counter() - start_s
-        on_event(make_epoch_event(epoch, int(state.step), figures, best_epoch, seconds))
-        progress = {"best_score": best_score, "best_epoch": best_epoch}
+        on_event(make_epoch_event(epoch, int(state.step), figures, best.epoch, seconds))
+        progress = {"best_score": best.score, "best_epoch": best.epoch}
         trained = dataclasses.replace(state, frozen={})
-        checkpoints.save(epoch, trained, facts | progress, best_epoch=best_epoch)
+        checkpoints.save(epoch, trained, facts | progress, best_epoch=best.epoch)
     checkpoints.wait()  # before anybody calls the run complete
-    best_state = state if best_epoch == epoch else _load(checkpoints, best_epoch, state)
-    return FitResult(best_epoch, epoch, int(state.step), best_state)
+    best_state = state if best.epoch == epoch else _load(checkpoints, best.epoch, state)
+    return FitResult(best.epoch, epoch, int(state.step), best_state)
 
 
-class _StepTeller:
-    """Tells of the steps of an epoch that is trained in several pieces."""
+class _Best(NamedTuple):
+    """The epoch best so far, 0 before the first, and its `compute_score`."""
 
-    def __init__(self, on_event: OnEvent, epoch: int, of: int):
-        self.on_event, self.epoch, self.of, self.done = on_event, epoch, of, 0
+    score: list[float]
+    epoch: int
 
-    def __call__(self, number: int) -> None:
-        number += self.done + 1
-        self.on_event({"event": "step", "epoch": self.epoch, "number": number, "of": self.of})
+
+def _restore(
+    state: TrainState, checkpoints: Checkpoints | SharedCheckpoints, on_event: OnEvent
+) -> tuple[TrainState, int, _Best]:
+    """Where training goes on: after the latest epoch that was saved, or at its start."""
+    epoch = checkpoints.latest_epoch()
+    if epoch is None:
+        return state, 0, _Best([-math.inf], 0)
+    saved = checkpoints.load_facts(epoch)
+    state = _load(checkpoints, epoch, state)
+    on_event({"event": "restored", "epoch": epoch, "step": int(state.step)})
+    return state, epoch, _Best(saved["best_score"], saved["best_epoch"])
+
+
+def _train_epoch(
+    state: TrainState,
+    programs: Programs,
+    dataset: Dataset | Stream,
+    order: np.ndarray,
+    *,
+    settings: FitSettings,
+    epoch: int,
+    on_event: OnEvent,
+) -> tuple[TrainState, Sums]:
+    """All steps of an epoch, over clips in this order; lengths come in an order of their own."""
+    pieces = _cut_epoch(dataset, order, settings, programs.multiple)
+    n_steps, done = sum(len(index_SB) for _, index_SB in pieces), 0
+
+    def tell(number: int) -> None:
+        on_event({"event": "step", "epoch": epoch, "number": done + number + 1, "of": n_steps})
+
+    total = None
+    for piece in np.random.default_rng((settings.seed, epoch, 1)).permutation(len(pieces)):
+        part, index_SB = pieces[piece]
+        state, sums = programs.train_epoch(state, part, index_SB, tell)
+        total = sums if total is None else total + sums
+        done += len(index_SB)
+    assert total is not None
+    return state, total
+
+
+def _evaluate(
+    state: TrainState,
+    programs: Programs,
+    dataset: Dataset | Stream,
+    index: np.ndarray,
+    settings: FitSettings,
+) -> Sums:
+    total = None
+    for part, index_SB in _cut_epoch(dataset, index, settings, programs.multiple):
+        sums = programs.evaluate(state.variables, part, index_SB)
+        total = sums if total is None else total + sums
+    assert total is not None
+    return total
 
 
 def _cut_epoch(
-    dataset: Dataset | Stream,
-    index: np.ndarray,
-    n_buckets: int,
-    cut: Callable[[np.ndarray], np.ndarray],
+    dataset: Dataset | Stream, index: np.ndarray, settings: FitSettings, n_shards: int
 ) -> list[tuple[Dataset | Stream, np.ndarray]]:
     """Batches as programs take them: all at once, or one by one where they differ in length."""
-    if n_buckets == 1:
+    cut = functools.partial(cut_batches, batch_size=settings.batch_size, n_shards=n_shards)
+    if settings.buckets == 1:
         return [(dataset, cut(index))]
     assert isinstance(dataset, Dataset)
-    batches = cut_buckets(index, np.asarray(dataset.frames_B), n_buckets, cut)
+    batches = cut_buckets(index, np.asarray(dataset.frames_B), settings.buckets, cut)
     return [(dataset.replace(n_frames=n), index_1B) for n, index_1B in batches]  # pyright: ignore
 
 

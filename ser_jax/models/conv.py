@@ -10,16 +10,10 @@ import jax.numpy as jnp
 
 from ser_jax.config import ModelConfig
 from ser_jax.errors import check
-from ser_jax.models.fast.conv_pool import (
-    compute_convolution_moments,
-    convolve_and_pool,
-    convolve_by_product,
-    convolve_by_rows,
-    elu,
-    pool_by_sign,
-    scale_channels,
-    store,
-)
+from ser_jax.models.fast.cell_pooling import pool_by_sign, store
+from ser_jax.models.fast.channel_scaling import elu, scale_channels
+from ser_jax.models.fast.first_convolution import compute_convolution_moments, convolve_and_pool
+from ser_jax.models.fast.im2col import convolve_by_product, convolve_by_rows
 from ser_jax.models.forms import Forms
 from ser_jax.models.layers import KERNEL_INITS, Initializer, drop, halve_mask, zero_padding
 

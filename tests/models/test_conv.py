@@ -11,21 +11,17 @@ import pytest
 from flax import traverse_util
 
 from ser_jax.models.conv import ConvStack, MaskedBatchNorm, convolve
-from ser_jax.models.fast.conv_pool import (
-    add_up_in_parts,
+from ser_jax.models.fast.cell_pooling import pool_by_sign, store
+from ser_jax.models.fast.channel_scaling import add_up_in_parts, elu, scale_channels
+from ser_jax.models.fast.first_convolution import (
     compute_convolution_moments,
     convolve_and_pool,
-    convolve_by_product,
-    convolve_by_rows,
     correlate_by_products,
     correlate_by_sums,
     cut_pool_windows,
-    elu,
     multiply_rows_in_parts,
-    pool_by_sign,
-    scale_channels,
-    store,
 )
+from ser_jax.models.fast.im2col import convolve_by_product, convolve_by_rows
 from tests.tolerance import assert_near
 
 KEY = jax.random.key(0)

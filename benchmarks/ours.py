@@ -195,7 +195,7 @@ def make_run(*, keys: dict[str, Any], precision: str = "float32") -> Job:
       precision: float32, tf32 or bfloat16.
     """
     from ser_jax.api import train
-    from ser_jax.machine.runtime import use_all_cores
+    from ser_jax.machine.cpu_devices import use_all_cores
 
     facts = watch_compiling()
     keys = keys | {"train.dtype": set_precision(precision)}

@@ -233,7 +233,7 @@ def _look_first_in(path: str) -> None:
 
 def _prepare(side: str, threads: int, tuned: bool) -> None:
     if tuned:
-        from ser_jax.machine.runtime import tune_allocator
+        from ser_jax.machine.allocator import tune_allocator
 
         if not tune_allocator():
             raise RuntimeError("the allocator cannot be tuned: no glibc, or MALLOC_ is set already")

@@ -25,7 +25,7 @@ _HOMES = {
     "load_config": "cli.arguments",
     "taking_part": "multihost.processes",
     "is_writer": "multihost.processes",
-    "tune_for_cpu": "machine.runtime",
+    "tune_for_cpu": "machine.allocator",
     "UserError": "errors",
     "Config": "config",
     "AblationConfig": "config",

@@ -99,7 +99,8 @@ def _labels(command: Command) -> None:
 def _train(command: Command) -> None:
     from ser_jax.api import train
     from ser_jax.cli.printing import print_metrics
-    from ser_jax.machine.runtime import tune_for_cpu, use_all_cores
+    from ser_jax.machine.allocator import tune_for_cpu
+    from ser_jax.machine.cpu_devices import use_all_cores
     from ser_jax.multihost.processes import is_writer, taking_part
     from ser_jax.report.run_report import name_split
     from ser_jax.run.run_dir import default_run_dir
@@ -120,7 +121,7 @@ def _evaluate(command: Command) -> None:
     from ser_jax.cli.printing import print_evaluation
     from ser_jax.inference.evaluate import measure
     from ser_jax.inference.measurement import write_evaluation
-    from ser_jax.machine.runtime import tune_for_cpu
+    from ser_jax.machine.allocator import tune_for_cpu
 
     tune_for_cpu()
     options = command.options
@@ -156,7 +157,7 @@ def _predict(command: Command) -> int:
     from ser_jax.cli.printing import print_predictions
     from ser_jax.data.splits import name_fold
     from ser_jax.inference.predict import predict
-    from ser_jax.machine.runtime import tune_for_cpu
+    from ser_jax.machine.allocator import tune_for_cpu
     from ser_jax.run.run_dir import load_run_config
 
     tune_for_cpu()
@@ -178,7 +179,7 @@ def _ablate(command: Command) -> None:
     from ser_jax.cli.printing import print_comparison
     from ser_jax.grid.slurm import launch
     from ser_jax.grid.workers import make_devices_here
-    from ser_jax.machine.runtime import tune_for_cpu
+    from ser_jax.machine.allocator import tune_for_cpu
     from ser_jax.report.grid_report import write_ablation_report
 
     options = command.options
@@ -196,7 +197,8 @@ def _ablate(command: Command) -> None:
 
 
 def _pretrain(command: Command) -> None:
-    from ser_jax.machine.runtime import tune_for_cpu, use_all_cores
+    from ser_jax.machine.allocator import tune_for_cpu
+    from ser_jax.machine.cpu_devices import use_all_cores
     from ser_jax.run.pretrain import pretrain
 
     use_all_cores(command.config.parallel, command.config.train.batch_size)

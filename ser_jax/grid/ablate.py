@@ -23,8 +23,8 @@ from ser_jax.grid.schedule import (
 )
 from ser_jax.grid.waves import run_together
 from ser_jax.grid.workers import run_one_by_one
+from ser_jax.machine.compile_cache import use_compile_cache
 from ser_jax.machine.jax_defaults import with_jax_defaults
-from ser_jax.machine.runtime import settle
 from ser_jax.progress import progress
 from ser_jax.run.file_names import CONFIG_FILE
 from ser_jax.run.results import collect_versions
@@ -69,7 +69,7 @@ def run_grid(
     cells = list_cells(config)
     selected = select_cells(cells, config.only)
     _check_folders(config, cells)
-    settle(config.parallel)
+    use_compile_cache(config.parallel.cache_dir)
     check_protocols((cell.config.data, cell.seed) for cell in cells)
     prepare(config.data)
     manifest = Manifest(config, load_corpus(config.data).checksum)

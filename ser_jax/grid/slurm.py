@@ -20,7 +20,7 @@ class ShardJob:
         """Run the shard."""
         from ser_jax.grid.ablate import run_grid
         from ser_jax.grid.workers import make_devices_here
-        from ser_jax.machine.runtime import tune_for_cpu
+        from ser_jax.machine.allocator import tune_for_cpu
 
         make_devices_here(self.config)
         tune_for_cpu()  # the job is the grid's own

@@ -13,8 +13,9 @@ from typing import Any
 from ser_jax.config import AblationConfig, ParallelConfig
 from ser_jax.errors import UserError
 from ser_jax.grid.cells import Cell, write_diverged
+from ser_jax.machine.allocator import tune_for_cpu
 from ser_jax.machine.cores import count_cores
-from ser_jax.machine.runtime import tune_for_cpu, use_all_cores
+from ser_jax.machine.cpu_devices import use_all_cores
 from ser_jax.machine.spawning import exit_with_parent, starting_workers
 from ser_jax.run.train import Memo, train_run
 from ser_jax.training.loop import Diverged

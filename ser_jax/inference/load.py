@@ -14,8 +14,8 @@ from ser_jax.errors import check, warn
 from ser_jax.features.batching import Dataset
 from ser_jax.features.normaliser import Normaliser
 from ser_jax.files.atomic import expand
+from ser_jax.machine.compile_cache import use_compile_cache
 from ser_jax.machine.jax_defaults import with_jax_defaults
-from ser_jax.machine.runtime import settle
 from ser_jax.run.file_names import CONFIG_FILE, METRICS_FILE
 from ser_jax.run.run_dir import load_run_config, load_tree, was_trained
 from ser_jax.systems.registry import find_system
@@ -63,7 +63,7 @@ def load_run(run_dir: str | Path) -> LoadedRun:
     """
     run_dir = expand(run_dir)
     config = load_run_config(run_dir)
-    settle(config.parallel)
+    use_compile_cache(config.parallel.cache_dir)
     system = find_system(config.model.name)
     loaded = system.load(run_dir, config, functools.partial(_check_identity, run_dir))
     known = loaded.known

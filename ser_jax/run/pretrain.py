@@ -25,8 +25,8 @@ from ser_jax.data.unlabelled import UnlabelledClips
 from ser_jax.errors import UserError, check
 from ser_jax.features.batching import cut_batches, shuffle
 from ser_jax.files.atomic import clear_unfinished, held, write_atomic
+from ser_jax.machine.compile_cache import use_compile_cache
 from ser_jax.machine.jax_defaults import with_jax_defaults
-from ser_jax.machine.runtime import settle
 from ser_jax.progress import Advance, progress
 from ser_jax.run.events import EventLog
 from ser_jax.run.file_names import CONFIG_FILE
@@ -61,7 +61,7 @@ def pretrain(config: PretrainConfig) -> dict[str, float]:
       UserError: bad input, a directory of another run, a write that failed, a loss that is no
         number.
     """
-    settle(config.parallel)
+    use_compile_cache(config.parallel.cache_dir)
     run_dir = Path(config.run_dir)
     with held(run_dir, "wait until it ends, or choose another --run_dir"):
         return _pretrain(config, run_dir)

@@ -14,8 +14,8 @@ from ser_jax.config import Config, ParallelConfig
 from ser_jax.data.protocols import check_protocols
 from ser_jax.errors import check
 from ser_jax.files.atomic import held
+from ser_jax.machine.compile_cache import use_compile_cache
 from ser_jax.machine.jax_defaults import with_jax_defaults
-from ser_jax.machine.runtime import settle
 from ser_jax.multihost.processes import is_writer
 from ser_jax.multihost.sharing import share
 from ser_jax.run.events import EventLog
@@ -55,7 +55,7 @@ def train_run(
         number.
     """
     _check_processes(config.parallel)
-    settle(config.parallel)
+    use_compile_cache(config.parallel.cache_dir)
     run_dir = Path(config.run_dir or default_run_dir(config))
     config = dataclasses.replace(config, run_dir=str(run_dir))
     if finished := share(lambda: _read_if_finished(run_dir, config, report)):

@@ -12,7 +12,7 @@ from ser_jax.config import ParallelConfig
 from ser_jax.errors import check
 from ser_jax.features.batching import Dataset
 from ser_jax.machine.accelerator import compile_ahead, jit
-from ser_jax.machine.runtime import choose_devices
+from ser_jax.machine.cpu_devices import choose_devices
 from ser_jax.multihost.sharing import spread
 
 AXIS = "data"

@@ -17,10 +17,10 @@ from ser_jax.errors import UserError
 from ser_jax.features.batching import PADDING, Dataset, cut_batches, shuffle, take
 from ser_jax.features.normaliser import Normaliser
 from ser_jax.features.streaming import StreamedCorpus, choose_placement, measure_free_memory
-from ser_jax.machine.runtime import count_work
 from ser_jax.systems.networks import make_model
 from ser_jax.training.programs import make_programs
 from ser_jax.training.state import init_state
+from tests.counted_work import count_work
 from tests.tolerance import assert_near
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")

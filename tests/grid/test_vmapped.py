@@ -25,12 +25,12 @@ from ser_jax.grid.vmapped import (
     keep_best,
     make_grid_programs,
 )
-from ser_jax.machine.runtime import count_work
 from ser_jax.metrics import Sums
 from ser_jax.systems.networks import make_model
 from ser_jax.training.loop import compute_score
 from ser_jax.training.programs import make_programs
 from ser_jax.training.state import init_state, make_optimizer
+from tests.counted_work import count_work
 from tests.tolerance import assert_near
 
 N_CLASSES, T, F, N_CLIPS = 3, 8, 4, 24

@@ -55,7 +55,8 @@ def make_job(
     config = ModelConfig(name="wav2vec2")
     network: Any = make_model(config, N_CLASSES, dtype=dtype, spec=spec)
     params = init_params(config, spec, N_CLASSES, 0, load_params(folder))
-    from ser_jax.wav2vec2.published import find_folder, read_weights
+    from ser_jax.wav2vec2.hub_folder import find_folder
+    from ser_jax.wav2vec2.weight_files import read_weights
 
     tree = read_weights(find_folder(folder))
     params |= jax.tree.map(jnp.asarray, {k: tree[k] for k in ("projector", "classifier")})

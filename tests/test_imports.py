@@ -56,7 +56,7 @@ RESERVED = {
 # Modules of classes derived from transformers' own are imported late as well.
 LATE = [
     "data.builder",
-    *(f"wav2vec2.{name}" for name in ("blocks", "convolutions", "contrastive", "encoder")),
+    *(f"wav2vec2.{name}" for name in ("blocks", "feature_encoder", "contrastive", "encoder")),
     "wav2vec2.classifier",
 ]
 LAZY = [

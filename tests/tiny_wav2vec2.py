@@ -11,7 +11,7 @@ import torch
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from ser_jax.wav2vec2.architecture import Architecture
-from ser_jax.wav2vec2.weights import to_flax
+from ser_jax.wav2vec2.parameter_names import to_flax
 
 flax_wav2vec2: Any = pytest.importorskip(
     "transformers.models.wav2vec2.modeling_flax_wav2vec2",

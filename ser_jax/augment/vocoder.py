@@ -1,20 +1,17 @@
-"""Time stretch and pitch shift in one pass: a phase-locked vocoder and a resampler, pure JAX."""
+"""Time stretch and pitch shift in one pass: a phase-locked vocoder, then `resampler`, pure JAX."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ser_jax.augment.resampler import PHASES, TAPS, resample, take
+
 _OVERLAP = 4
 """Frames over each sample: the least at which squared Hann windows add up to a constant."""
 _SIZES = 4
 """Numbers of frames for which `sequential` is compiled: more are quicker, and longer to compile."""
-_TAPS = 16
-_PHASES = 4096
-"""Places between two samples at which the resampler's kernel is tabulated; a pitch ratio is rounded
-to a multiple of 1 / _PHASES, hence by 0.2 cents at most."""
 
 
 def choose_n_fft(rate_hz: int) -> int:
@@ -52,10 +49,10 @@ def warp(
     """
     x_N = jnp.asarray(x_N, jnp.float32)
     n_samples, hop = x_N.shape[0], n_fft // _OVERLAP
-    step = jnp.round(jnp.asarray(ratio, jnp.float32) * _PHASES).astype(jnp.int32)
-    ratio = step.astype(jnp.float32) / _PHASES
+    step = jnp.round(jnp.asarray(ratio, jnp.float32) * PHASES).astype(jnp.int32)
+    ratio = step.astype(jnp.float32) / PHASES
     end = jnp.minimum(jnp.round(length / rate), length).astype(jnp.int32)
-    n_frames = int(np.ceil(n_samples * max_ratio + _TAPS) / hop) + 2
+    n_frames = int(np.ceil(n_samples * max_ratio + TAPS) / hop) + 2
 
     def play(n_frames):  # from the stretched clip's first frames
         place_T = jnp.round(jnp.arange(n_frames, dtype=jnp.float32) * (hop * rate / ratio))
@@ -64,11 +61,11 @@ def warp(
         now_TK, before_TK = _analyse(x_N, place_T, n_fft)
         out_TK = now_TK * _lock_phases(now_TK, before_TK, sequential)
         y_M = _overlap_add(out_TK * _make_lowpass(ratio, out_TK.shape[1]), n_fft)
-        return _resample(y_M, step, n_samples, n_fft // 2, sequential)
+        return resample(y_M, step, n_samples, n_fft // 2, sequential)
 
     if sequential:  # no more frames than are heard: a clip may be much shorter than its row
         sizes = [-(-n_frames * part // _SIZES) for part in range(1, _SIZES + 1)]
-        wanted = (end * ratio + _TAPS) / hop + 2
+        wanted = (end * ratio + TAPS) / hop + 2
         which = (wanted > np.array(sizes[:-1], np.float32)).sum()
         y_N = jax.lax.switch(which, [functools.partial(play, size) for size in sizes])
     else:
@@ -153,7 +150,7 @@ def _turn_in_stretches(turn_TK: jax.Array, away_TK: jax.Array) -> jax.Array:
 
     def follow(total_K, part):
         turn_K, bin_K = part
-        return _take(bin_K, total_K) + turn_K, total_K
+        return take(bin_K, total_K) + turn_K, total_K
 
     bin_PK = jnp.broadcast_to(jnp.arange(K, dtype=jnp.int32), (n_parts, K))
     frames = cut(_pick_near(turn_TK, away_TK)), cut(away_TK)
@@ -163,27 +160,8 @@ def _turn_in_stretches(turn_TK: jax.Array, away_TK: jax.Array) -> jax.Array:
     )
     _, start_PK = jax.lax.scan(follow, jnp.zeros_like(turn_TK[0]), parts, unroll=True)
     place_LPK = bin_LPK + jnp.arange(n_parts, dtype=jnp.int32)[None, :, None] * K
-    start_LPK = _take(place_LPK.ravel(), start_PK.ravel()).reshape(place_LPK.shape)
+    start_LPK = take(place_LPK.ravel(), start_PK.ravel()).reshape(place_LPK.shape)
     return (start_LPK + turn_LPK).swapaxes(0, 1).reshape(-1, K)[:T]
-
-
-@jax.custom_batching.custom_vmap
-def _take(index_M: jax.Array, value_N: jax.Array) -> jax.Array:
-    """`value_N[index_M]`, for indices that are in bounds.
-
-    Mapped over clips it stays a gather from one flat array by one number each. XLA on GPU would
-    store a list of clip, row and column for every element.
-    """
-    return value_N.at[index_M].get(mode="promise_in_bounds")
-
-
-@_take.def_vmap
-def _take_of_many(size: int, is_mapped: Any, index: jax.Array, value: jax.Array) -> Any:
-    index = index if is_mapped[0] else jnp.broadcast_to(index, (size, *index.shape))
-    if not is_mapped[1]:
-        return _take(index.ravel(), value).reshape(index.shape), True
-    first = jnp.arange(size, dtype=jnp.int32)[:, None] * value.shape[1]
-    return _take((first + index).ravel(), value.ravel()).reshape(index.shape), True
 
 
 def _compute_power(x_TK: jax.Array) -> jax.Array:
@@ -231,33 +209,3 @@ def _overlap_add(spectrum_TK: jax.Array, n_fft: int) -> jax.Array:
         return sum(pad(part_TJH[:, j], ((j, _OVERLAP - 1 - j), (0, 0))) for j in range(_OVERLAP))
 
     return jnp.reshape(add(frame_TN, jnp.pad) / np.maximum(add(weight_TN, np.pad), 1e-2), -1)
-
-
-@functools.lru_cache(maxsize=1)
-def _make_kernel() -> np.ndarray:
-    """Windowed sinc, float32 [_TAPS, _PHASES]: weight of each sample around a place."""
-    away = np.arange(_PHASES)[None, :] / _PHASES + _TAPS // 2 - 1 - np.arange(_TAPS)[:, None]
-    window = np.i0(5 * np.sqrt(np.maximum(0, 1 - (2 * away / _TAPS) ** 2))) / np.i0(5)
-    kernel = np.sinc(away) * window
-    return (kernel / kernel.sum(axis=0)).astype(np.float32)
-
-
-def _resample(
-    y_M: jax.Array, step: jax.Array, n_samples: int, offset: int, sequential: bool
-) -> jax.Array:
-    """y at the places offset + n * step / _PHASES, n from 0 to n_samples - 1."""
-    n = np.arange(n_samples, dtype=np.int32)
-    fine_N = (n % _PHASES) * step
-    whole_N = (n // _PHASES) * step + fine_N // _PHASES + (offset - _TAPS // 2 + 1)
-    phase_N, kernel = fine_N % _PHASES, jnp.asarray(_make_kernel())
-    whole_N = jnp.minimum(whole_N, y_M.shape[0] - _TAPS)
-    # A GPU reads whole lines of its cache: there the weights of a place lie side by side.
-    place_major = kernel.T.ravel()
-    y_N = jnp.zeros(n_samples, jnp.float32)
-    for tap in range(_TAPS):
-        if sequential:
-            weight_N = _take(phase_N, kernel[tap])
-        else:
-            weight_N = _take(phase_N * _TAPS + tap, place_major)
-        y_N += weight_N * _take(whole_N + tap, y_M)
-    return y_N

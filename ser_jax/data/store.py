@@ -1,31 +1,26 @@
 """The store of a corpus on disk: built once beside its place, then read in about a second."""
 
-import hashlib
 import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from ser_jax.audio.reading import encode_flac, import_decoders
+from ser_jax.audio.reading import import_decoders
 from ser_jax.config import DataConfig
 from ser_jax.data.assembly import assemble
 from ser_jax.data.corpus import Corpus, PrepareReport
+from ser_jax.data.intake import Copy, Intake, raise_strict, take_in
 from ser_jax.data.labels import find_class, list_in_order, make_label_table
-from ser_jax.data.sources.checksums import is_unchanged, save_checksums
-from ser_jax.data.sources.filenames import Facts
+from ser_jax.data.sources.checksums import save_checksums
 from ser_jax.data.sources.find import find_cache, find_source
-from ser_jax.data.sources.listing import Clip, Listing, Source
-from ser_jax.data.sources.ravdess import PUBLISHED_COPIES
+from ser_jax.data.sources.listing import Source
 from ser_jax.data.stored_clips import damaged, iterate_clips
-from ser_jax.errors import UserError, check, warn
+from ser_jax.errors import check, warn
 from ser_jax.files.atomic import expand, locked, new_folder, write_atomic
-from ser_jax.machine.threads import map_in_order
-from ser_jax.progress import progress
 
 # Part of a store's name. Raise it when what a store holds changes, so that old ones are left alone.
 _STORE_VERSION = 3
@@ -60,9 +55,9 @@ def prepare(data: DataConfig) -> PrepareReport:
         {clip.file_name: clip.path for clip in source.list_clips().clips} if source.paths else {}
     )
     bad = tuple(f"{where.get(name) or name}: {reason}" for name, reason in found["bad"])
-    copies = tuple(_Copy(*copy) for copy in found["copies"])
+    copies = tuple(Copy(*copy) for copy in found["copies"])
     if data.strict and (wrong := [*bad, *(copy.describe() for copy in copies if copy.differs)]):
-        _raise_strict(wrong[0])
+        raise_strict(wrong[0])
     _warn_of_bad(bad)
     _warn_of_copies(copies)
     skipped = {kind: tuple(names) for kind, names in found["skipped"].items()}
@@ -103,128 +98,24 @@ def load_numbered(data: DataConfig, *, with_samples: bool = True) -> tuple[Corpu
     return assemble(data, clips, report.clips, report.folder, with_samples=with_samples)
 
 
-class _Copy(NamedTuple):
-    """A clip that was left out, and the one that sounds the same."""
-
-    file_name: str
-    original: str
-    differs: str
-    """What is said of the one and not of the other; empty where nothing is."""
-
-    def describe(self) -> str:
-        said = f", but {self.differs}" if self.differs else ""
-        return f"{self.file_name}: the same recording as {self.original}{said}"
-
-
 def _build(folder: Path, source: Source, data: DataConfig) -> None:
     from ser_jax.data.builder import write_clips
 
     listing = source.list_clips()
     if data.corpus != "synthetic":
         import_decoders()
-    made = _Made({}, [], [], Counter())
+    intake = Intake({}, [], [], Counter())
     with new_folder(folder) as beside:
-        write_clips(beside, _make_examples(listing, data, made), ravdess=data.has_ravdess_actors)
+        write_clips(beside, take_in(listing, data, intake), ravdess=data.has_ravdess_actors)
         shutil.rmtree(beside / "downloads", ignore_errors=True)
         found = {
-            "clips": made.counts.total(),
-            "bad": made.bad,
-            "copies": made.copies,
+            "clips": intake.counts.total(),
+            "bad": intake.bad,
+            "copies": intake.copies,
             "skipped": listing.skipped,
-            "counts": [[*key, count] for key, count in sorted(made.counts.items())],
+            "counts": [[*key, count] for key, count in sorted(intake.counts.items())],
         }
         write_atomic(beside / _REPORT, json.dumps(found, indent=1))
-
-
-class _Made(NamedTuple):
-    """What became of the clips while a store is built.
-
-    Attributes:
-      first: the first clip of each sound, by a checksum of its samples.
-      bad: names of those that cannot be read, and why.
-      copies: of clips that are there already.
-      counts: clips by emotion, speaker and gender.
-    """
-
-    first: dict[bytes, Clip]
-    bad: list[tuple[str, str]]
-    copies: list[_Copy]
-    counts: Counter[tuple[str, str, str]]
-
-
-class _Encoded(NamedTuple):
-    clip: Clip
-    flac: bytes
-    digest: bytes
-    error: UserError | None = None
-
-
-def _make_examples(
-    listing: Listing, data: DataConfig, made: _Made
-) -> Iterator[tuple[str, bytes, Facts]]:
-    """One example per clip that can be read and is no copy; the others are told in `made`."""
-
-    def encode(clip: Clip) -> _Encoded:
-        try:
-            wave_N = clip.load()
-            check(
-                bool(wave_N.any()),  # which would be a copy of any other such clip
-                f"{clip.path}: is silent, each of its samples is 0; record it again",
-            )
-        except UserError as error:
-            return _Encoded(clip, b"", b"", error)
-        # A store is named by what the files held before; it must not hold anything else.
-        check(
-            clip.path is None or is_unchanged(clip.path),
-            f"{clip.path}: has changed while it was read; run this again",
-        )
-        digest = hashlib.blake2b(np.ascontiguousarray(wave_N).data, digest_size=16).digest()
-        return _Encoded(clip, encode_flac(wave_N, data.rate_hz), digest)
-
-    # Decoder, resampler and encoder release the interpreter's lock, so that threads are as fast
-    # as processes (200 clips on two cores: 0.49 s, processes 0.55 s) and start at once.
-    with progress("preparing clips", len(listing.clips), "clips") as advance:
-        for encoded in map_in_order(encode, listing.clips, data.workers):
-            advance(1)
-            if _is_kept(encoded, data, made):
-                yield _make_example(encoded.clip, encoded.flac)
-    if len(made.bad) == len(listing.clips):
-        where = f"data.root={data.root}: " if data.root else ""
-        count = len(made.bad)
-        some = f"none of {count} clips" if count > 1 else "its one clip cannot be read"
-        some += " can be read; the first" if count > 1 else ""
-        raise UserError(f"{where}{some}: {_describe(listing, *made.bad[0])}")
-
-
-def _is_kept(encoded: _Encoded, data: DataConfig, made: _Made) -> bool:
-    """Count a clip, or tell in `made` why it is left out."""
-    clip = encoded.clip
-    if encoded.error is not None:
-        if data.strict:
-            _raise_strict(str(encoded.error))
-        made.bad.append((clip.file_name, str(encoded.error).removeprefix(f"{clip.path}: ")))
-        return False
-    original = made.first.setdefault(encoded.digest, clip)
-    stem, original_stem = Path(clip.file_name).stem, Path(original.file_name).stem
-    if original is not clip and PUBLISHED_COPIES.get(stem) != original_stem:
-        pairs = ((name, getattr(clip.facts, name), getattr(original.facts, name))
-                 for name in ("emotion", "speaker", "split"))  # fmt: skip
-        differs = ", ".join(
-            f"{name}={one}, not {other}" for name, one, other in pairs if one != other
-        )
-        made.copies.append(_Copy(clip.file_name, original.file_name, differs))
-        return False
-    made.counts[clip.facts.emotion, clip.facts.speaker, clip.facts.gender] += 1
-    return True
-
-
-def _make_example(clip: Clip, flac: bytes) -> tuple[str, bytes, Facts]:
-    return clip.file_name, flac, clip.facts
-
-
-def _describe(listing: Listing, file_name: str, reason: str) -> str:
-    (path,) = [clip.path for clip in listing.clips if clip.file_name == file_name]
-    return f"{path or file_name}: {reason}"
 
 
 def _read_report(folder: Path) -> dict[str, Any]:
@@ -246,10 +137,6 @@ def _count_classes(data: DataConfig, counts: list[list[Any]]) -> dict[tuple[str,
     return dict(sorted(found.items(), key=lambda item: (order[item[0][0]], item[0])))
 
 
-def _raise_strict(reason: str) -> None:
-    raise UserError(f"{reason} (data.strict=true; without it such clips are left out)")
-
-
 def _warn_of_bad(bad: tuple[str, ...]) -> None:
     for reason in bad[:_SHOWN_WARNINGS]:
         warn(f"clip left out: {reason}")
@@ -257,7 +144,7 @@ def _warn_of_bad(bad: tuple[str, ...]) -> None:
         warn(f"{len(bad) - _SHOWN_WARNINGS} more clips left out")
 
 
-def _warn_of_copies(copies: tuple[_Copy, ...]) -> None:
+def _warn_of_copies(copies: tuple[Copy, ...]) -> None:
     """A line for each copy that contradicts its original, and one for all others."""
     shown = [copy for copy in copies if copy.differs][:_SHOWN_WARNINGS]
     for copy in shown:

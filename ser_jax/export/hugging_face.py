@@ -1,12 +1,15 @@
 """A trained run as a folder that other programs read: the formats of Hugging Face transformers."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ser_jax.errors import check, warn
 from ser_jax.inference.load import LoadedRun, load_run
 from ser_jax.machine.jax_defaults import with_jax_defaults
 from ser_jax.wav2vec2.saving import save_pretrained
-from ser_jax.wav2vec2.weights import merge_lora
 
 
 @with_jax_defaults
@@ -41,7 +44,7 @@ def export_loaded(run: LoadedRun, folder: str | Path) -> Path:
     """`export` of a run in memory."""
     assert run.spec is not None
     settings, masked = run.spec.settings, run.config.model.mask_padding
-    params = dict(merge_lora(run.variables["params"], settings.lora_alpha))
+    params = dict(_merge_lora(run.variables["params"], settings.lora_alpha))
     labels = dict(enumerate(run.labels))
     extra = {
         "architectures": ["Wav2Vec2ForSequenceClassification"],
@@ -81,3 +84,19 @@ def _explain_padding(run: LoadedRun) -> str | None:
         f"call the feature extractor with padding='max_length', max_length={run.n_samples}, "
         "truncation=True"
     )
+
+
+def _merge_lora(params: Mapping[str, Any], alpha: float) -> dict[str, Any]:
+    """The tree with low-rank additions lora_a [in, r], lora_b [r, out] put into its kernels."""
+    merged = {}
+    for name, below in params.items():
+        if not isinstance(below, Mapping):
+            merged[name] = below
+        elif "lora_a" in below:
+            a, b = np.asarray(below["lora_a"]), np.asarray(below["lora_b"])
+            rest = {k: v for k, v in below.items() if not k.startswith("lora_")}
+            kernel = np.asarray(rest["kernel"]) + a @ b * (alpha / a.shape[1])
+            merged[name] = rest | {"kernel": kernel}
+        else:
+            merged[name] = _merge_lora(below, alpha)
+    return merged

@@ -9,8 +9,9 @@ import numpy as np
 from ser_jax.report.analysis import Analysis, format_p, format_points, format_range, list_columns
 from ser_jax.report.claims import CLAIMS, judge_variants
 from ser_jax.report.contrasts import Contrast
-from ser_jax.report.document import Content, Drawn, Prose, Records, Section, Table, to_inline
+from ser_jax.report.document import Content, Drawn, Prose, Records, Section, Table
 from ser_jax.report.markup import make_difference, make_pill
+from ser_jax.report.rendering import to_inline
 from ser_jax.report.verdicts import RULES, Finding
 
 

@@ -17,6 +17,7 @@ from ser_jax.report import (
     figure_sections,
     group_sections,
     record,
+    rendering,
     result_sections,
     summary,
     tables,
@@ -60,9 +61,9 @@ def write_ablation_report(folder: str | Path) -> list[Path]:
     written = []
     for name, draw in drawn.items():
         written += save_both(draw(), folder / "figures", name)
-    texts["report.md"] = document.to_markdown(report)
+    texts["report.md"] = rendering.to_markdown(report)
     texts |= {
-        f"tables/{name}.csv": document.to_csv(found) for name, found in report.records.items()
+        f"tables/{name}.csv": rendering.to_csv(found) for name, found in report.records.items()
     }
     texts[REPORT_FILE] = _to_page(report, folder / "figures")
     for name, text in texts.items():
@@ -114,11 +115,11 @@ def _to_page(report: document.Document, folder: Path) -> str:
         data = (folder / f"{picture.name}.{form}").read_bytes()
         return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
-    body = document.to_body(report, embed)
+    body = rendering.to_body(report, embed)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{document.escape(report.title)}</title>\n"
+        f"<title>{rendering.escape(report.title)}</title>\n"
         '<link rel="icon" href="data:,">\n'
         f"<style>{CSS}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )

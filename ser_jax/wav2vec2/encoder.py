@@ -5,12 +5,40 @@ from typing import Any, cast
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from transformers.modeling_flax_utils import ACT2FN
+from transformers.models.wav2vec2 import modeling_flax_wav2vec2 as hf
 
 from ser_jax.wav2vec2.architecture import Architecture
 from ser_jax.wav2vec2.blocks import FeatureProjection, Layers, Lora, maybe_drop
-from ser_jax.wav2vec2.convolutions import FeatureEncoder, PositionalConvEmbedding
+from ser_jax.wav2vec2.convolutions import convolve_same
+from ser_jax.wav2vec2.feature_encoder import FeatureEncoder
 from ser_jax.wav2vec2.masks import augment_spectrum, make_frame_mask
-from ser_jax.wav2vec2.norms import LayerNorm
+from ser_jax.wav2vec2.norms import LayerNorm, match_last
+
+
+class PositionalConvEmbedding(hf.FlaxWav2Vec2PositionalConvEmbedding):
+    """transformers' positional convolution and activation, computed by `convolve_same`."""
+
+    def setup(self) -> None:
+        self.conv = _WeightNormKernel(self.config, dtype=self.dtype)
+        self.activation = ACT2FN[self.config.feat_extract_activation]
+        self.num_pad_remove = 1 if self.config.num_conv_pos_embeddings % 2 == 0 else 0
+
+    def __call__(self, hidden_states: jax.Array) -> jax.Array:
+        kernel, bias = self.conv()
+        groups = self.config.num_conv_pos_embedding_groups
+        h: Any = convolve_same(hidden_states.astype(self.dtype), kernel, groups)
+        h = h + match_last(bias, h)
+        if self.num_pad_remove > 0:
+            h = h[:, : -self.num_pad_remove]
+        return self.activation(h)
+
+
+class _WeightNormKernel(hf.FlaxConvWithWeightNorm):
+    """The kernel that the weight norm makes of its parameters, and the bias."""
+
+    def __call__(self) -> tuple[jax.Array, jax.Array]:  # pyright: ignore
+        return self._get_normed_weights().T.astype(self.dtype), self.bias.astype(self.dtype)
 
 
 class Encoder(nn.Module):

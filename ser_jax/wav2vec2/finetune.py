@@ -283,7 +283,8 @@ def load_frozen(run_dir: Path, config: Config) -> tuple[BackboneSpec, dict[str, 
     Raises:
       UserError: a file is missing or damaged.
     """
-    from ser_jax.wav2vec2.published import load_architecture, read_safetensors
+    from ser_jax.wav2vec2.published import load_architecture
+    from ser_jax.wav2vec2.weight_files import read_safetensors
 
     folder = run_dir / FOLDER
     spec = BackboneSpec(load_architecture(str(folder)), config.backbone, "wave")

@@ -10,7 +10,7 @@ from typing import Any
 from ser_jax.errors import check
 from ser_jax.files.atomic import expand, saving, write_atomic
 from ser_jax.wav2vec2.architecture import Architecture
-from ser_jax.wav2vec2.weights import to_torch
+from ser_jax.wav2vec2.parameter_names import to_torch
 
 
 def save_pretrained(

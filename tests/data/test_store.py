@@ -492,15 +492,15 @@ def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess:
 _KILLED = """
 import os, signal, sys
 from ser_jax.config import DataConfig
-from ser_jax.data import store
+from ser_jax.data import intake
 from ser_jax.data.loading import prepare
-make_example, made = store._make_example, []
+make_example, made = intake._make_example, []
 def make_and_die(*arguments):
     made.append(1)
     if len(made) == 9:
         os.kill(os.getpid(), signal.SIGKILL)
     return make_example(*arguments)
-store._make_example = make_and_die
+intake._make_example = make_and_die
 prepare(DataConfig(root=sys.argv[1], store_dir=sys.argv[2]))
 """
 

@@ -18,7 +18,8 @@ from ser_jax.inference.load import load_run
 from ser_jax.run.run_dir import load_run_config
 from ser_jax.systems.fitted import FITTED_FILE, load_fitted
 from ser_jax.training.checkpoint import Checkpoints
-from ser_jax.wav2vec2.published import load_architecture, read_safetensors
+from ser_jax.wav2vec2.published import load_architecture
+from ser_jax.wav2vec2.weight_files import read_safetensors
 from tests.tiny import make_config, make_template
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ser_jax.report import document
+from ser_jax.report import rendering
 from ser_jax.report.analysis import analyse
 from ser_jax.report.claims import CLAIMS
 from ser_jax.report.evidence import load_evidence
@@ -121,8 +121,8 @@ def make_text(folder: Path) -> str:
     """The report in Markdown, without drawing its figures."""
     results = json.loads((folder / "results.json").read_text())
     report, _ = make_report(analyse(load_evidence(folder, results)))
-    assert document.to_body(report, lambda picture: "data:,")
-    return document.to_markdown(report)
+    assert rendering.to_body(report, lambda picture: "data:,")
+    return rendering.to_markdown(report)
 
 
 def test_cells_that_are_missing_failed_or_foreign_are_named_and_the_report_is_made(copy):
@@ -190,10 +190,10 @@ def test_names_are_text_and_never_markup(tmp_path):
     )
     results = json.loads((tmp_path / "results.json").read_text())
     report, _ = make_report(analyse(load_evidence(tmp_path, results)))
-    body = document.to_body(report, lambda picture: "data:,")
+    body = rendering.to_body(report, lambda picture: "data:,")
     assert "<b>a</b>" not in body.replace("<wbr>", "")
     assert "&lt;b&gt;a" in body
-    for line in document.to_markdown(report).splitlines():
+    for line in rendering.to_markdown(report).splitlines():
         if line.startswith("| `<b>") and "Protocol" not in line:
             assert "\\|" in line
 

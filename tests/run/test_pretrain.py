@@ -33,8 +33,8 @@ from ser_jax.training.layouts import Layout, compile_step
 from ser_jax.training.state import make_optimizer
 from ser_jax.wav2vec2.contrastive import PretrainNetwork, compute_pretraining_losses, draw_negatives
 from ser_jax.wav2vec2.masks import make_frame_mask
+from ser_jax.wav2vec2.parameter_names import to_flax
 from ser_jax.wav2vec2.published import load_params
-from ser_jax.wav2vec2.weights import to_flax
 from tests.tolerance import assert_near
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")

@@ -16,8 +16,8 @@ from tiny_wav2vec2 import LAYOUTS, get_params, make_architecture, make_torch, ma
 from transformers import Wav2Vec2ForPreTraining, Wav2Vec2Model
 
 from ser_jax.errors import UserError
+from ser_jax.wav2vec2.parameter_names import to_flax, to_torch
 from ser_jax.wav2vec2.published import load_architecture, load_backbone, load_heads, load_params
-from ser_jax.wav2vec2.weights import to_flax, to_torch
 from tests.tolerance import assert_near
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")

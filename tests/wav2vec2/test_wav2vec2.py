@@ -94,7 +94,7 @@ def check_gradients(architecture, lengths):
     h = model(torch.tensor(x_BN), attention_mask=torch.tensor(mask_BN).long()).last_hidden_state
     (h * torch.tensor(weight)).sum().backward()
     gradients = {n: p.grad.numpy() for n, p in model.named_parameters() if p.grad is not None}
-    from ser_jax.wav2vec2.weights import to_flax
+    from ser_jax.wav2vec2.parameter_names import to_flax
 
     theirs = dict(list_gradients(to_flax(gradients)))
     greatest = max(np.linalg.norm(g) for g in theirs.values())

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
 
 import numpy as np
 
-from ser_jax.report.contrasts import Contrast, Term, compute_contrast
-from ser_jax.report.evidence import Evidence, find_full
-from ser_jax.report.study_systems import VARIANTS, Roles
-from ser_jax.report.verdicts import Finding, Part, judge
+from ser_jax.report.case import MINUS, Case
+from ser_jax.report.contrasts import Contrast, compute_contrast
+from ser_jax.report.evidence import find_full
+from ser_jax.report.verdicts import Finding, Part
 from ser_jax.statistics import (
     compute_effect_size,
     compute_flip_p,
@@ -18,43 +17,8 @@ from ser_jax.statistics import (
     compute_t_p,
 )
 
-MINUS = "\u2212"
 _STUDY_ROLES = ("cnn", "lstm", "cnn_lstm", "wav2vec2")
 _LAST_EPOCHS = 3
-
-
-class Case(NamedTuple):
-    """A claim to be looked at under one protocol."""
-
-    evidence: Evidence
-    roles: Roles
-    protocol: str
-    key: str
-
-    def has(self, row: str | None) -> bool:
-        return row is not None and self.evidence.get(row, self.protocol) is not None
-
-    def find(self, *wanted: str) -> tuple[dict[str, str], list[str]]:
-        """Rows of roles that were run under the protocol, and what to say of the others."""
-        found = {role: self.roles.plain.get(role) for role in wanted}
-        rows = {role: row for role, row in found.items() if row and self.has(row)}
-        return rows, [f"{found[role] or role} was not run" for role in wanted if role not in rows]
-
-    def variants(self) -> dict[tuple[str, str], str]:
-        """Augmented rows that were run under the protocol."""
-        rows = self.roles.augmented
-        return {key: rows[key] for key in VARIANTS if self.has(rows.get(key))}
-
-    def term(self, weight: float, row: str, *group: str, predicted: str | None = None) -> Term:
-        return Term(weight, row, self.protocol, group, predicted)
-
-    def compare(self, name: str, *terms: Term, constant: float = 0.0) -> Part:
-        return Part(name, compute_contrast(self.evidence, terms, constant))
-
-    def judge(
-        self, parts: Sequence[Part], lacking: Sequence[str] = (), reason: str = ""
-    ) -> Finding:
-        return judge(self.key, self.protocol, parts, lacking, reason)
 
 
 def _check_chance(case: Case) -> Finding:
@@ -76,18 +40,13 @@ def _check_wav2vec2(case: Case) -> Finding:
     rows, lacking = case.find(*_STUDY_ROLES)
     best = rows.pop("wav2vec2", None)
     others = dict.fromkeys([*rows.values(), *case.variants().values()])
-    return case.judge([_beat(case, best, other) for other in others] if best else [], lacking)
-
-
-def _beat(case: Case, better: str, worse: str) -> Part:
-    name = f"{better} {MINUS} {worse}"
-    return case.compare(name, case.term(1, better), case.term(-1, worse))
+    return case.judge([case.beat(best, other) for other in others] if best else [], lacking)
 
 
 def _check_order(better: str, worse: str) -> Callable[[Case], Finding]:
     def check(case: Case) -> Finding:
         rows, lacking = case.find(better, worse)
-        return case.judge([] if lacking else [_beat(case, rows[better], rows[worse])], lacking)
+        return case.judge([] if lacking else [case.beat(rows[better], rows[worse])], lacking)
 
     return check
 
@@ -115,7 +74,7 @@ def _over_variants(parts_of: Callable[[Case, str, str], Part]) -> Callable[[Case
 
 
 def make_worse(case: Case, plain: str, augmented: str) -> Part:
-    return _beat(case, plain, augmented)
+    return case.beat(plain, augmented)
 
 
 def make_calmer(case: Case, plain: str, augmented: str) -> Part:
@@ -127,16 +86,7 @@ def make_calmer(case: Case, plain: str, augmented: str) -> Part:
 
 
 def make_gap(case: Case, plain: str, augmented: str) -> Part:
-    return case.compare(f"women {MINUS} men, {augmented}", *_split(case, augmented, "gender", 1))
-
-
-def _split(case: Case, row: str, column: str, share: float, *but: str) -> list[Term]:
-    """One group less the other, among the clips that `but` leaves."""
-    pairs = zip((share, -share), _GROUPS[column], strict=True)
-    return [case.term(weight, row, column, group, *but) for weight, group in pairs]
-
-
-_GROUPS = {"gender": ("female", "male"), "intensity": ("normal", "strong")}
+    return case.compare(f"women {MINUS} men, {augmented}", *case.split(augmented, "gender", 1))
 
 
 def _check_groups(
@@ -148,7 +98,7 @@ def _check_groups(
         rows, _ = case.find(*_STUDY_ROLES)
         if not rows:
             return case.judge([], ["none of the study's systems was run"])
-        terms = [t for row in rows.values() for t in _split(case, row, column, 1 / len(rows))]
+        terms = [t for row in rows.values() for t in case.split(row, column, 1 / len(rows))]
         over = f"mean over {', '.join(rows.values())}"
         return case.judge([case.compare(f"{name}, {over}", *terms)], (), remark(case, rows))
 
@@ -164,7 +114,7 @@ def _remark_neutral(case: Case, rows: dict[str, str]) -> str:
     if "neutral" not in case.evidence.labels:
         return ""
     but = ("emotion!=", "neutral")
-    terms = [t for r in rows.values() for t in _split(case, r, "intensity", 1 / len(rows), *but)]
+    terms = [t for r in rows.values() for t in case.split(r, "intensity", 1 / len(rows), *but)]
     found = compute_contrast(case.evidence, terms)
     if found.lack or found.over_speakers is None:
         return ""
@@ -232,7 +182,7 @@ def _check_epochs(case: Case) -> Finding:
     rows, _ = case.find("cnn", "lstm", "cnn_lstm")
     longer = {role: case.roles.longer.get(role) for role in rows}
     parts = [
-        _beat(case, more, rows[role]) for role, more in longer.items() if more and case.has(more)
+        case.beat(more, rows[role]) for role, more in longer.items() if more and case.has(more)
     ]
     if parts:
         return case.judge(parts, (), "rows with more epochs against the study's number")

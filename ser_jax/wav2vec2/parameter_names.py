@@ -38,19 +38,3 @@ def to_torch(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
             array, last = array.transpose(), "weight"
         tensors[".".join((*path[:-1], last))] = np.ascontiguousarray(array)
     return tensors
-
-
-def merge_lora(params: Mapping[str, Any], alpha: float) -> dict[str, Any]:
-    """The tree with low-rank additions lora_a [in, r], lora_b [r, out] put into its kernels."""
-    merged = {}
-    for name, below in params.items():
-        if not isinstance(below, Mapping):
-            merged[name] = below
-        elif "lora_a" in below:
-            a, b = np.asarray(below["lora_a"]), np.asarray(below["lora_b"])
-            rest = {k: v for k, v in below.items() if not k.startswith("lora_")}
-            kernel = np.asarray(rest["kernel"]) + a @ b * (alpha / a.shape[1])
-            merged[name] = rest | {"kernel": kernel}
-        else:
-            merged[name] = merge_lora(below, alpha)
-    return merged

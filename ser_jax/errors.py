@@ -1,7 +1,11 @@
-"""The one exception that means bad input, not a bug, and what is only warned of."""
+"""What the user is told: the one exception that means bad input, not a bug, and warnings."""
 
 import functools
 import sys
+import threading
+
+SHOWN_WARNINGS = 10
+"""Warnings of one kind that are said; of the others at most how many there are."""
 
 
 class UserError(ValueError):
@@ -26,3 +30,40 @@ def warn(message: str) -> None:
 def warn_once(message: str) -> None:
     """`warn`, but once in a process: of corpora, which are listed several times in a run."""
     warn(message)
+
+
+class FewWarnings:
+    """Warnings of one kind: each is said once, and of many the first ten alone."""
+
+    def __init__(self, before: str = "", after: str = ""):
+        """
+        Args:
+          before: what each begins with.
+          after: said once in the place of the eleventh; '': nothing.
+        """
+        self._before, self._after = before, after
+        self._given: dict[str, None] = {}
+        self._lock = threading.Lock()  # files are read by several threads
+
+    def add(self, message: str) -> None:
+        with self._lock:
+            is_new = message not in self._given
+            self._given[message] = None
+            if is_new and len(self._given) <= SHOWN_WARNINGS:
+                warn(self._before + message)
+            elif is_new and self._after and self.n_unsaid == 1:
+                warn(self._after)
+
+    @property
+    def first(self) -> str:
+        """The first one, without what all begin with; '' where there is none."""
+        return next(iter(self._given), "")
+
+    @property
+    def n_unsaid(self) -> int:
+        return max(0, len(self._given) - SHOWN_WARNINGS)
+
+
+def count_noun(n: int, noun: str) -> str:
+    """`1 run`, `5 runs`."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

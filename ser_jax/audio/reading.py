@@ -3,9 +3,7 @@
 import contextlib
 import io
 import math
-import threading
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,7 @@ import numpy as np
 from ser_jax.audio.decoding import BLOCK, check_file, open_sound
 from ser_jax.audio.kinds import SUFFIXES
 from ser_jax.audio.levels import Level
-from ser_jax.errors import check, warn
+from ser_jax.errors import FewWarnings, check
 
 __all__ = [
     "FULL_SCALE", "SUFFIXES", "check_file", "decode_flac", "encode_flac", "find_sound",
@@ -23,7 +21,9 @@ __all__ = [
 FULL_SCALE = 32768  # int16 samples per unit of a float waveform
 _LOUD = 4.0  # times full scale: beyond what lossy formats and limiters make of whole recordings
 _DELAY_S = 0.1  # by which the resampler is behind
-_SHOWN_WARNINGS = 10
+
+_no_sound = FewWarnings(after="more files that hold no sound are not named")
+_loud = FewWarnings(after="more files beyond full scale are not named")
 
 
 def stream_audio(
@@ -74,7 +74,7 @@ def stream_audio(
             yield wave_N
         check(n_read > 0, f"{path}: holds no samples; remove it or record it again")
         if said := level.describe():
-            (tell or partial(_warn_first, "that hold no sound"))(f"{path}: {said}")
+            (tell or _no_sound.add)(f"{path}: {said}")
         if sound.rate_hz != rate_hz:
             # As many as librosa makes, which appends a zero where soxr makes one less.
             missing = math.ceil(n_read * (rate_hz / sound.rate_hz)) - n_made
@@ -110,7 +110,11 @@ def stream_int16(
         peak = float(np.abs(wave_N).max(initial=0))
         if peak > _LOUD and not warned:
             warned = True
-            _warn_loud(path, peak)
+            _loud.add(
+                f"{path}: samples reach {peak:.0f} times full scale and are clipped; if they are "
+                "whole numbers written as floats, divide them by the greatest of their type, as "
+                "32768"
+            )
         scaled_N = np.rint(wave_N * FULL_SCALE)
         yield np.clip(scaled_N, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
@@ -151,29 +155,6 @@ def _collect(blocks: Iterator[np.ndarray], most: int | None) -> np.ndarray:
             if most is not None and n_samples >= most:
                 break
     return np.concatenate(found)[:most]
-
-
-_named: dict[str, set[str]] = {}
-_lock = threading.Lock()
-
-
-def _warn_first(kind: str, message: str) -> None:
-    """Say on standard error what is wrong with a file, once; of many such files only the first."""
-    with _lock:
-        named = _named.setdefault(kind, set())
-        if message in named or len(named) > _SHOWN_WARNINGS:
-            return
-        named.add(message)
-        is_last = len(named) > _SHOWN_WARNINGS
-    warn(f"more files {kind} are not named" if is_last else message)
-
-
-def _warn_loud(path: str | Path, peak: float) -> None:
-    _warn_first(
-        "beyond full scale",
-        f"{path}: samples reach {peak:.0f} times full scale and are clipped; if they are "
-        "whole numbers written as floats, divide them by the greatest of their type, as 32768",
-    )
 
 
 def find_sound(wave_N: np.ndarray, rate_hz: int, trim_db: float | None, margin_s: float) -> slice:

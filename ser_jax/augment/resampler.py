@@ -15,7 +15,7 @@ to a multiple of 1 / PHASES, hence by 0.2 cents at most."""
 
 
 @jax.custom_batching.custom_vmap
-def take(index_M: jax.Array, value_N: jax.Array) -> jax.Array:
+def take_at(index_M: jax.Array, value_N: jax.Array) -> jax.Array:
     """`value_N[index_M]`, for indices that are in bounds.
 
     Mapped over clips it stays a gather from one flat array by one number each. XLA on GPU would
@@ -24,13 +24,13 @@ def take(index_M: jax.Array, value_N: jax.Array) -> jax.Array:
     return value_N.at[index_M].get(mode="promise_in_bounds")
 
 
-@take.def_vmap
-def _take_of_many(size: int, is_mapped: Any, index: jax.Array, value: jax.Array) -> Any:
+@take_at.def_vmap
+def _take_at_of_many(size: int, is_mapped: Any, index: jax.Array, value: jax.Array) -> Any:
     index = index if is_mapped[0] else jnp.broadcast_to(index, (size, *index.shape))
     if not is_mapped[1]:
-        return take(index.ravel(), value).reshape(index.shape), True
+        return take_at(index.ravel(), value).reshape(index.shape), True
     first = jnp.arange(size, dtype=jnp.int32)[:, None] * value.shape[1]
-    return take((first + index).ravel(), value.ravel()).reshape(index.shape), True
+    return take_at((first + index).ravel(), value.ravel()).reshape(index.shape), True
 
 
 @functools.lru_cache(maxsize=1)
@@ -56,8 +56,8 @@ def resample(
     y_N = jnp.zeros(n_samples, jnp.float32)
     for tap in range(TAPS):
         if sequential:
-            weight_N = take(phase_N, kernel[tap])
+            weight_N = take_at(phase_N, kernel[tap])
         else:
-            weight_N = take(phase_N * TAPS + tap, place_major)
-        y_N += weight_N * take(whole_N + tap, y_M)
+            weight_N = take_at(phase_N * TAPS + tap, place_major)
+        y_N += weight_N * take_at(whole_N + tap, y_M)
     return y_N

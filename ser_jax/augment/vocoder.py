@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ser_jax.augment.resampler import PHASES, TAPS, resample, take
+from ser_jax.augment.resampler import PHASES, TAPS, resample, take_at
 
 _OVERLAP = 4
 """Frames over each sample: the least at which squared Hann windows add up to a constant."""
@@ -150,7 +150,7 @@ def _turn_in_stretches(turn_TK: jax.Array, away_TK: jax.Array) -> jax.Array:
 
     def follow(total_K, part):
         turn_K, bin_K = part
-        return take(bin_K, total_K) + turn_K, total_K
+        return take_at(bin_K, total_K) + turn_K, total_K
 
     bin_PK = jnp.broadcast_to(jnp.arange(K, dtype=jnp.int32), (n_parts, K))
     frames = cut(_pick_near(turn_TK, away_TK)), cut(away_TK)
@@ -160,7 +160,7 @@ def _turn_in_stretches(turn_TK: jax.Array, away_TK: jax.Array) -> jax.Array:
     )
     _, start_PK = jax.lax.scan(follow, jnp.zeros_like(turn_TK[0]), parts, unroll=True)
     place_LPK = bin_LPK + jnp.arange(n_parts, dtype=jnp.int32)[None, :, None] * K
-    start_LPK = take(place_LPK.ravel(), start_PK.ravel()).reshape(place_LPK.shape)
+    start_LPK = take_at(place_LPK.ravel(), start_PK.ravel()).reshape(place_LPK.shape)
     return (start_LPK + turn_LPK).swapaxes(0, 1).reshape(-1, K)[:T]
 
 

@@ -14,10 +14,9 @@ from ser_jax.data.leaks import describe_split
 from ser_jax.data.sources.find import find_source
 from ser_jax.data.sources.listing import Clip
 from ser_jax.data.splits import list_strata, make_split
-from ser_jax.errors import check, warn
+from ser_jax.errors import FewWarnings, check, count_noun, warn
 
 _PARTS = 3  # training, validation, test
-_SHOWN_WARNINGS = 10
 
 
 class _Known(NamedTuple):
@@ -51,10 +50,11 @@ def check_protocols(runs: Iterable[tuple[DataConfig, int]]) -> None:
             _check_speakers(corpora[base], data)
             _check_counts(corpora[base])
         warnings |= dict.fromkeys(_check_split(corpora[base], data, seed))
-    for warning in list(warnings)[:_SHOWN_WARNINGS]:
-        warn(warning)
-    if len(warnings) > _SHOWN_WARNINGS:
-        warn(f"{len(warnings) - _SHOWN_WARNINGS} more of this kind")
+    told = FewWarnings()
+    for warning in warnings:
+        told.add(warning)
+    if told.n_unsaid:
+        warn(f"{told.n_unsaid} more of this kind")
 
 
 def _check_split(known: _Known, data: DataConfig, seed: int) -> list[str]:
@@ -120,7 +120,7 @@ def _check_counts(known: _Known) -> None:
         first = known.clips[known.classes.index(name)]
         check(
             count >= _PARTS,
-            f"{first.where}: emotion={first.facts.emotion}: class {name} has {count} "
-            f"clip{'' if count == 1 else 's'}, fewer than the {_PARTS} parts of the split; add "
+            f"{first.where}: emotion={first.facts.emotion}: class {name} has "
+            f"{count_noun(count, 'clip')}, fewer than the {_PARTS} parts of the split; add "
             f"clips, or leave them out: data.labels={{{first.facts.emotion}: null}}",
         )

@@ -19,13 +19,12 @@ from ser_jax.data.sources.checksums import save_checksums
 from ser_jax.data.sources.find import find_cache, find_source
 from ser_jax.data.sources.listing import Source
 from ser_jax.data.stored_clips import damaged, iterate_clips
-from ser_jax.errors import check, warn
+from ser_jax.errors import SHOWN_WARNINGS, FewWarnings, check, count_noun, warn
 from ser_jax.files.atomic import expand, locked, new_folder, write_atomic
 
 # Part of a store's name. Raise it when what a store holds changes, so that old ones are left alone.
 _STORE_VERSION = 3
 _REPORT = "report.json"
-_SHOWN_WARNINGS = 10
 
 
 def prepare(data: DataConfig) -> PrepareReport:
@@ -138,15 +137,16 @@ def _count_classes(data: DataConfig, counts: list[list[Any]]) -> dict[tuple[str,
 
 
 def _warn_of_bad(bad: tuple[str, ...]) -> None:
-    for reason in bad[:_SHOWN_WARNINGS]:
-        warn(f"clip left out: {reason}")
-    if len(bad) > _SHOWN_WARNINGS:
-        warn(f"{len(bad) - _SHOWN_WARNINGS} more clips left out")
+    told = FewWarnings("clip left out: ")
+    for reason in bad:
+        told.add(reason)
+    if told.n_unsaid:
+        warn(f"{count_noun(told.n_unsaid, 'more clip')} left out")
 
 
 def _warn_of_copies(copies: tuple[Copy, ...]) -> None:
     """A line for each copy that contradicts its original, and one for all others."""
-    shown = [copy for copy in copies if copy.differs][:_SHOWN_WARNINGS]
+    shown = [copy for copy in copies if copy.differs][:SHOWN_WARNINGS]
     for copy in shown:
         warn(f"clip left out: {copy.describe()}; correct one of them")
     if others := [copy for copy in copies if copy not in shown]:

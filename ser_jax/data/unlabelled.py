@@ -1,7 +1,6 @@
 """Recordings without labels: any folder of sound files, in random crops."""
 
 import collections
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,12 +16,11 @@ from ser_jax.data.sources.folders import list_files
 from ser_jax.data.sources.ravdess import GRAMMAR, parse_name
 from ser_jax.data.splits import draw_split
 from ser_jax.data.store import load_numbered
-from ser_jax.errors import UserError, check, warn
+from ser_jax.errors import FewWarnings, UserError, check, count_noun, warn
 from ser_jax.files.atomic import expand
 from ser_jax.machine.cores import count_cores
 from ser_jax.progress import progress
 
-_SHOWN_WARNINGS = 10
 _AHEAD = 3  # batches that are read while one is trained on
 
 
@@ -58,14 +56,16 @@ class UnlabelledClips:
             paths = _choose_training(paths, data, seed)
         import_decoders()
         self._data = data
-        self._bad = _BadFiles(len(paths))
+        self._bad = FewWarnings("file left out: ")
+        self._n_files = len(paths)
         self.paths, seconds = self._measure(paths, least_samples / data.rate_hz)
         self.seconds_B = np.array(seconds)
         n_bytes = 2 * data.rate_hz * float(self.seconds_B.sum())
         self._decoded: list[np.ndarray] | None = None
         if n_bytes <= data.memory_mb * 1e6:
             self._decoded = self._decode_all()
-        self._bad.count()
+        if more := self._bad.n_unsaid:
+            warn(f"{count_noun(more, 'more file')} left out")
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -152,36 +152,12 @@ class UnlabelledClips:
                 else:
                     kept.append(path)
                     found.append(got)
-        self._bad.check_some(kept)
-        return kept, found
-
-
-class _BadFiles:
-    """Names files that are left out: the first ten, then how many more."""
-
-    def __init__(self, n_files: int):
-        self._n_files, self._said = n_files, dict[str, None]()
-        self._lock = threading.Lock()
-
-    def add(self, reason: str) -> None:
-        """Name one, once."""
-        with self._lock:
-            if reason not in self._said and len(self._said) < _SHOWN_WARNINGS:
-                warn(f"file left out: {reason}")
-            self._said[reason] = None
-
-    def count(self) -> None:
-        """Say how many were not named."""
-        if (more := len(self._said) - _SHOWN_WARNINGS) > 0:
-            warn(f"{more} more file{'s' * (more > 1)} left out")
-
-    def check_some(self, kept: Sequence[Path]) -> None:
-        """Raise `UserError` where no file is left."""
         check(
             len(kept) > 0,
             f"data.root: none of its files can be used ({self._n_files} tried); the first: "
-            f"{next(iter(self._said), '')}",
+            f"{self._bad.first}",
         )
+        return kept, found
 
 
 def _choose_training(paths: Sequence[Path], data: UnlabelledConfig, seed: int) -> list[Path]:

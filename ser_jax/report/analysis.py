@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ser_jax.errors import count_noun
 from ser_jax.report.claims import judge_all
 from ser_jax.report.contrasts import Contrast
 from ser_jax.report.evidence import Evidence
@@ -103,7 +104,7 @@ def format_mark(mark: Mark | None, digits: int = 3) -> str:
 
 def format_count(score: Score) -> str:
     """`3 seeds x 216 clips`, and the folds if not all count."""
-    seeds = f"{len(score.seeds)} seed{'s' if len(score.seeds) != 1 else ''}"
+    seeds = count_noun(len(score.seeds), "seed")
     folds = f", {score.folds}" if score.folds else ""
     starred = "*" if score.over == "speakers" else ""
     return f"{seeds}{starred}\n{score.n:,} clips{folds}"

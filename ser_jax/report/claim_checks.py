@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ser_jax.errors import count_noun
 from ser_jax.report.case import MINUS, Case
 from ser_jax.report.contrasts import Contrast, compute_contrast
 from ser_jax.report.evidence import find_full
@@ -64,8 +65,9 @@ def _over_variants(parts_of: Callable[[Case, str, str], Part]) -> Callable[[Case
         each = [case.judge([part]).verdict for part in parts]
         counts = {v: each.count(v) for v in dict.fromkeys(each)}
         said = ", ".join(f"{verdict} in {n}" for verdict, n in counts.items())
-        plural = "settings" if len(each) > 1 else "setting"
-        found = case.judge(parts, [], f"of {len(each)} {plural} of augmentation: {said}")
+        found = case.judge(
+            parts, [], f"of {count_noun(len(each), 'setting')} of augmentation: {said}"
+        )
         if found.verdict == "does not hold" and counts.get("does not hold") != len(each):
             return found._replace(verdict="not decided")
         return found

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ser_jax.errors import count_noun
 from ser_jax.report.analysis import Analysis, format_p, format_points, format_range, list_columns
 from ser_jax.report.claims import CLAIMS, judge_variants
 from ser_jax.report.contrasts import Contrast
@@ -94,7 +95,7 @@ def _count(contrast: Contrast) -> str:
     seeds = len(contrast.seeds)
     clips = f", {contrast.n:,} clips" if contrast.n else ""
     folds = f", {contrast.folds}" if contrast.folds else ""
-    return f"{seeds} seed{'s' if seeds != 1 else ''}{clips}{folds}"
+    return f"{count_noun(seeds, 'seed')}{clips}{folds}"
 
 
 def _make_card(finding: Finding, protocol: str, reach: float) -> str:

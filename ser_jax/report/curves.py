@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ser_jax.report.figures import BLUE, GREY, ORANGE, count_noun, make_axes
+from ser_jax.errors import count_noun
+from ser_jax.report.figures import BLUE, GREY, ORANGE, make_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ser_jax.errors import UserError
+from ser_jax.errors import UserError, count_noun
 from ser_jax.files.names import make_slug
 from ser_jax.grid.cells import make_cell_name
 from ser_jax.report import curves, figures, grid_figures
@@ -63,7 +63,7 @@ def make_curves(material: Analysis) -> tuple[Section, Plates]:
                 continue
             rows[system] = list(row.events.values())
             name = f"curves-{make_slug(system)}-{protocol}"
-            runs = figures.count_noun(len(row.events), "run")
+            runs = count_noun(len(row.events), "run")
             title = f"{system}, {material.where}{protocol} ({runs})"
             plates[name] = bind(grid_figures.draw_system_curves, rows[system], title)
             shown.append(Picture(name, _describe_curves(system, row)))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ser_jax.errors import count_noun
 from ser_jax.files.atomic import write_atomic
 from ser_jax.report.tables import format_figure
 
@@ -40,11 +41,6 @@ def make_axes(n_rows: int, n_columns: int, width_in: float, height_in: float, **
     for ax in axes.flat:
         ax.spines[["top", "right"]].set_visible(False)
     return figure, axes
-
-
-def count_noun(n: int, noun: str) -> str:
-    """`1 run`, `5 runs`."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def _draw_chance(ax: Axes, n_classes: int, along: str) -> None:

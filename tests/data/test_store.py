@@ -493,7 +493,7 @@ _KILLED = """
 import os, signal, sys
 from ser_jax.config import DataConfig
 from ser_jax.data import intake
-from ser_jax.data.loading import prepare
+from ser_jax.data.store import prepare
 make_example, made = intake._make_example, []
 def make_and_die(*arguments):
     made.append(1)
@@ -518,7 +518,7 @@ _FULL_DISK = """
 import resource, signal, sys
 import tensorflow_datasets
 from ser_jax.config import DataConfig
-from ser_jax.data.loading import prepare
+from ser_jax.data.store import prepare
 from ser_jax.errors import UserError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))
@@ -568,7 +568,7 @@ def test_a_store_is_read_where_nothing_can_be_written(data, monkeypatch):
 _CHATTY = """
 import sys
 from ser_jax.config import DataConfig
-from ser_jax.data.loading import load_corpus
+from ser_jax.data.store import load_corpus
 load_corpus(DataConfig(root=sys.argv[1], store_dir=sys.argv[2]))
 assert "tensorflow" not in sys.modules
 """

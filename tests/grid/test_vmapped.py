@@ -233,7 +233,7 @@ def test_a_grid_lowers_for_tpu_and_cuda(name, how):
 @pytest.mark.cpu_only("simulates two devices")
 def test_runs_shared_out_over_devices_equal_those_of_one_device():
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", "tests.test_grid"]
+    command = [sys.executable, "-m", "tests.grid.test_vmapped"]
     root = Path(__file__).parents[2]
     done = subprocess.run(
         command, env=os.environ | flags, cwd=root, capture_output=True, text=True, check=True

@@ -91,7 +91,7 @@ def test_a_configuration_finds_its_recordings_from_another_working_directory(tmp
 HOLD = """if True:
     import sys
     from pathlib import Path
-    from ser_jax.files import held
+    from ser_jax.files.atomic import held
     with held(Path(sys.argv[1]), "wait"):
         print("held", flush=True)
         sys.stdin.read()

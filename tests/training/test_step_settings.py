@@ -196,7 +196,7 @@ def test_rows_are_mixed_within_their_part_alone():
 def test_a_mesh_of_four_devices_gives_the_step_of_one():
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
-        [sys.executable, "-m", "tests.test_step_settings"], env=os.environ | flags,
+        [sys.executable, "-m", "tests.training.test_step_settings"], env=os.environ | flags,
         cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True,
     )  # fmt: skip
     found = json.loads(done.stdout)

@@ -14,7 +14,7 @@ from ser_jax.data.sources.csv_rows import Row, read_rows
 from ser_jax.data.sources.filenames import ATTRIBUTES, Facts
 from ser_jax.data.sources.listing import Clip, Listing
 from ser_jax.data.sources.manifest_cells import find_files, read_cells, warn_of_spellings
-from ser_jax.errors import UserError, check, warn_once
+from ser_jax.errors import UserError, check, count_noun, warn_once
 from ser_jax.files.atomic import expand
 
 REQUIRED = ("path", "emotion", "speaker")
@@ -129,9 +129,7 @@ def _read_parts(path: Path, rows: Sequence[Row], *, needed: bool) -> list[str]:
     for row, word in zip(rows, words, strict=True):
         check(word != "" or not needed, f"{row.where}: has no split; fill it in")
     unknown = Counter(word for word in words if word not in known)
-    said = ", ".join(
-        f"{word} ({count} row{'' if count == 1 else 's'})" for word, count in unknown.items()
-    )
+    said = ", ".join(f"{word} ({count_noun(count, 'row')})" for word, count in unknown.items())
     check(
         not unknown or not needed,
         f"{path}: split: unknown: {said}; known are train, val (validation, dev) and test; correct "

@@ -1,1 +1,4 @@
-"""The networks trained from scratch, a file for each, and the layers that they share."""
+"""The networks trained from scratch, a file for each, and the layers that they share.
+
+Read `layers`, `conv` and `recurrent`, then any network; `systems.networks` names them for a run.
+"""

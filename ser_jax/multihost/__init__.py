@@ -1,1 +1,4 @@
-"""Training by several processes: how they meet, watch each other and share values."""
+"""Training by several processes: how they meet, watch each other and share values.
+
+Read `processes`, then `rendezvous`, `watch` and `sharing`.
+"""

@@ -1,4 +1,4 @@
-"""What a person looks at after a run or an ablation: tables and figures, drawn from its files."""
+"""The figures and tables of a run or an ablation, drawn anew from its files."""
 
 from __future__ import annotations
 
@@ -8,23 +8,12 @@ from ser_jax.errors import UserError, check
 from ser_jax.files.atomic import expand
 from ser_jax.report.grid_report import write_ablation_report
 from ser_jax.report.run_report import write_run_report
-from ser_jax.run.events import EventLog, load_events
 from ser_jax.run.file_names import (
     CONFIG_FILE,
     EVENTS_FILE,
     METRICS_FILE,
     RESULTS_FILE,
-    SPECTROGRAM_FILE,
 )
-
-__all__ = [
-    "SPECTROGRAM_FILE",
-    "EventLog",
-    "load_events",
-    "rebuild",
-    "write_ablation_report",
-    "write_run_report",
-]
 
 
 def rebuild(folder: str | Path) -> list[Path]:

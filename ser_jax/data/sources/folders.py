@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from ser_jax.audio.reading import load_int16
+from ser_jax.audio.reading import load_clip
 from ser_jax.config import DataConfig
 from ser_jax.data.sources.filenames import GRAMMARS, Grammar
 from ser_jax.data.sources.listing import Clip, Listing
@@ -53,7 +53,7 @@ def list_folder(data: DataConfig, root: Path) -> Listing:
             if used is not None and used.suffix.lower() == suffix:  # else another encoding
                 doubles[path] = used
         else:
-            load = partial(load_int16, path, data.rate_hz)
+            load = partial(load_clip, path, data.rate_hz)
             file_name = f"{named.name}{suffix}"
             kept[named.name] = Clip(file_name, load, named.facts, str(path), path)
     if not kept:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ser_jax.audio.reading import load_int16, measure_audio
+from ser_jax.audio.reading import load_clip, measure_audio
 from ser_jax.config import DataConfig
 from ser_jax.data.labels import check_words
 from ser_jax.data.sources.csv_rows import Row, read_rows
@@ -86,7 +86,7 @@ def _make_clip(row: Row, file: Path, part: str, data: DataConfig) -> Clip:
     facts = _read_facts(row, part)
     start, end = row.get("start"), row.get("end")
     if not start and not end:
-        return Clip(name, partial(load_int16, file, data.rate_hz), facts, row.where, file)
+        return Clip(name, partial(load_clip, file, data.rate_hz), facts, row.where, file)
     part_s = (_read_seconds(row, "start", 0.0), _read_seconds(row, "end", np.inf))
     check(
         0 <= part_s[0] < part_s[1],
@@ -100,7 +100,7 @@ def _make_clip(row: Row, file: Path, part: str, data: DataConfig) -> Clip:
 def _load_part(file: Path, rate_hz: int, start_s: float, end_s: float) -> np.ndarray:
     """Part of a file, int16 [N]."""
     length_s = None if np.isinf(end_s) else end_s - start_s
-    return load_int16(file, rate_hz, length_s, start_s)
+    return load_clip(file, rate_hz, length_s, start_s)
 
 
 def _read_seconds(row: Row, column: str, default: float) -> float:

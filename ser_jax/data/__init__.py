@@ -1,5 +1,6 @@
 """Recordings to a corpus in memory: its sources, its store on disk, its labels and its splits.
 
 Read `corpus`, then the way of a clip: `sources/`, `store` with `intake` and `builder`,
-`stored_clips`, `assembly` with `labels`. Splits are `splits`, `speakers`, `leaks` and `protocols`.
+`stored_clips`, `assembly` (which pads) with `labels`. The test split is drawn in `splits`, with
+`speakers`, `leaks` and `protocols` beside it.
 """

@@ -1,4 +1,5 @@
-"""Clips as the store has them to a corpus in memory: words become classes, speakers numbers."""
+"""Clips as the store has them to a corpus in memory: words become classes, speakers numbers, and
+clips are padded to one length."""
 
 import hashlib
 from collections.abc import Iterable, Sequence

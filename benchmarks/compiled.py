@@ -80,7 +80,7 @@ def _make_index(*shape: int) -> Any:
 def make_step(dtype: str) -> Case:
     """A training step, 165 x 40."""
     from ser_jax.metrics import Sums
-    from ser_jax.training.programs import make_steps
+    from ser_jax.training.step import make_steps
 
     model, tx, state = _make_network(LONG, dtype)
     carry = state, Sums.zeros(8)
@@ -90,8 +90,8 @@ def make_step(dtype: str) -> Case:
 def make_epoch(dtype: str) -> Case:
     """An epoch of 32 steps as one program, 83 x 20."""
     from ser_jax.metrics import Sums
-    from ser_jax.training.layouts import scan_steps
-    from ser_jax.training.programs import make_steps
+    from ser_jax.training.compiled_step import scan_steps
+    from ser_jax.training.step import make_steps
 
     model, tx, state = _make_network(SHORT, dtype)
     epoch = scan_steps(make_steps(model, tx).train)
@@ -104,8 +104,8 @@ def make_augmented(dtype: str) -> Case:
     from ser_jax.config import AugmentConfig, FeaturesConfig
     from ser_jax.metrics import Sums
     from ser_jax.systems.build import choose_take
-    from ser_jax.training.layouts import scan_steps
-    from ser_jax.training.programs import make_steps
+    from ser_jax.training.compiled_step import scan_steps
+    from ser_jax.training.step import make_steps
 
     model, tx, state = _make_network(SHORT, dtype)
     take = choose_take(AugmentConfig(enabled=True), FeaturesConfig(hop_length=1024), RATE_HZ)
@@ -119,7 +119,7 @@ def make_grid(dtype: str) -> Case:
     import jax
 
     from ser_jax.metrics import Sums
-    from ser_jax.training.programs import make_steps
+    from ser_jax.training.step import make_steps
 
     model, tx, state = _make_network(SHORT, dtype, conv="im2col")
     stack = functools.partial(

@@ -77,7 +77,7 @@ def make_step(
       variables: see `make_variables`.
       precision: float32, tf32 or bfloat16.
       forms: of `models.Forms`, those that are not the package's own choice.
-      mode, scan: see `parallel.Layout`.
+      mode, scan: see `layouts.Layout`.
       cpu_devices: devices that the CPU is made into, for the modes that share out a batch.
     """
     import jax
@@ -354,11 +354,11 @@ def make_runs_step(
     import jax
     import jax.numpy as jnp
 
-    from ser_jax.grid.vmapped import init_progress
+    from ser_jax.grid.run_progress import init_progress
     from ser_jax.machine.accelerator import jit
     from ser_jax.metrics import Sums
     from ser_jax.systems.build import choose_forms
-    from ser_jax.training.programs import make_steps
+    from ser_jax.training.step import make_steps
 
     del variables
     forms = choose_forms()

@@ -27,7 +27,6 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 CACHES = {
     "ser_jax.systems.build": ["_build_cached"],
-    "ser_jax.grid.waves": ["_build_cached"],
     "ser_jax.features.corpus_features": ["_load_inputs"],
 }
 

@@ -14,9 +14,11 @@ from ser_jax.features.batching import PADDING, Dataset
 from ser_jax.features.normaliser import Normaliser
 from ser_jax.metrics import Sums
 from ser_jax.systems.networks import make_model
-from ser_jax.training.layouts import AXIS, Layout, compile_step
-from ser_jax.training.programs import Programs, make_programs, make_steps
+from ser_jax.training.compiled_step import compile_step
+from ser_jax.training.layouts import BATCH_AXIS, Layout
+from ser_jax.training.programs import Programs, make_programs
 from ser_jax.training.state import TrainState, init_state, make_optimizer
+from ser_jax.training.step import make_steps
 
 N_CLASSES, T, F, N_CLIPS, N_STEPS = 4, 16, 8, 24, 3
 TX = make_optimizer(TrainConfig(optimizer="sgd", learning_rate=0.01))
@@ -124,5 +126,5 @@ if __name__ == "__main__":
     name, masked = sys.argv[1], sys.argv[2] == "masked"
     changes = {"name": name, "mask_padding": masked, "channels": (4, 6), "hidden": 8, "dense": (5,)}
     config = override(ModelConfig(), changes)
-    MODELS = {axis: make_model(config, N_CLASSES, axis_name=axis) for axis in (None, AXIS)}
+    MODELS = {axis: make_model(config, N_CLASSES, axis_name=axis) for axis in (None, BATCH_AXIS)}
     json.dump({"gaps": compare(), "lowered": lower()}, sys.stdout)

@@ -13,6 +13,7 @@ from ser_jax.errors import check
 from ser_jax.files.atomic import held, write_atomic
 from ser_jax.grid.cells import Cell, list_cells, read_outcome
 from ser_jax.grid.grid_manifest import Manifest
+from ser_jax.grid.groups import run_together
 from ser_jax.grid.schedule import (
     can_share,
     choose_cells,
@@ -21,7 +22,6 @@ from ser_jax.grid.schedule import (
     part_by_features,
     select_cells,
 )
-from ser_jax.grid.waves import run_together
 from ser_jax.grid.workers import run_one_by_one
 from ser_jax.machine.compile_cache import use_compile_cache
 from ser_jax.machine.jax_defaults import with_jax_defaults

@@ -41,7 +41,8 @@ from ser_jax.systems.pretrain_step import (
     make_pretrain_step,
 )
 from ser_jax.training.checkpoint import Checkpoints
-from ser_jax.training.layouts import Layout, choose_layout, compile_step
+from ser_jax.training.compiled_step import compile_step
+from ser_jax.training.layouts import Layout, choose_layout
 from ser_jax.training.state import TrainState, make_optimizer, make_schedule
 from ser_jax.wav2vec2.architecture import Architecture
 from ser_jax.wav2vec2.finetune import FOLDER

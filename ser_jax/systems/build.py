@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -30,7 +31,7 @@ Built = tuple[nn.Module, optax.GradientTransformation, Programs]
 """Network, optimiser and programs."""
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=32)
 def _build_cached(
     model_config: ModelConfig,
     train: TrainConfig,
@@ -39,13 +40,15 @@ def _build_cached(
     take_train: TakeTrain,
     spec: BackboneSpec | None,
     n_steps: int | None,
+    forms: Forms,
+    make: Callable[..., Any],
 ) -> Built:
     model = make_model(
-        model_config, n_classes, dtype=train.dtype, axis_name=layout.axis_name,
-        forms=choose_forms(), spec=spec,
+        model_config, n_classes, dtype=train.dtype, axis_name=layout.axis_name, forms=forms,
+        spec=spec,
     )  # fmt: skip
     tx = make_optimizer(train, n_steps)
-    programs = make_programs(
+    programs = make(
         model, tx, n_classes=n_classes, take_train=take_train, layout=layout,
         accumulate=train.accumulate,
     )  # fmt: skip
@@ -60,8 +63,18 @@ def build(
     take_train: TakeTrain = take_plain,
     spec: BackboneSpec | None = None,
     n_steps: int | None = None,
+    forms: Forms | None = None,
+    make: Callable[..., Any] = make_programs,
 ) -> Built:
-    """Network, optimiser and programs; runs that differ in numbers alone share what is compiled."""
+    """Network, optimiser and programs; runs that differ in numbers alone share what is compiled.
+
+    Args:
+      model, train, n_classes, take_train, spec: see `make_model` and `make_programs`.
+      layout: where the programs run.
+      n_steps: of the whole run, by which its learning rate is scheduled.
+      forms: of the network; None: those that are fastest here.
+      make: makes the programs, as `make_programs` does; for a grid those of many runs.
+    """
     # What decides no program: how long, and the numbers that live in the state.
     model = dataclasses.replace(model, dropout=0.0)
     train = dataclasses.replace(
@@ -69,7 +82,8 @@ def build(
         buckets=1, **hold_numbers(train),
     )  # fmt: skip
     n_steps = n_steps if needs_steps(train) else None
-    return _build_cached(model, train, n_classes, layout, take_train, spec, n_steps)
+    forms = forms or choose_forms()
+    return _build_cached(model, train, n_classes, layout, take_train, spec, n_steps, forms, make)
 
 
 def hold_numbers(train: TrainConfig) -> dict[str, Any]:
@@ -89,12 +103,16 @@ def build_for(
     layout: Layout,
     spec: BackboneSpec | None,
     n_steps: int,
+    forms: Forms | None = None,
+    make: Callable[..., Any] = make_programs,
 ) -> Built:
-    """Network, optimiser and programs of a run of `n_steps`, in the forms that are fastest here."""
+    """Network, optimiser and programs of a run of `n_steps`; see `build`."""
     take_train = choose_take(
         config.augment, config.features, config.data.rate_hz, config.model.mask_padding
     )
-    return build(config.model, config.train, n_classes, layout, take_train, spec, n_steps)
+    return build(
+        config.model, config.train, n_classes, layout, take_train, spec, n_steps, forms, make
+    )
 
 
 def choose_forms() -> Forms:

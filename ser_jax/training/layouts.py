@@ -1,7 +1,5 @@
-"""A step as a program on the devices of a layout: on one or many, once or an epoch at a time."""
+"""Layouts: on which devices programs run, what they share out, by step or by epoch."""
 
-import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,37 +8,42 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ser_jax.config import ParallelConfig
 from ser_jax.errors import check
-from ser_jax.features.batching import Dataset
-from ser_jax.machine.accelerator import compile_ahead, jit
 from ser_jax.machine.cpu_devices import choose_devices
 from ser_jax.multihost.sharing import spread
 
-AXIS = "data"
-"""The axis of devices that shards a batch."""
+BATCH_AXIS, RUN_AXIS = "data", "run"
+"""Axes of devices: one shares out the rows of a batch, the other the runs of a grid."""
 
 
 class Layout(NamedTuple):
-    """How programs are laid on devices.
+    """How programs are laid out on devices.
 
     Attributes:
-      mode: 'jit' (one device), 'mesh' or 'pmap' (a batch's rows shared out over `devices`).
+      mode: 'jit' (one device), 'mesh' or 'pmap' (rows or runs shared out over `devices`).
       scan: an epoch is one program; else a program per step.
       devices: all that take part; none: JAX's default device.
+      axis: what the devices share out, `BATCH_AXIS` or `RUN_AXIS`.
     """
 
     mode: str = "jit"
     scan: bool = False
     devices: tuple[Any, ...] = ()
+    axis: str = BATCH_AXIS
 
     @property
     def axis_name(self) -> str | None:
         """What `systems.networks.make_model` must know: the mapped axis, under pmap alone."""
-        return AXIS if self.mode == "pmap" else None
+        return self.axis if self.mode == "pmap" else None
 
     @property
     def n_shards(self) -> int:
-        """A batch's number of rows must be a multiple of it; see `batching.cut_batches`."""
+        """What is shared out must be a multiple of it in number; see `batching.cut_batches`."""
         return 1 if self.mode == "jit" else len(self.devices)
+
+    @property
+    def mesh(self) -> Mesh:
+        """The devices as a mesh of one axis."""
+        return Mesh(np.asarray(self.devices), (self.axis,))
 
 
 def choose_layout(
@@ -65,85 +68,48 @@ def choose_layout(
         mode == "mesh" or jax.process_count() == 1,
         f"parallel.mode={mode}: several processes train together by mesh alone; leave the key out",
     )
+    scan = not by_step and _choose_scan(parallel.scan, devices, convolves)
+    return Layout(mode, scan, devices if mode != "jit" else ())
+
+
+def choose_run_layout(parallel: ParallelConfig) -> Layout:
+    """The layout of runs trained together: each of this process' devices has its share of them."""
+    devices = tuple(jax.local_devices())
+    scan = _choose_scan(parallel.scan, devices, convolves=True)  # whatever the network
+    return Layout("mesh", scan, devices, RUN_AXIS) if len(devices) > 1 else Layout(scan=scan)
+
+
+def _choose_scan(wish: str, devices: tuple[Any, ...], convolves: bool) -> bool:
+    """Whether an epoch is one program."""
     # XLA on CPU runs a convolution inside a loop ten times slower (jax issue 12868).
     slow = convolves and devices[0].platform == "cpu"
-    scan = parallel.scan == "on" or (parallel.scan == "auto" and not slow)
-    return Layout(mode, scan and not by_step, devices if mode != "jit" else ())
-
-
-def scan_steps(step: Callable[..., Any]) -> Callable[..., Any]:
-    """`step(carry, dataset, index_B, *rest) -> carry` over all batches of `index_SB`."""
-
-    def epoch(carry: Any, dataset: Dataset, index_SB: jax.Array, *rest: Any) -> Any:
-        def body(carry: Any, index_B: jax.Array) -> tuple[Any, None]:
-            return step(carry, dataset, index_B, *rest), None
-
-        return jax.lax.scan(body, carry, index_SB)[0]
-
-    return epoch
+    return wish == "on" or (wish == "auto" and not slow)
 
 
 def replicated(layout: Layout) -> NamedSharding:
     """The whole of an array on every device of a mesh."""
-    return NamedSharding(Mesh(np.asarray(layout.devices), (AXIS,)), PartitionSpec())
+    return NamedSharding(layout.mesh, PartitionSpec())
 
 
-class Program:
-    """A function (carry, dataset, index, *rest) -> carry on devices; the carry is used up."""
-
-    def __init__(self, jitted: Any, whole: NamedSharding | None = None):
-        """
-        Args:
-          jitted: of `jax.jit`.
-          whole: where carry and rest belong; None: on JAX's default device.
-        """
-        self._jitted, self._whole = jitted, whole
-
-    def __call__(self, carry: Any, dataset: Dataset, index: Any, *rest: Any) -> Any:
-        return self._jitted(*self._lay_out(carry, dataset, index, *rest))
-
-    def compile(self, carry: Any, dataset: Dataset, index: Any, *rest: Any) -> None:
-        """Compile for arguments, or shapes, like those of calls to come, which then need not."""
-        compile_ahead(self._jitted, *self._lay_out(carry, dataset, index, *rest))
-
-    def _lay_out(self, carry: Any, dataset: Dataset, index: Any, *rest: Any) -> tuple[Any, ...]:
-        if self._whole is not None:
-            carry, rest = lay_out((carry, rest), self._whole)
-        return carry, dataset, index, *rest
-
-
-def compile_step(step: Callable[..., Any], layout: Layout) -> Callable[..., Any]:
-    """A program (carry, dataset, index, *rest) -> carry on the devices of a layout.
-
-    The last axis of the clip numbers is shared out, all else is on every device.
-
-    Args:
-      step: (carry, dataset, index_B, *rest) -> carry, pure.
-      layout: `layout.scan` makes the program take index_SB, else index_B.
-
-    Returns:
-      A `Program`; under pmap a plain function, which compiles at its first call.
-    """
-    function = scan_steps(step) if layout.scan else step
-    if layout.mode == "pmap":
-        return _compile_pmap(function, layout)
-    whole = None
-    if layout.mode == "mesh":
-        whole = replicated(layout)
-        function = _share_out_index(function, whole)
-    return Program(jit(function, donate_argnums=0, out_shardings=whole), whole)
+def shared_out(layout: Layout) -> NamedSharding:
+    """An array's leading axis, of rows or of runs, over the devices of a mesh."""
+    return NamedSharding(layout.mesh, PartitionSpec(layout.axis))
 
 
 def share_out_clips(layout: Layout) -> NamedSharding | None:
     """How several processes share the clips of a corpus out; None: there is one process."""
-    if jax.process_count() == 1:
-        return None
-    return NamedSharding(replicated(layout).mesh, PartitionSpec(AXIS))
+    return None if jax.process_count() == 1 else shared_out(layout)
 
 
-def place(dataset: Dataset, layout: Layout) -> Dataset:
-    """The corpus where a layout wants it: on every device, or shared out to the processes'."""
-    return lay_out(dataset, replicated(layout)) if layout.mode == "mesh" else dataset
+def place(common: Any, layout: Layout) -> Any:
+    """Arrays, or shapes of them, where a layout wants what is common to all rows or runs: whole on
+    every device of a mesh, else as they are."""
+    return lay_out(common, replicated(layout)) if layout.mode == "mesh" else common
+
+
+def place_runs(stacked: Any, layout: Layout) -> Any:
+    """Arrays with a leading axis of runs on the devices that train them."""
+    return jax.device_put(stacked, shared_out(layout) if layout.mode == "mesh" else None)
 
 
 def lay_out(arguments: Any, whole: NamedSharding) -> Any:
@@ -154,25 +120,3 @@ def lay_out(arguments: Any, whole: NamedSharding) -> Any:
         )
     put = jax.device_put if whole.is_fully_addressable else spread
     return put(arguments, whole)
-
-
-def _share_out_index(function: Callable[..., Any], whole: NamedSharding) -> Callable[..., Any]:
-    def constrained(carry: Any, dataset: Dataset, index: jax.Array, *rest: Any) -> Any:
-        spec = PartitionSpec(*(None,) * (index.ndim - 1), AXIS)
-        index = jax.lax.with_sharding_constraint(index, NamedSharding(whole.mesh, spec))
-        return function(carry, dataset, index, *rest)
-
-    return constrained
-
-
-def _compile_pmap(function: Callable[..., Any], layout: Layout) -> Callable[..., Any]:
-    @functools.cache
-    def make(n_rest: int) -> Callable[..., Any]:
-        in_axes = (None, None, 0, *(None,) * n_rest)
-        return jax.pmap(function, AXIS, in_axes=in_axes, out_axes=None, devices=layout.devices)
-
-    def program(carry: Any, dataset: Dataset, index: np.ndarray, *rest: Any) -> Any:
-        shards = index.reshape(*index.shape[:-1], len(layout.devices), -1)
-        return make(len(rest))(carry, dataset, np.moveaxis(shards, -2, 0), *rest)
-
-    return program

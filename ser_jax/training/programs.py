@@ -1,6 +1,7 @@
 """The pure steps of one network made into programs, compiled ahead or as they are needed."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
@@ -10,21 +11,13 @@ import numpy as np
 import optax
 from jax.sharding import PartitionSpec
 
-from ser_jax.features.batching import Batch, Dataset, TakeTrain, take, take_plain
+from ser_jax.features.batching import Batch, Dataset, TakeTrain, take_plain
 from ser_jax.machine.accelerator import jit
 from ser_jax.metrics import Sums
-from ser_jax.training.layouts import (
-    AXIS,
-    Layout,
-    Program,
-    compile_step,
-    lay_out,
-    place,
-    replicated,
-    share_out_clips,
-)
+from ser_jax.training.compiled_step import Program, compile_step
+from ser_jax.training.layouts import Layout, place, replicated, share_out_clips
 from ser_jax.training.state import TrainState
-from ser_jax.training.step import eval_step, predict_step, train_step
+from ser_jax.training.step import Steps, make_steps
 
 
 class Stream(Protocol):
@@ -60,72 +53,21 @@ class Programs(NamedTuple):
     list_compilations: Callable[..., list[Callable[[], None]]] = lambda *shapes: []
 
 
-class Steps(NamedTuple):
-    """The steps as pure functions, still to be compiled.
-
-    Attributes:
-      train: ((state, sums so far), dataset, index_B, frozen) -> (state, sums); given `frozen`
-        stands in for the state's own, which is {} then.
-      evaluate: (sums so far, dataset, index_B, variables) -> sums.
-      predict: (variables, dataset, index_B) -> logits [B, C].
-    """
-
-    train: Callable[..., tuple[TrainState, Sums]]
-    evaluate: Callable[..., Sums]
-    predict: Callable[..., jax.Array]
-
-
-def make_steps(
-    model: nn.Module,
-    tx: optax.GradientTransformation,
-    take_train: TakeTrain = take_plain,
-    axis_name: str | None = None,
-    accumulate: int = 1,
-) -> Steps:
-    """The steps of one network; see `Steps`."""
-
-    def train(
-        carry: tuple[TrainState, Sums], dataset: Dataset, index_B: jax.Array, frozen: Any = None
-    ) -> tuple[TrainState, Sums]:
-        state, total = carry
-        if frozen is not None:
-            state = dataclasses.replace(state, frozen=frozen)
-        key, p = state.augment_key, state.hyper["augment_p"]
-        batch = take_train(dataset, index_B, key, dataset.draw, p)
-        state, sums = train_step(
-            state, batch, model=model, tx=tx, axis_name=axis_name, accumulate=accumulate
-        )
-        if frozen is not None:
-            state = dataclasses.replace(state, frozen={})
-        return state, total + sums
-
-    def evaluate(total: Sums, dataset: Dataset, index_B: jax.Array, variables: Any) -> Sums:
-        batch = take(dataset, index_B)
-        return total + eval_step(variables, batch, model=model, axis_name=axis_name)
-
-    def predict(variables: Any, dataset: Dataset, index_B: jax.Array) -> jax.Array:
-        return predict_step(variables, take(dataset, index_B), model=model)
-
-    return Steps(train, evaluate, predict)
-
-
 def _share_out_take(take_train: TakeTrain, layout: Layout) -> TakeTrain:
     """`take_train` with every device taking, and augmenting, its own rows.
 
     Left to itself XLA would have every device go through all clips where they are augmented one
     after another, as on CPU.
     """
-    whole = replicated(layout)
-    rows = PartitionSpec(AXIS)
+    everywhere, rows = PartitionSpec(), PartitionSpec(layout.axis)
 
     def shared(
         dataset: Dataset, index_B: jax.Array, key: jax.Array, draw: jax.Array, p: jax.Array
     ) -> Batch:
         if not isinstance(dataset.x_BTF, jax.Array):  # rows in shards already
             return take_train(dataset, index_B, key, draw, p)
-        everywhere = PartitionSpec()
         return jax.shard_map(
-            take_train, mesh=whole.mesh, check_vma=False, out_specs=rows,
+            take_train, mesh=layout.mesh, check_vma=False, out_specs=rows,
             in_specs=(everywhere, rows, everywhere, everywhere, everywhere),
         )(dataset, index_B, key, draw, p)  # fmt: skip
 
@@ -161,53 +103,62 @@ def make_programs(
     """
     if layout.mode == "mesh":
         take_train = _share_out_take(take_train, layout)
-    steps = make_steps(model, tx, take_train, layout.axis_name, accumulate)
-    run_train, run_evaluate = _Fold(steps.train, layout), _Fold(steps.evaluate, layout)
-    run_predict = _compile_predict(steps.predict, layout)
+    own = _Compiled(
+        make_steps(model, tx, take_train, layout.axis_name, accumulate), n_classes, layout
+    )
+    multiple = layout.n_shards * accumulate
+    return Programs(
+        own.train_epoch, own.evaluate, own.predict, layout, multiple, own.list_compilations
+    )
 
-    def begin(state: TrainState) -> tuple[tuple[TrainState, Sums], Any]:
+
+class _Compiled:
+    """The steps of one network as `Programs` has them."""
+
+    def __init__(self, steps: Steps, n_classes: int, layout: Layout):
+        self._layout = layout
+        self._zeros = functools.partial(Sums.zeros, n_classes)
+        self._train, self._evaluate = _Fold(steps.train, layout), _Fold(steps.evaluate, layout)
+        self._predict = _compile_predict(steps.predict, layout)
+
+    def _begin(self, state: TrainState) -> tuple[tuple[TrainState, Sums], Any]:
         # Frozen parameters go beside what a program uses up, so that others may hold them as well.
-        return (dataclasses.replace(state, frozen={}), Sums.zeros(n_classes)), state.frozen
+        return (dataclasses.replace(state, frozen={}), self._zeros()), state.frozen
 
     def train_epoch(
+        self,
         state: TrainState,
         corpus: Dataset | Stream,
         index_SB: np.ndarray,
         on_step: Callable[[int], None] = lambda step: None,
     ) -> tuple[TrainState, Sums]:
-        start, frozen = begin(state)
-        if layout.mode == "mesh":  # once, and not in every step
-            frozen = lay_out(frozen, replicated(layout))
-        state, sums = run_train(start, corpus, index_SB, frozen, on_step=on_step)
+        start, frozen = self._begin(state)
+        frozen = place(frozen, self._layout)  # once, and not in every step
+        state, sums = self._train(start, corpus, index_SB, frozen, on_step=on_step)
         return dataclasses.replace(state, frozen=frozen), sums
 
-    def evaluate(variables: Any, corpus: Dataset | Stream, index_SB: np.ndarray) -> Sums:
-        return run_evaluate(Sums.zeros(n_classes), corpus, index_SB, variables)
+    def evaluate(self, variables: Any, corpus: Dataset | Stream, index_SB: np.ndarray) -> Sums:
+        return self._evaluate(self._zeros(), corpus, index_SB, variables)
 
-    def predict(variables: Any, corpus: Dataset | Stream, index_SB: np.ndarray) -> np.ndarray:
-        batches = _iterate(corpus, index_SB, layout)
-        logits = [run_predict(variables, dataset, index_B) for dataset, index_B in batches]
+    def predict(self, variables: Any, corpus: Dataset | Stream, index_SB: np.ndarray) -> np.ndarray:
+        batches = _iterate(corpus, index_SB, self._layout)
+        logits = [self._predict(variables, dataset, index_B) for dataset, index_B in batches]
         return np.concatenate(jax.device_get(logits))
 
     def list_compilations(
-        state: TrainState, dataset: Dataset, *indices_SB: np.ndarray
+        self, state: TrainState, dataset: Dataset, *indices_SB: np.ndarray
     ) -> list[Callable[[], None]]:
-        if layout.mode == "pmap":
+        if self._layout.mode == "pmap":
             return []
         train, test, wanted = indices_SB
-        dataset = place(dataset, layout)
-        if layout.mode == "mesh":  # where training leaves it
-            state = lay_out(state, replicated(layout))
-        start, frozen = begin(state)
+        # Where training leaves them.
+        state, dataset = place(state, self._layout), place(dataset, self._layout)
+        start, frozen = self._begin(state)
         return [
-            lambda: run_train.compile(start, dataset, train, frozen),
-            lambda: run_evaluate.compile(Sums.zeros(n_classes), dataset, test, state.variables),
-            lambda: run_predict.compile(state.variables, dataset, wanted[0]),
+            lambda: self._train.compile(start, dataset, train, frozen),
+            lambda: self._evaluate.compile(self._zeros(), dataset, test, state.variables),
+            lambda: self._predict.compile(state.variables, dataset, wanted[0]),
         ]
-
-    return Programs(
-        train_epoch, evaluate, predict, layout, layout.n_shards * accumulate, list_compilations
-    )
 
 
 def _iterate(

@@ -1,9 +1,9 @@
-"""One step of training, evaluation and prediction: pure functions, wrapped in `parallel`."""
+"""One step of training, evaluation and prediction: pure functions, compiled by `programs`."""
 
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -12,7 +12,7 @@ import optax
 
 from ser_jax.augment.mixup import Mix, draw_mix, mix_batch, mix_labels
 from ser_jax.augment.spectrogram import perturb
-from ser_jax.features.batching import Batch
+from ser_jax.features.batching import Batch, Dataset, TakeTrain, take, take_plain
 from ser_jax.metrics import Sums, compute_sums
 from ser_jax.training.losses import compute_losses, compute_soft_losses, smooth_labels
 from ser_jax.training.state import TrainState, average_variables, merge_params
@@ -166,3 +166,52 @@ def eval_step(
     losses_B = compute_losses(logits_BC, batch.label_B)
     sums = compute_sums(losses_B, logits_BC, batch.label_B, batch.weight_B)
     return sums if axis_name is None else jax.lax.psum(sums, axis_name)
+
+
+class Steps(NamedTuple):
+    """The steps as pure functions, still to be compiled.
+
+    Attributes:
+      train: ((state, sums so far), dataset, index_B, frozen) -> (state, sums); given `frozen`
+        stands in for the state's own, which is {} then.
+      evaluate: (sums so far, dataset, index_B, variables) -> sums.
+      predict: (variables, dataset, index_B) -> logits [B, C].
+    """
+
+    train: Callable[..., tuple[TrainState, Sums]]
+    evaluate: Callable[..., Sums]
+    predict: Callable[..., jax.Array]
+
+
+def make_steps(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    take_train: TakeTrain = take_plain,
+    axis_name: str | None = None,
+    accumulate: int = 1,
+) -> Steps:
+    """The steps of one network; see `Steps`."""
+
+    def train(
+        carry: tuple[TrainState, Sums], dataset: Dataset, index_B: jax.Array, frozen: Any = None
+    ) -> tuple[TrainState, Sums]:
+        state, total = carry
+        if frozen is not None:
+            state = dataclasses.replace(state, frozen=frozen)
+        key, p = state.augment_key, state.hyper["augment_p"]
+        batch = take_train(dataset, index_B, key, dataset.draw, p)
+        state, sums = train_step(
+            state, batch, model=model, tx=tx, axis_name=axis_name, accumulate=accumulate
+        )
+        if frozen is not None:
+            state = dataclasses.replace(state, frozen={})
+        return state, total + sums
+
+    def evaluate(total: Sums, dataset: Dataset, index_B: jax.Array, variables: Any) -> Sums:
+        batch = take(dataset, index_B)
+        return total + eval_step(variables, batch, model=model, axis_name=axis_name)
+
+    def predict(variables: Any, dataset: Dataset, index_B: jax.Array) -> jax.Array:
+        return predict_step(variables, take(dataset, index_B), model=model)
+
+    return Steps(train, evaluate, predict)

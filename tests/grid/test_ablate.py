@@ -20,10 +20,11 @@ from ser_jax.cli.arguments import parse
 from ser_jax.config import AblationConfig, override
 from ser_jax.errors import UserError
 from ser_jax.grid import ablate as ablate_module
-from ser_jax.grid import waves
+from ser_jax.grid import groups
 from ser_jax.grid.cells import list_cells, with_shared
 from ser_jax.grid.schedule import choose_cells, select_cells
 from ser_jax.grid.slurm import launch
+from ser_jax.grid.stacks import Stack
 from ser_jax.grid.workers import naming_dead_workers
 from ser_jax.inference.evaluate import evaluate
 from ser_jax.run.events import load_events
@@ -379,14 +380,14 @@ def test_a_cell_trained_together_can_be_evaluated(together):
 
 def test_less_memory_means_fewer_runs_at_a_time_and_the_same_results(alone, tmp_path, monkeypatch):
     sizes = []
-    init = waves._Stack.__init__
+    init = Stack.__init__
 
-    def counting_init(self: Any, group: Any, plans: Any, size: int) -> None:
+    def counting_init(self: Any, shared: Any, plans: Any, size: int) -> None:
         sizes.append(size)
-        init(self, group, plans, size)
+        init(self, shared, plans, size)
 
-    monkeypatch.setattr(waves._Stack, "__init__", counting_init)
-    monkeypatch.setattr(waves, "_count_free_bytes", lambda: 1.0)
+    monkeypatch.setattr(Stack, "__init__", counting_init)
+    monkeypatch.setattr(groups, "_count_free_bytes", lambda: 1.0)
     ablate(make_together(tmp_path / "grid", batching="map"))
     assert sizes[0] > 1
     assert sizes[-1] == 1
@@ -394,7 +395,7 @@ def test_less_memory_means_fewer_runs_at_a_time_and_the_same_results(alone, tmp_
 
 
 def test_when_memory_runs_out_half_as_many_are_tried(alone, tmp_path, monkeypatch):
-    train, sizes = waves._Stack.train, []
+    train, sizes = Stack.train, []
 
     def failing_train(self: Any, way: str, advance: Any) -> None:
         sizes.append(self.size)
@@ -402,7 +403,7 @@ def test_when_memory_runs_out_half_as_many_are_tried(alone, tmp_path, monkeypatc
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
         train(self, way, advance)
 
-    monkeypatch.setattr(waves._Stack, "train", failing_train)
+    monkeypatch.setattr(Stack, "train", failing_train)
     ablate(make_together(tmp_path / "grid", batching="vmap"))
     assert sizes == [4, 2, 2, 4, 2, 2]  # of each fold
     assert_same_runs(alone, tmp_path / "grid")
@@ -410,9 +411,9 @@ def test_when_memory_runs_out_half_as_many_are_tried(alone, tmp_path, monkeypatc
 
 def test_the_faster_way_is_found_once_and_kept(alone, tmp_path, monkeypatch, capsys):
     # As on a GPU, where compilation is worth its while.
-    monkeypatch.setattr(waves, "choose_how", lambda config, n: "probe")
+    monkeypatch.setattr(groups, "choose_how", lambda config, n: "probe")
     monkeypatch.setattr(ablate_module, "choose_how", lambda config, n: "probe")
-    monkeypatch.setattr(waves, "_PROBE_WORTH", 0)
+    monkeypatch.setattr(groups, "_PROBE_WORTH", 0)
     out = tmp_path / "grid"
     ablate(make_together(out))
     decisions = json.loads((out / "manifest.json").read_text())["decisions"]
@@ -424,7 +425,7 @@ def test_the_faster_way_is_found_once_and_kept(alone, tmp_path, monkeypatch, cap
     assert capsys.readouterr().out.count("one after another") == 2
     assert_same_runs(alone, out)
     shutil.rmtree(out / "cells" / "a_learning_rate_0.01-luna5-5-3")
-    monkeypatch.setattr(waves._Stack, "time_epoch", None)
+    monkeypatch.setattr(Stack, "time_epoch", None)
     ablate(make_together(out))
     assert_same_runs(alone, out)
 

@@ -17,16 +17,12 @@ import pytest
 from ser_jax.config import ModelConfig, TrainConfig, override
 from ser_jax.features.batching import Dataset, cut_batches, shuffle
 from ser_jax.features.normaliser import Normaliser
-from ser_jax.grid.vmapped import (
-    GridPrograms,
-    Progress,
-    RunLayout,
-    init_progress,
-    keep_best,
-    make_grid_programs,
-)
+from ser_jax.grid.grid_programs import GridPrograms, make_grid_programs
+from ser_jax.grid.run_progress import Progress, init_progress, keep_best
+from tests.counted_work import count_work
 from ser_jax.metrics import Sums
 from ser_jax.systems.networks import make_model
+from ser_jax.training.layouts import RUN_AXIS, Layout, place, place_runs
 from ser_jax.training.loop import compute_score
 from ser_jax.training.programs import make_programs
 from ser_jax.training.state import init_state, make_optimizer
@@ -100,26 +96,26 @@ def run_alone(name: str, r: int) -> tuple[Any, Any, list[Any]]:
 
 
 @functools.cache
-def make_together(name: str, layout: RunLayout) -> GridPrograms:
-    return make_grid_programs(make_network(name), TX, n_classes=N_CLASSES, layout=layout)
+def make_together(name: str, how: str, layout: Layout) -> GridPrograms:
+    return make_grid_programs(make_network(name), TX, n_classes=N_CLASSES, layout=layout, how=how)
 
 
-def make_arguments(name: str, layout: RunLayout, n_runs: int, rates: Any = RATES) -> list[Any]:
+def make_arguments(name: str, layout: Layout, n_runs: int, rates: Any = RATES) -> list[Any]:
     """What `run_epoch` takes for the first epoch."""
     progress = init_progress(
         make_network(name), TX, seed_R=SEEDS[:n_runs], n_frames=T, n_features=F,
         dropout_R=DROPOUTS[:n_runs], augment_p_R=np.zeros(n_runs), learning_rate_R=rates[:n_runs],
     )  # fmt: skip
     normaliser = jax.tree.map(lambda *x: jnp.stack(x), *NORMALISERS[:n_runs])
-    placed = [layout.place(progress), layout.place(normaliser), layout.share(make_dataset())]
-    return [*placed, *make_indices(1, range(n_runs))]
+    placed = [place_runs(progress, layout), place_runs(normaliser, layout)]
+    return [*placed, place(make_dataset(), layout), *make_indices(1, range(n_runs))]
 
 
 def run_together(
-    name: str, layout: RunLayout, n_runs: int = 3, rates: Any = RATES
+    name: str, how: str, layout: Layout, n_runs: int = 3, rates: Any = RATES
 ) -> tuple[Progress, list[Any], Any]:
     """Progress after all epochs, sums of each, classes of the validation clips."""
-    programs = make_together(name, layout)
+    programs = make_together(name, how, layout)
     progress, normaliser, dataset, *_ = make_arguments(name, layout, n_runs, rates)
     found = []
     for epoch in range(1, EPOCHS + 1):
@@ -144,7 +140,7 @@ def assert_close(a: Any, b: Any) -> None:
     [("lstm", "vmap", False), ("lstm", "map", True), ("cnn", "vmap", True), ("cnn", "map", False)],
 )
 def test_runs_together_equal_each_alone(name, how, scan):
-    progress, found, classes = run_together(name, RunLayout(how, scan))
+    progress, found, classes = run_together(name, how, Layout(scan=scan))
     for r in range(3):
         state, best, sums = run_alone(name, r)
         assert_close(pick(progress.state.variables, r), state)
@@ -157,8 +153,8 @@ def test_runs_together_equal_each_alone(name, how, scan):
 
 @pytest.mark.device
 def test_a_run_that_diverges_leaves_the_others_alone():
-    _, expected, _ = run_together("lstm", RunLayout("vmap", False), 2)
-    _, found, _ = run_together("lstm", RunLayout("vmap", False), 3, rates=(*RATES[:2], 1e30))
+    _, expected, _ = run_together("lstm", "vmap", Layout(), 2)
+    _, found, _ = run_together("lstm", "vmap", Layout(), 3, rates=(*RATES[:2], 1e30))
     assert np.isnan(found[1][0].loss[2])
     for epoch, others in zip(found, expected, strict=True):
         for r in range(2):
@@ -198,7 +194,7 @@ def test_the_best_epoch_is_the_one_that_fit_keeps(best_by, epochs, best):
 
 
 def test_memory_is_measured_and_what_was_compiled_for_it_is_used():
-    layout = RunLayout("vmap", True)
+    layout = Layout(scan=True)
     programs = make_grid_programs(make_network("lstm"), TX, n_classes=N_CLASSES, layout=layout)
     costs = []
     for n_runs in (1, 3):
@@ -214,7 +210,7 @@ def test_memory_is_measured_and_what_was_compiled_for_it_is_used():
 def test_a_program_that_is_compiled_already_tells_what_compiling_it_took():
     """By it a grid judges whether to try a second way, also where the first costs nothing any
     more."""
-    layout = RunLayout("vmap", True)
+    layout = Layout(scan=True)
     programs = make_grid_programs(make_network("lstm"), TX, n_classes=N_CLASSES, layout=layout)
     cost = programs.measure(*make_arguments("lstm", layout, 2))
     assert cost.compile_s > 0.05
@@ -224,8 +220,8 @@ def test_a_program_that_is_compiled_already_tells_what_compiling_it_took():
 @pytest.mark.parametrize("how", ["vmap", "map"])
 @pytest.mark.parametrize("name", ["lstm", "cnn"])
 def test_a_grid_lowers_for_tpu_and_cuda(name, how):
-    layout = RunLayout(how, True)
-    programs = make_together(name, layout)
+    layout = Layout(scan=True)
+    programs = make_together(name, how, layout)
     export = jax.export.export(jax.jit(programs.run_epoch), platforms=["tpu", "cuda"])
     assert export(*make_arguments(name, layout, 2)).platforms == ("tpu", "cuda")
 
@@ -249,9 +245,10 @@ def compare_devices() -> dict[str, Any]:
     """Greatest gap between two devices and one, by way; a program of its own, see above."""
     jax.config.update("jax_disable_most_optimizations", True)
     devices, gaps, shares = tuple(jax.devices()), {}, []
-    one, expected, _ = run_together("lstm", RunLayout("vmap", True), 2)
+    layout = Layout("mesh", True, devices, RUN_AXIS)
+    one, expected, _ = run_together("lstm", "vmap", Layout(scan=True), 2)
     for how in ("vmap", "map"):
-        progress, found, classes = run_together("lstm", RunLayout(how, True, devices), 2)
+        progress, found, classes = run_together("lstm", how, layout, 2)
         leaf = jax.tree.leaves(progress.state.params)[0]
         shares = [shard.data.shape[0] for shard in leaf.addressable_shards]
         pairs = jax.tree.map(
@@ -260,7 +257,7 @@ def compare_devices() -> dict[str, Any]:
         )  # fmt: skip
         gaps[how] = max(jax.tree.leaves(pairs))
         assert classes.shape == (2, 2, 4)
-    start = make_arguments("lstm", RunLayout(), 2)[0]
+    start = make_arguments("lstm", Layout(), 2)[0]
     moved = jax.tree.map(
         lambda a, b: float(np.abs(a - b).max()), start.state.params, one.state.params
     )

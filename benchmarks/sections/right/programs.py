@@ -10,7 +10,8 @@ from benchmarks.ours import make_dataset
 from benchmarks.sections.right.checks import Check, Places
 from benchmarks.sections.right.networks import N_CLASSES, make_config
 from ser_jax.config import ModelConfig, TrainConfig
-from ser_jax.grid import vmapped
+from ser_jax.grid.grid_programs import make_grid_programs
+from ser_jax.grid.run_progress import init_progress
 from ser_jax.systems.build import choose_forms
 from ser_jax.systems.networks import make_model
 from ser_jax.training.layouts import Layout
@@ -54,14 +55,14 @@ def _train_together(places: Places) -> tuple[Any, Any]:
     forms = choose_forms()._replace(conv="im2col")
     model = make_model(_make_config(places), N_CLASSES, forms=forms)
     T, F = dataset.x_BTF.shape[1:]
-    progress = vmapped.init_progress(
+    progress = init_progress(
         model, TX, seed_R=np.arange(N_RUNS), n_frames=T, n_features=F,
         dropout_R=np.full(N_RUNS, 0.2), augment_p_R=np.zeros(N_RUNS),
         learning_rate_R=np.full(N_RUNS, 0.01),
     )  # fmt: skip
     before = jax.device_get(progress.state.params)
-    programs = vmapped.make_grid_programs(
-        model, TX, n_classes=N_CLASSES, layout=vmapped.RunLayout("vmap", scan=not places.dry)
+    programs = make_grid_programs(
+        model, TX, n_classes=N_CLASSES, layout=Layout(scan=not places.dry)
     )
     normaliser = jax.tree.map(lambda x: np.stack([x] * N_RUNS), dataset.normaliser)
     progress, sums, _ = programs.run_epoch(

@@ -1,10 +1,8 @@
 """Checkpoints of a run by orbax: the latest epoch and the best one, each complete or not there."""
 
-import contextlib
 import errno
 import os
 import shutil
-import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,14 +10,12 @@ from typing import Any
 import jax
 
 from ser_jax.errors import UserError, check
-from ser_jax.files.atomic import MOVED, plainly_named, saving
+from ser_jax.files.atomic import MOVED, saving
 from ser_jax.files.failures import explain_failure, find_reason
 from ser_jax.machine.muted import mute_threads
+from ser_jax.training.checkpoint_folder import CheckpointFolder
 from ser_jax.training.saved_state import copy_to_host, list_saved, restore
 from ser_jax.training.state import TrainState
-
-_CLEAR_TRIES = 10
-"""How often what a failed save has left is deleted, a tenth of a second apart, until it is gone."""
 
 
 class Checkpoints:
@@ -40,11 +36,9 @@ class Checkpoints:
 
         mute_threads()
         self.folder = Path(folder).absolute()
-        self._links = contextlib.ExitStack()
         # Not orbax' asynchronous save, which keeps its caller for 28 of 109 ms: this takes 3.
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._saving: Future[None] | None = None
-        self._place: int | None = None  # open, so that no other folder gets its number
         several = jax.process_count() > 1  # orbax would have all of them write and wait
         alone = ocp.options.MultiprocessingOptions(
             active_processes={jax.process_index()}, primary_host=jax.process_index()
@@ -55,12 +49,8 @@ class Checkpoints:
             multiprocessing_options=alone if several else ocp.options.MultiprocessingOptions(),
         )
         with saving(self.folder):
-            if not read_only:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                self._clear_unfinished()
-                self._place = os.open(self.folder, os.O_RDONLY)
-            self._plain = self._links.enter_context(plainly_named(self.folder))
-            self._manager = ocp.CheckpointManager(self._plain, options=options)
+            self._place = CheckpointFolder(self.folder, read_only=read_only)
+            self._manager = ocp.CheckpointManager(self._place.plain, options=options)
 
     def save(self, epoch: int, state: Any, facts: dict[str, Any], *, best_epoch: int) -> None:
         """Save the state after `epoch` with JSON-able `facts`; only `best_epoch` is kept beside it.
@@ -93,15 +83,15 @@ class Checkpoints:
         )
         try:
             self._write(epoch, arguments)
-            if self._is_elsewhere():  # since a moment ago: orbax has made it again
+            if self._place.is_elsewhere():  # since a moment ago: orbax has made it again
                 shutil.rmtree(self.folder / str(epoch), ignore_errors=True)
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.folder))
+                raise self._place.make_error()
             # By what lies there, not by what this process saved: a killed one may have left more.
             for old in self._manager.all_steps():
                 if old not in (epoch, best_epoch):
                     self._manager.delete(old)
         except Exception as error:  # tensorstore reports a full disk as a ValueError
-            if self._is_elsewhere():
+            if self._place.is_elsewhere():
                 raise UserError(f"{self.folder.parent}: {MOVED}") from error
             raise UserError(
                 f"{self.folder}: cannot write the checkpoint of epoch {epoch}: "
@@ -115,51 +105,18 @@ class Checkpoints:
         What an earlier save of this process has failed to write may come back for a moment, since
         its threads outlive it: it is cleared away first, and once more if it was too late.
         """
-        if self._is_elsewhere():  # perhaps another run has begun here
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.folder))
+        if self._place.is_elsewhere():  # perhaps another run has begun here
+            raise self._place.make_error()
         for attempt in (1, 2):
-            self._clear_unfinished()
+            self._place.clear_unfinished()
             try:
                 self._manager.save(epoch, args=arguments, force=True)
                 self._manager.wait_until_finished()
                 return
             except Exception as error:
-                self._clear_unfinished()  # give back the space
+                self._place.clear_unfinished()  # give back the space
                 if attempt == 2 or not isinstance(error, FileExistsError):
                     raise
-
-    def _is_elsewhere(self) -> bool:
-        """Whether the folder was moved or deleted since it was opened."""
-        if self._place is None:
-            return False
-        try:
-            return not os.path.samestat(self.folder.stat(), os.fstat(self._place))
-        except FileNotFoundError:
-            return True
-
-    def _clear_place(self) -> None:
-        """Delete what a save has made where the folder is no more, that it may come back."""
-        for _ in range(_CLEAR_TRIES):  # its threads may go on for a moment
-            self._clear_unfinished()
-            with contextlib.suppress(OSError):  # not empty: another's
-                self.folder.rmdir()
-                self.folder.parent.rmdir()
-                return
-            time.sleep(0.1)
-
-    def _clear_unfinished(self) -> None:
-        """Delete what a save that was killed or that failed has left beside its place.
-
-        Threads of a save that failed may go on writing for a moment, so that a folder is not empty
-        any more when it is to be removed: it is tried again.
-        """
-        for _ in range(_CLEAR_TRIES):
-            lefts = list(self.folder.glob("*.orbax-checkpoint-tmp*"))
-            for left in lefts:
-                shutil.rmtree(left, ignore_errors=True)
-            if not any(left.exists() for left in lefts):
-                return
-            time.sleep(0.1)
 
     def latest_epoch(self) -> int | None:
         """The last epoch saved; None before the first."""
@@ -222,7 +179,7 @@ class Checkpoints:
         folder = self.folder / str(epoch)
         try:
             if "state" in items:
-                _read_through(self._plain / str(epoch) / "state")
+                _read_through(self._place.plain / str(epoch) / "state")
             return self._manager.restore(epoch, args=ocp.args.Composite(**items))
         except Exception as error:  # orbax and tensorstore raise many kinds
             others = [step for step in self._manager.all_steps() if step != epoch]
@@ -235,12 +192,7 @@ class Checkpoints:
         finally:
             self._thread.shutdown()
             self._manager.close()
-            self._links.close()
-            if self._is_elsewhere():
-                self._clear_place()
-            if self._place is not None:
-                os.close(self._place)
-                self._place = None
+            self._place.close()
 
 
 def _read_through(folder: Path) -> None:

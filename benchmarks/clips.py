@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.worker import Job
+from ser_jax.audio.samples import to_float
 from ser_jax.config import AugmentConfig, Config, FeaturesConfig, override
 from ser_jax.machine.spawning import exit_with_parent
 
@@ -53,9 +54,8 @@ def make_librosa(
     """A turn is the features of all clips by librosa, one clip after another in each process."""
     del length_B
     config = override(FeaturesConfig(), features)
-    wave_BN = wave_BN.astype(np.float32) / 32768
     function = functools.partial(compute_librosa, features=config, rate_hz=rate_hz)
-    return _map_clips(function, list(wave_BN), processes)
+    return _map_clips(function, list(to_float(wave_BN)), processes)
 
 
 def apply_audiomentations(wave_N: np.ndarray, config: AugmentConfig, rate_hz: int) -> np.ndarray:
@@ -83,7 +83,7 @@ def make_audiomentations(
 ) -> Job:  # fmt: skip
     """A turn is all clips through audiomentations, each at its own length."""
     config = override(AugmentConfig(), augment)
-    waves = [w[:n].astype(np.float32) / 32768 for w, n in zip(wave_BN, length_B, strict=True)]
+    waves = [to_float(w[:n]) for w, n in zip(wave_BN, length_B, strict=True)]
     function = functools.partial(apply_audiomentations, config=config, rate_hz=rate_hz)
     return _map_clips(function, waves, processes)
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from benchmarks.worker import Job
+from ser_jax.audio.samples import to_float
 from ser_jax.config import (
     AblationConfig,
     AugmentConfig,
@@ -254,7 +255,7 @@ def make_features(
 
     del length_B
     front_end = make_front_end(override(FeaturesConfig(), features), rate_hz)
-    program = jit(lambda wave_BN: front_end(wave_BN.astype(jnp.float32) / 32768))
+    program = jit(lambda wave_BN: front_end(to_float(wave_BN)))
     on_device_BN = jnp.asarray(wave_BN)
     return Job(lambda: jax.block_until_ready(program(on_device_BN)))
 
@@ -280,7 +281,7 @@ def make_augment(
 
     def one(inputs: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         key, wave_N, length = inputs
-        wave_N = wave_N.astype(jnp.float32) / 32768
+        wave_N = to_float(wave_N)
         return augmenter(key, wave_N, length, jnp.float32(config.p))
 
     @jit
@@ -323,7 +324,7 @@ def make_inference(
     @jit
     def program(variables: Any, wave_BN: jax.Array) -> jax.Array:
         # Scaled to the size of normalised MFCC.
-        x_BTF = front_end(wave_BN.astype(jnp.float32) / 32768) / 100
+        x_BTF = front_end(to_float(wave_BN)) / 100
         logits_BC = network.apply(variables, x_BTF, jnp.ones(x_BTF.shape[:2], bool), train=False)
         return jax.nn.softmax(cast(jax.Array, logits_BC))
 

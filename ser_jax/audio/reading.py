@@ -10,9 +10,9 @@ import numpy as np
 
 from ser_jax.audio.decoding import BLOCK, open_sound
 from ser_jax.audio.levels import Level
+from ser_jax.audio.samples import FULL_SCALE, round_to_int16, to_float
 from ser_jax.errors import FewWarnings, check
 
-FULL_SCALE = 32768  # int16 samples per unit of a float waveform
 _LOUD = 4.0  # times full scale: beyond what lossy formats and limiters make of whole recordings
 _DELAY_S = 0.1  # by which the resampler is behind
 
@@ -109,8 +109,7 @@ def stream_int16(
                 "whole numbers written as floats, divide them by the greatest of their type, as "
                 "32768"
             )
-        scaled_N = np.rint(wave_N * FULL_SCALE)
-        yield np.clip(scaled_N, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+        yield round_to_int16(wave_N * FULL_SCALE)
 
 
 def load_audio(
@@ -182,7 +181,7 @@ def find_sound(wave_N: np.ndarray, rate_hz: int, trim_db: float | None, margin_s
         return slice(0, len(wave_N))
     import librosa
 
-    _, (start, end) = librosa.effects.trim(wave_N / np.float32(FULL_SCALE), top_db=trim_db)
+    _, (start, end) = librosa.effects.trim(to_float(wave_N), top_db=trim_db)
     margin = round(margin_s * rate_hz)
     return slice(max(int(start) - margin, 0), min(int(end) + margin, len(wave_N)))
 

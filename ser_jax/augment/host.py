@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ser_jax.audio.samples import to_float
 from ser_jax.config import AugmentConfig
 from ser_jax.errors import UserError, check
 from ser_jax.machine.cores import count_cores
@@ -58,7 +59,7 @@ def _augment_clip(
     wave_N: np.ndarray, clip_id: int, epoch: int, augment: AugmentConfig, rate_hz: int, seed: int
 ) -> np.ndarray:
     """One clip, int16 [N] -> float32 [N], full scale 1; depends on its arguments alone."""
-    x_N = wave_N.astype(np.float32) / 32768
+    x_N = to_float(wave_N)
     if len(x_N) == 0:
         return x_N
     peak = np.abs(x_N).max()

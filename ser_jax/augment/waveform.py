@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ser_jax.audio.samples import to_float
 from ser_jax.augment.keys import make_threefry
 from ser_jax.augment.vocoder import choose_n_fft, warp
 from ser_jax.config import AugmentConfig
@@ -186,7 +187,7 @@ def make_take_augmented(
         draw_key = jax.random.fold_in(make_threefry(key), 0 if augment.when == "once" else draw)
         row_B = jnp.maximum(index_B, 0)
         key_B = jax.vmap(jax.random.fold_in, (None, 0))(draw_key, row_B)
-        wave_BN = dataset.wave_BN[row_B].astype(jnp.float32) / 32768
+        wave_BN = to_float(dataset.wave_BN[row_B])
         p_B = jnp.where(index_B >= 0, p, 0.0)  # rows that only fill up cost nothing
         clips = (key_B, wave_BN, dataset.length_B[row_B], p_B)
         if sequential:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ser_jax.audio.kinds import SUFFIXES
-from ser_jax.audio.reading import FULL_SCALE, import_decoders, load_audio, load_int16, measure_audio
+from ser_jax.audio.reading import import_decoders, load_audio, load_int16, measure_audio
+from ser_jax.audio.samples import to_float
 from ser_jax.config import DataConfig, UnlabelledConfig
 from ser_jax.data.sources.find import find_source
 from ser_jax.data.sources.folders import list_files
@@ -100,8 +101,7 @@ class UnlabelledClips:
         spare_s = max(float(self.seconds_B[clip]) - crop_s, 0.0)
         start = int(np.random.default_rng((seed, epoch, clip)).uniform(0, spare_s) * rate_hz)
         if self._decoded is not None:
-            wave_N = self._decoded[clip][start : start + len(crop_N)].astype(np.float32)
-            wave_N /= FULL_SCALE
+            wave_N = to_float(self._decoded[clip][start : start + len(crop_N)])
         else:
             try:
                 wave_N = load_audio(self.paths[clip], rate_hz, start / rate_hz, crop_s)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from ser_jax.audio.samples import to_float
 from ser_jax.features.normaliser import Normaliser, normalise
 
 PADDING = -1
@@ -98,7 +99,7 @@ def make_batch(dataset: Dataset, index_B: jax.Array, x_BTF: jax.Array) -> Batch:
 
 def scale_samples(x: Any) -> Any:
     """An array at full scale 1, float32, exactly, if it is of int16 samples; else itself."""
-    return x.astype(np.float32) / 32768 if x.dtype == np.int16 else x
+    return to_float(x) if x.dtype == np.int16 else x
 
 
 def shuffle(index: np.ndarray, seed: int, epoch: int) -> np.ndarray:

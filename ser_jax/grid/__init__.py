@@ -1,1 +1,4 @@
-"""A grid of runs: which run together in one program, which one by one, and how it is resumed."""
+"""A grid of runs, which `ablate` begins and resumes.
+
+`schedule` decides which run together: `groups` trains those, `workers` the others one by one.
+"""

@@ -14,14 +14,7 @@ from ser_jax.files.atomic import held, write_atomic
 from ser_jax.grid.cells import Cell, list_cells, read_outcome
 from ser_jax.grid.grid_manifest import Manifest
 from ser_jax.grid.groups import run_together
-from ser_jax.grid.schedule import (
-    can_share,
-    choose_cells,
-    choose_how,
-    group_cells,
-    part_by_features,
-    select_cells,
-)
+from ser_jax.grid.schedule import choose_cells, part_cells, select_cells
 from ser_jax.grid.workers import run_one_by_one
 from ser_jax.machine.compile_cache import use_compile_cache
 from ser_jax.machine.jax_defaults import with_jax_defaults
@@ -155,29 +148,16 @@ def _check_folders(config: AblationConfig, cells: list[Cell]) -> None:
 
 def _run_cells(config: AblationConfig, cells: list[Cell], manifest: Manifest) -> Generator[Cell]:
     """Each cell when its folder is complete."""
-    together = group_cells([cell for cell in cells if can_share(cell)])
-    together = {k: group for k, group in together.items() if choose_how(config, group) != "one"}
-    shared = {cell.run_dir for group in together.values() for cell in group}
-    alone = [cell for cell in cells if cell.run_dir not in shared]
+    together, alone = part_cells(config, cells)
     epochs = sum(cell.config.train.epochs for cell in cells)
     title = f"{len(cells)} run{'' if len(cells) == 1 else 's'}"
     with progress(title, epochs, "epochs") as advance:
-        for run in _list_runs(config, together, alone, manifest, advance):
-            with contextlib.closing(run):
+        for groups in together:
+            with contextlib.closing(run_together(config, groups, manifest, advance)) as run:
                 yield from run
-
-
-def _list_runs(
-    config: AblationConfig,
-    together: dict[str, list[Cell]],
-    alone: list[Cell],
-    manifest: Manifest,
-    advance: Callable[[float], None],
-) -> Generator[Generator[Cell]]:
-    for groups in part_by_features(together):
-        yield run_together(config, groups, manifest, advance)
-    if alone:
-        yield run_one_by_one(config, alone, advance)
+        if alone:
+            with contextlib.closing(run_one_by_one(config, alone, advance)) as run:
+                yield from run
 
 
 def _print_outcome(cell: Cell, outcome: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Cells to groups that one program can run, to shards, and to the way that each is run."""
+"""What runs together: cells to groups of one program, to shards, and how each group is run."""
 
 import fnmatch
 from collections.abc import Sequence
@@ -25,6 +25,17 @@ _ANY = {
     "augment.p": 0.5,
 }  # fmt: skip
 """What runs of one program may differ in: numbers of their state, and their clips."""
+
+
+def part_cells(
+    config: AblationConfig, cells: Sequence[Cell]
+) -> tuple[list[dict[str, list[Cell]]], list[Cell]]:
+    """What runs together: groups by program, those that see the same features side by side; and the
+    cells that run one by one."""
+    groups = group_cells([cell for cell in cells if can_share(cell)])
+    together = {k: group for k, group in groups.items() if choose_how(config, group) != "one"}
+    shared = {cell.run_dir for group in together.values() for cell in group}
+    return part_by_features(together), [cell for cell in cells if cell.run_dir not in shared]
 
 
 def compute_program_key(config: Config) -> str:

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from ser_jax import __version__
+from ser_jax.audio.samples import to_float
 from ser_jax.config import Config, FeaturesConfig, compute_identity
 from ser_jax.data.corpus import Corpus
 from ser_jax.data.splits import Split
@@ -174,7 +175,7 @@ def _make_log_mel(features: FeaturesConfig, rate_hz: int) -> Callable[..., jax.A
 
 def save_spectrogram(run_dir: Path, features: FeaturesConfig, corpus: Corpus, clip: int) -> None:
     """Keep one clip's log-mel spectrogram for the report, whatever features the network takes."""
-    wave_N = corpus.wave_BN[clip].astype(np.float32) / 32768
+    wave_N = to_float(corpus.wave_BN[clip])
     features = dataclasses.replace(features, kind="logmel")
     db_TF = _make_log_mel(features, corpus.rate_hz)(wave_N)
     path = run_dir / "figures" / "spectrogram.npz"

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from ser_jax.audio.samples import to_float
 from ser_jax.config import BackboneConfig, Config, ModelConfig
 from ser_jax.errors import UserError, check, warn
 from ser_jax.features.batching import cut_batches
@@ -240,7 +241,7 @@ def compute_entry(
 
     @jit
     def run(params: Any, wave_BN: jax.Array, length_B: jax.Array) -> tuple[jax.Array, jax.Array]:
-        x_BN1 = wave_BN.astype(jnp.float32)[:, :, None] / 32768
+        x_BN1 = to_float(wave_BN)[:, :, None]
         mask_BN = jnp.arange(wave_BN.shape[1])[None, :] < length_B[:, None]
         encoded = functools.partial(model.apply, {"params": params}, method="encode")
         z_BTC, mask_BT = encoded(x_BN1, mask_BN)

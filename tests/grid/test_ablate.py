@@ -20,7 +20,7 @@ from ser_jax.cli.arguments import parse
 from ser_jax.config import AblationConfig, override
 from ser_jax.errors import UserError
 from ser_jax.grid import ablate as ablate_module
-from ser_jax.grid import groups
+from ser_jax.grid import groups, schedule
 from ser_jax.grid.cells import list_cells, with_shared
 from ser_jax.grid.schedule import choose_cells, select_cells
 from ser_jax.grid.slurm import launch
@@ -412,7 +412,7 @@ def test_when_memory_runs_out_half_as_many_are_tried(alone, tmp_path, monkeypatc
 def test_the_faster_way_is_found_once_and_kept(alone, tmp_path, monkeypatch, capsys):
     # As on a GPU, where compilation is worth its while.
     monkeypatch.setattr(groups, "choose_how", lambda config, n: "probe")
-    monkeypatch.setattr(ablate_module, "choose_how", lambda config, n: "probe")
+    monkeypatch.setattr(schedule, "choose_how", lambda config, n: "probe")
     monkeypatch.setattr(groups, "_PROBE_WORTH", 0)
     out = tmp_path / "grid"
     ablate(make_together(out))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ser_jax.audio.samples import round_to_int16
 from ser_jax.config import DataConfig
 from ser_jax.data.sources.filenames import CREMA_D_EMOTIONS, CREMA_D_WOMEN, Facts
 from ser_jax.data.sources.listing import Clip, Listing, Source, hash_values
@@ -79,4 +80,4 @@ def _resample(wave_N: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
 
     scaled_N = wave_N.astype(np.float32)
     scaled_N = librosa.resample(scaled_N, orig_sr=from_hz, target_sr=to_hz, res_type="soxr_hq")
-    return np.clip(np.rint(scaled_N), -32768, 32767).astype(np.int16)
+    return round_to_int16(scaled_N)

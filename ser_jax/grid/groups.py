@@ -24,8 +24,8 @@ from ser_jax.grid.stacks import Stack
 from ser_jax.grid.workers import AdvanceEpochs
 from ser_jax.machine.cores import count_cores
 from ser_jax.machine.jax_defaults import with_jax_defaults
-from ser_jax.systems.registry import find_network_system
 from ser_jax.run.run_dir import check_run_dir
+from ser_jax.systems.registry import find_network_system
 
 MOST_RUNS = 64
 """Runs of a program on one device, so that a kill loses no more than these."""

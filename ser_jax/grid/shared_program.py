@@ -12,8 +12,8 @@ from ser_jax.features.corpus_features import Inputs, make_dataset
 from ser_jax.grid.cell_dirs import Plan
 from ser_jax.grid.grid_programs import GridPrograms, make_grid_programs
 from ser_jax.systems.build import build_for, choose_forms
-from ser_jax.training.layouts import choose_run_layout, place
 from ser_jax.systems.registry import find_network_system
+from ser_jax.training.layouts import choose_run_layout, place
 
 
 class SharedProgram:

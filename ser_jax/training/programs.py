@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
@@ -28,29 +28,99 @@ class Stream(Protocol):
         ...
 
 
-class Programs(NamedTuple):
+class Programs:
     """Compiled programs of one network; clips come as clip numbers [S, B] into a corpus.
 
     A corpus is a `batching.Dataset` on the device, or a `Stream`.
 
     Attributes:
-      train_epoch: (state, corpus, index_SB, on_step) -> (state, Sums); the old state is gone, but
-        for what is frozen; `on_step` is told of steps begun.
-      evaluate: (variables, corpus, index_SB) -> Sums.
-      predict: (variables, corpus, index_SB) -> logits, NumPy float32 [S * B, C].
       layout: where they run.
       multiple: B must be a multiple of it; see `batching.cut_batches`.
-      list_compilations: (state, dataset, train_index_SB, eval_index_SB, predict_index_SB) -> the
-        compilations that calls with such arguments need, one function each, to be run side by
-        side; arguments may be shapes. None under pmap.
     """
 
-    train_epoch: Callable[..., tuple[TrainState, Sums]]
-    evaluate: Callable[[Any, Any, np.ndarray], Sums]
-    predict: Callable[[Any, Any, np.ndarray], np.ndarray]
-    layout: Layout = Layout()
-    multiple: int = 1
-    list_compilations: Callable[..., list[Callable[[], None]]] = lambda *shapes: []
+    def __init__(self, steps: Steps, n_classes: int, layout: Layout, accumulate: int = 1):
+        self.layout, self.multiple = layout, layout.n_shards * accumulate
+        self._zeros = functools.partial(Sums.zeros, n_classes)
+        self._train, self._evaluate = _Fold(steps.train, layout), _Fold(steps.evaluate, layout)
+        self._predict = _compile_predict(steps.predict, layout)
+
+    def train_epoch(
+        self,
+        state: TrainState,
+        corpus: Dataset | Stream,
+        index_SB: np.ndarray,
+        on_step: Callable[[int], None] = lambda step: None,
+    ) -> tuple[TrainState, Sums]:
+        """The state after an epoch, and its sums; the old state is gone, but for what is frozen.
+
+        `on_step` is told of steps begun.
+        """
+        start, frozen = self._begin(state)
+        frozen = place(frozen, self.layout)  # once, and not in every step
+        state, sums = self._train(start, corpus, index_SB, frozen, on_step=on_step)
+        return dataclasses.replace(state, frozen=frozen), sums
+
+    def evaluate(self, variables: Any, corpus: Dataset | Stream, index_SB: np.ndarray) -> Sums:
+        """Sums over all clips."""
+        return self._evaluate(self._zeros(), corpus, index_SB, variables)
+
+    def predict(self, variables: Any, corpus: Dataset | Stream, index_SB: np.ndarray) -> np.ndarray:
+        """Logits, NumPy float32 [S * B, C]."""
+        batches = _iterate(corpus, index_SB, self.layout)
+        logits = [self._predict(variables, dataset, index_B) for dataset, index_B in batches]
+        return np.concatenate(jax.device_get(logits))
+
+    def list_compilations(
+        self, state: TrainState, dataset: Dataset, *indices_SB: np.ndarray
+    ) -> list[Callable[[], None]]:
+        """The compilations that calls with such arguments need, to be run side by side.
+
+        Arguments may be shapes. None under pmap.
+
+        Args:
+          state, dataset: of the run.
+          indices_SB: for training, for evaluation and for prediction.
+        """
+        if self.layout.mode == "pmap":
+            return []
+        train, test, wanted = indices_SB
+        # Where training leaves them.
+        state, dataset = place(state, self.layout), place(dataset, self.layout)
+        start, frozen = self._begin(state)
+        return [
+            lambda: self._train.compile(start, dataset, train, frozen),
+            lambda: self._evaluate.compile(self._zeros(), dataset, test, state.variables),
+            lambda: self._predict.compile(state.variables, dataset, wanted[0]),
+        ]
+
+    def _begin(self, state: TrainState) -> tuple[tuple[TrainState, Sums], Any]:
+        # Frozen parameters go beside what a program uses up, so that others may hold them as well.
+        return (dataclasses.replace(state, frozen={}), self._zeros()), state.frozen
+
+
+def make_programs(
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    *,
+    n_classes: int,
+    take_train: TakeTrain = take_plain,
+    layout: Layout = Layout(),  # noqa: B008 - immutable
+    accumulate: int = 1,
+) -> Programs:
+    """Programs of one network in a layout.
+
+    Args:
+      model: made with `axis_name=layout.axis_name`.
+      tx: the optimiser.
+      n_classes: number of logits.
+      take_train: training batches; see `batching.TakeTrain`.
+      layout: see `choose_layout`.
+      accumulate: see `step.train_step`.
+    """
+    if layout.mode == "mesh":
+        take_train = _share_out_take(take_train, layout)
+    steps = make_steps(model, tx, take_train, layout.axis_name, accumulate)
+    return Programs(steps, n_classes, layout, accumulate)
 
 
 def _share_out_take(take_train: TakeTrain, layout: Layout) -> TakeTrain:
@@ -80,85 +150,6 @@ def _compile_predict(function: Callable[..., Any], layout: Layout) -> Program:
         return Program(jit(function))
     whole = replicated(layout)
     return Program(jit(function, out_shardings=whole), whole)
-
-
-def make_programs(
-    model: nn.Module,
-    tx: optax.GradientTransformation,
-    *,
-    n_classes: int,
-    take_train: TakeTrain = take_plain,
-    layout: Layout = Layout(),  # noqa: B008 - immutable
-    accumulate: int = 1,
-) -> Programs:
-    """Programs of one network in a layout.
-
-    Args:
-      model: made with `axis_name=layout.axis_name`.
-      tx: the optimiser.
-      n_classes: number of logits.
-      take_train: training batches; see `batching.TakeTrain`.
-      layout: see `choose_layout`.
-      accumulate: see `step.train_step`.
-    """
-    if layout.mode == "mesh":
-        take_train = _share_out_take(take_train, layout)
-    own = _Compiled(
-        make_steps(model, tx, take_train, layout.axis_name, accumulate), n_classes, layout
-    )
-    multiple = layout.n_shards * accumulate
-    return Programs(
-        own.train_epoch, own.evaluate, own.predict, layout, multiple, own.list_compilations
-    )
-
-
-class _Compiled:
-    """The steps of one network as `Programs` has them."""
-
-    def __init__(self, steps: Steps, n_classes: int, layout: Layout):
-        self._layout = layout
-        self._zeros = functools.partial(Sums.zeros, n_classes)
-        self._train, self._evaluate = _Fold(steps.train, layout), _Fold(steps.evaluate, layout)
-        self._predict = _compile_predict(steps.predict, layout)
-
-    def _begin(self, state: TrainState) -> tuple[tuple[TrainState, Sums], Any]:
-        # Frozen parameters go beside what a program uses up, so that others may hold them as well.
-        return (dataclasses.replace(state, frozen={}), self._zeros()), state.frozen
-
-    def train_epoch(
-        self,
-        state: TrainState,
-        corpus: Dataset | Stream,
-        index_SB: np.ndarray,
-        on_step: Callable[[int], None] = lambda step: None,
-    ) -> tuple[TrainState, Sums]:
-        start, frozen = self._begin(state)
-        frozen = place(frozen, self._layout)  # once, and not in every step
-        state, sums = self._train(start, corpus, index_SB, frozen, on_step=on_step)
-        return dataclasses.replace(state, frozen=frozen), sums
-
-    def evaluate(self, variables: Any, corpus: Dataset | Stream, index_SB: np.ndarray) -> Sums:
-        return self._evaluate(self._zeros(), corpus, index_SB, variables)
-
-    def predict(self, variables: Any, corpus: Dataset | Stream, index_SB: np.ndarray) -> np.ndarray:
-        batches = _iterate(corpus, index_SB, self._layout)
-        logits = [self._predict(variables, dataset, index_B) for dataset, index_B in batches]
-        return np.concatenate(jax.device_get(logits))
-
-    def list_compilations(
-        self, state: TrainState, dataset: Dataset, *indices_SB: np.ndarray
-    ) -> list[Callable[[], None]]:
-        if self._layout.mode == "pmap":
-            return []
-        train, test, wanted = indices_SB
-        # Where training leaves them.
-        state, dataset = place(state, self._layout), place(dataset, self._layout)
-        start, frozen = self._begin(state)
-        return [
-            lambda: self._train.compile(start, dataset, train, frozen),
-            lambda: self._evaluate.compile(self._zeros(), dataset, test, state.variables),
-            lambda: self._predict.compile(state.variables, dataset, wanted[0]),
-        ]
 
 
 def _iterate(

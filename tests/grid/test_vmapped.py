@@ -19,7 +19,6 @@ from ser_jax.features.batching import Dataset, cut_batches, shuffle
 from ser_jax.features.normaliser import Normaliser
 from ser_jax.grid.grid_programs import GridPrograms, make_grid_programs
 from ser_jax.grid.run_progress import Progress, init_progress, keep_best
-from tests.counted_work import count_work
 from ser_jax.metrics import Sums
 from ser_jax.systems.networks import make_model
 from ser_jax.training.layouts import RUN_AXIS, Layout, place, place_runs

@@ -32,13 +32,11 @@ class GridPrograms(NamedTuple):
       predict: (variables, normaliser, dataset, index_RSB) -> classes, int32 [R, S, B].
       measure: (arguments of run_epoch) -> what it costs. What is compiled to know it is kept for
         `run_epoch`.
-      layout: where they run.
     """
 
     run_epoch: Callable[..., tuple[Progress, Sums, Sums]]
     predict: Callable[..., jax.Array]
     measure: Callable[..., Cost]
-    layout: Layout
 
 
 class _Runs(NamedTuple):
@@ -122,7 +120,7 @@ def make_grid_programs(
         ]
         return jnp.concatenate(parts, axis=1)
 
-    return GridPrograms(run_epoch, predict, measure, layout)
+    return GridPrograms(run_epoch, predict, measure)
 
 
 def _cut(index_RSB: np.ndarray, layout: Layout) -> list[jax.Array]:

@@ -51,7 +51,7 @@ class Parser(jsonargparse.ArgumentParser):
 
     def add_keys(self, kind: type, prefix: str = "") -> None:
         """Add every field of the config class `kind`, those of its sections as section.name."""
-        helps = read_helps(kind)
+        helps, types = read_helps(kind), typing.get_type_hints(kind)  # without bounds
         group = self.add_argument_group((kind.__doc__ or "").splitlines()[0].removesuffix("."))
         sections = []
         for field in dataclasses.fields(kind):
@@ -61,7 +61,9 @@ class Parser(jsonargparse.ArgumentParser):
             default = field.default
             if field.default_factory is not dataclasses.MISSING:
                 default = field.default_factory()
-            self.add_key(f"{prefix}{field.name}", field.type, default, helps[field.name], group)
+            self.add_key(
+                f"{prefix}{field.name}", types[field.name], default, helps[field.name], group
+            )
         for field in sections:
             self.add_keys(field.type, f"{prefix}{field.name}.")
 

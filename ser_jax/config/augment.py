@@ -1,10 +1,10 @@
 """Settings of the augmentation of training clips and of their features."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from ser_jax.config.features import FEATURE_SWITCHES
-from ser_jax.config.fields import check_min, check_range
+from ser_jax.config.fields import at_least, between, check_bounds, check_order
 from ser_jax.errors import check
 
 
@@ -15,9 +15,9 @@ class AugmentConfig:
 
     enabled: bool = False
     """Augment the training clips."""
-    p: float = 0.5
+    p: Annotated[float, between(0, 1)] = 0.5
     """Probability of each of the four."""
-    noise_min: float = 0.001
+    noise_min: Annotated[float, at_least(0)] = 0.001
     """Least amplitude (standard deviation) of the Gaussian noise, full scale being 1."""
     noise_max: float = 0.015
     """Greatest amplitude of the Gaussian noise, full scale being 1."""
@@ -46,30 +46,27 @@ class AugmentConfig:
     backend has its own phase vocoder."""
     backend: Literal["device", "host"] = "device"
     """Where it is done: device (in JAX, inside the training step), or host (audiomentations)."""
-    workers: int | None = None
+    workers: Annotated[int | None, at_least(1)] = None
     """Worker processes of the host backend; none: one per core."""
-    time_masks: int = 0
+    time_masks: Annotated[int, between(0, 100)] = 0
     """SpecAugment: stretches of each clip's real frames that are set to the training mean."""
-    time_mask_frames: int = 20
+    time_mask_frames: Annotated[int, at_least(0)] = 20
     """Greatest width of such a stretch, in frames; the least is 0."""
-    band_masks: int = 0
+    band_masks: Annotated[int, between(0, 100)] = 0
     """SpecAugment: stretches of bands (or coefficients) that are set to the training mean."""
-    band_mask_bands: int = 12
+    band_mask_bands: Annotated[int, at_least(0)] = 12
     """Greatest width of such a stretch, in bands; the least is 0."""
-    feature_shift_frames: int = 0
+    feature_shift_frames: Annotated[int, at_least(0)] = 0
     """Shift features along time by up to this many frames either way; what comes in repeats the
     first or last frame. 0: no."""
-    time_warp: float = 0.0
+    time_warp: Annotated[float, between(0, 0.5)] = 0.0
     """Play features faster or slower, by a factor from 1 - this to 1 + this; 0: no."""
-    band_warp: float = 0.0
+    band_warp: Annotated[float, between(0, 0.5)] = 0.0
     """Rescale the bands by a factor from 1 - this to 1 + this, as another vocal tract would, which
     means something with features.kind=logmel; 0: no."""
 
     def __post_init__(self) -> None:
-        if self.workers is not None:
-            check_min("augment", self, 1, "workers")
-        check(0 <= self.p <= 1, f"augment.p={self.p}: must lie between 0 and 1")
-        check_min("augment", self, 0, "noise_min")
+        check_bounds(self, "augment")
         check(
             self.stretch_min >= 0.1 and self.stretch_max <= 10,
             f"augment.stretch_min={self.stretch_min}, stretch_max={self.stretch_max}: "
@@ -86,15 +83,7 @@ class AugmentConfig:
             ("pitch_min", "pitch_max"),
             ("shift_min_s", "shift_max_s"),
         ):
-            check_range("augment", self, low, high)
-        for name in ("time_masks", "band_masks"):  # a shape of the program
-            value = getattr(self, name)
-            check(0 <= value <= 100, f"augment.{name}={value}: must lie between 0 and 100")
-        names = ("time_mask_frames", "band_mask_bands", "feature_shift_frames")
-        check_min("augment", self, 0, *names)
-        for name in ("time_warp", "band_warp"):
-            value = getattr(self, name)
-            check(0 <= value <= 0.5, f"augment.{name}={value}: must lie between 0 and 0.5")
+            check_order("augment", self, low, high)
 
     def list_on_features(self) -> list[str]:
         """The keys that switch on an augmentation of features, and do."""

@@ -1,13 +1,13 @@
 """Settings of a pre-trained network: where it comes from, what of it is trained, and how."""
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from ser_jax.config.fields import check_min
+from ser_jax.config.fields import Bound, at_least, check_bounds, each, positive, within
 from ser_jax.errors import check
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")
+_TARGET = Bound(f"must be of {', '.join(LORA_TARGETS)}", lambda name: name in LORA_TARGETS)
 
 
 @dataclass(frozen=True)
@@ -22,40 +22,40 @@ class BackboneConfig:
     freeze: Literal["encoder", "all", "none"] = "encoder"
     """What is not trained: the convolutions (encoder), the whole network below the head (all), or
     nothing. What is frozen and not augmented is computed once."""
-    freeze_layers: int = 0
+    freeze_layers: Annotated[int, at_least(0)] = 0
     """Lowest transformer layers that are not trained either, with all below them."""
     weighted_layers: bool = False
     """Feed the head a learned weighted sum of all layers instead of the last one."""
-    projector: int = 256
+    projector: Annotated[int, at_least(1)] = 256
     """Units between the mean over frames and the classifier."""
     normalise_before_padding: bool = False
     """Zero mean and unit variance over a clip's own samples; false: over its padding as well, as in
     the study."""
-    lora_rank: int = 0
+    lora_rank: Annotated[int, at_least(0)] = 0
     """Rank of low-rank additions to the attention, which are trained in place of the layers; 0:
     none."""
-    lora_alpha: float = 16.0
+    lora_alpha: Annotated[float, positive()] = 16.0
     """The additions are multiplied by lora_alpha / lora_rank."""
-    lora_targets: tuple[str, ...] = ("q_proj", "v_proj")
+    lora_targets: Annotated[tuple[str, ...], each(_TARGET)] = ("q_proj", "v_proj")
     """Which of q_proj, k_proj, v_proj and out_proj have additions."""
-    hidden_dropout: float | None = None
+    hidden_dropout: Annotated[float | None, within("[0, 1)")] = None
     """Dropout after attention and feed-forward; none, here and below: as the network's own
     config.json says."""
-    attention_dropout: float | None = None
+    attention_dropout: Annotated[float | None, within("[0, 1)")] = None
     """Dropout of attention weights; 0 lets training on NVIDIA use the fused kernel."""
-    activation_dropout: float | None = None
+    activation_dropout: Annotated[float | None, within("[0, 1)")] = None
     """Dropout inside the feed-forward."""
-    feature_dropout: float | None = None
+    feature_dropout: Annotated[float | None, within("[0, 1)")] = None
     """Dropout of what the convolutions hand to the transformer."""
-    layer_drop: float | None = None
+    layer_drop: Annotated[float | None, within("[0, 1)")] = None
     """Probability with which a training step skips a layer."""
-    mask_time_prob: float | None = None
+    mask_time_prob: Annotated[float | None, within("[0, 1)")] = None
     """SpecAugment: share of frames that masked spans would cover if none overlapped; 0: none."""
-    mask_time_length: int | None = None
+    mask_time_length: Annotated[int | None, at_least(1)] = None
     """Frames of a masked span."""
-    mask_feature_prob: float | None = None
+    mask_feature_prob: Annotated[float | None, within("[0, 1)")] = None
     """SpecAugment: share of hidden features that masked spans would cover; 0: none."""
-    mask_feature_length: int | None = None
+    mask_feature_length: Annotated[int | None, at_least(1)] = None
     """Features of a masked span."""
     attention: Literal["auto", "plain", "fused"] = "auto"
     """How attention is computed. auto: by cuDNN's fused kernel on NVIDIA (Ampere or later) in
@@ -68,22 +68,7 @@ class BackboneConfig:
     """Compute what is frozen once and keep it, where clips are not augmented; false: each epoch."""
 
     def __post_init__(self) -> None:
-        check_min("backbone", self, 0, "freeze_layers", "lora_rank")
-        check_min("backbone", self, 1, "projector")
-        check(self.lora_alpha > 0, f"backbone.lora_alpha={self.lora_alpha}: must be positive")
-        for name in self.lora_targets:
-            check(
-                name in LORA_TARGETS,
-                f"backbone.lora_targets={name}: must be of {', '.join(LORA_TARGETS)}",
-            )
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value is None or field.name == "path":
-                continue
-            if field.name.endswith(("_dropout", "_drop", "_prob")):
-                check(0 <= value < 1, f"backbone.{field.name}={value}: must lie in [0, 1)")
-            if field.name.endswith("_length"):
-                check(value >= 1, f"backbone.{field.name}={value}: must be at least 1")
+        check_bounds(self, "backbone")
         trains_layers = self.freeze != "all"
         for name in ("lora_rank", "freeze_layers"):
             value = getattr(self, name)

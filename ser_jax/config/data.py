@@ -6,14 +6,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from ser_jax.config.fields import (
-    check_min,
-    check_seed,
-    default_store_dir,
-    expand_paths,
-)
+from ser_jax.config.fields import SEED, at_least, between, check_bounds, within
+from ser_jax.config.paths import default_store_dir, expand_paths
 from ser_jax.errors import check
 
 Protocol = Literal["auto", "study", "given", "emobox6", "luna5", "loso", "speakers", "speakers5"]
@@ -86,32 +82,32 @@ class DataConfig:
     data.root as its data_dir, which takes TensorFlow."""
     store_dir: str = field(default_factory=default_store_dir)
     """Folder that keeps downloads and decoded corpora between runs."""
-    rate_hz: int = 16000
+    rate_hz: Annotated[int, between(4000, 192000)] = 16000
     """Sample rate in Hz to which every clip is resampled (not stated in the study)."""
-    clip_s: float | None = None
+    clip_s: Annotated[float | None, within("(0, 600]", " seconds")] = None
     """Seconds to which clips are padded or cut; none: the longest clip, as in the study."""
-    trim_db: float | None = None
+    trim_db: Annotated[float | None, within("(0, 120]", " dB; null trims nothing")] = None
     """Cut off what is quieter than this many dB below a clip's loudest frame before its first and
     after its last louder frame; none: nothing, as in the study."""
-    trim_margin_s: float = 0.1
+    trim_margin_s: Annotated[float, at_least(0)] = 0.1
     """Seconds of it that are kept on either side."""
     protocol: Protocol = "auto"
     """Split: study (random 70:15:15 of the clips), or, with no speaker in two parts, speakers
     (about 70:15:15 of clips, classes and genders), speakers5 (five such folds), loso (leave one
     speaker out) and, on RAVDESS' actors, emobox6 and luna5; given: by a manifest's column split;
     auto: study for ravdess and synthetic, given where a manifest can, else speakers."""
-    fold: int = 1
+    fold: Annotated[int, at_least(1)] = 1
     """Which fold of the protocol, counted from 1; study, given and speakers have one."""
-    split_seed: int | None = None
+    split_seed: Annotated[int | None, SEED] = None
     """Seed of the study's, speakers' and speakers5's draw alone; none: the run's seed."""
     strict: bool = False
     """Stop at the first clip that cannot be read, or sounds like another with another emotion or
     speaker, instead of leaving it out with a warning."""
-    synthetic_actors: int = 24
+    synthetic_actors: Annotated[int, between(1, 24)] = 24
     """Number of actors in the synthetic corpus, 1 to 24."""
-    synthetic_clips: int = 60
+    synthetic_clips: Annotated[int, between(1, 60)] = 60
     """Clips per actor in the synthetic corpus, 1 to 60."""
-    workers: int | None = None
+    workers: Annotated[int | None, at_least(1)] = None
     """Threads or processes that decode audio; none: one per core."""
 
     @property
@@ -130,29 +126,9 @@ class DataConfig:
         expand_paths(self, "data.", "root", "roots", "store_dir")
         object.__setattr__(self, "protocol", choose_protocol(self.protocol, self.corpus, self.root))
         object.__setattr__(self, "labels", _as_text(self.labels))
-        check(
-            4000 <= self.rate_hz <= 192000,
-            f"data.rate_hz={self.rate_hz}: must lie between 4000 and 192000",
-        )
-        check_min("data", self, 1, "fold")
-        check_seed("data.split_seed", self.split_seed)
+        check_bounds(self, "data")
         self._check_corpus()
         self._check_roots()
-        for name, most in (("synthetic_actors", 24), ("synthetic_clips", 60)):
-            value = getattr(self, name)
-            check(1 <= value <= most, f"data.{name}={value}: must lie between 1 and {most}")
-        if self.clip_s is not None:
-            check(
-                0 < self.clip_s <= 600, f"data.clip_s={self.clip_s}: must lie in (0, 600] seconds"
-            )
-        if self.trim_db is not None:
-            check(
-                0 < self.trim_db <= 120,
-                f"data.trim_db={self.trim_db}: must lie in (0, 120] dB; null trims nothing",
-            )
-        check_min("data", self, 0, "trim_margin_s")
-        if self.workers is not None:
-            check_min("data", self, 1, "workers")
 
     def _check_corpus(self) -> None:
         check(

@@ -1,16 +1,17 @@
 """A run and a grid of runs: the sections together."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from ser_jax.config.augment import AugmentConfig
 from ser_jax.config.backbone import BackboneConfig
 from ser_jax.config.classical import CLASSICAL, ClassicalConfig
 from ser_jax.config.data import DataConfig, Protocol, choose_protocol
 from ser_jax.config.features import FeaturesConfig
-from ser_jax.config.fields import check_finite, check_seed, expand_paths
+from ser_jax.config.fields import SEED, at_least, check_bounds, check_finite, each, not_empty
 from ser_jax.config.model import ModelConfig
 from ser_jax.config.parallel import ParallelConfig
+from ser_jax.config.paths import expand_paths
 from ser_jax.config.training import TrainConfig
 from ser_jax.errors import check
 
@@ -88,7 +89,7 @@ class Experiment:
 class Config(Experiment):
     """One training run."""
 
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Sets the split, the initial values, the order of the clips, dropout and augmentation."""
     run_dir: str | None = None
     """Folder of the run; none: runs/MODEL-CORPUS-PROTOCOL-seedN-HASH.
@@ -97,7 +98,7 @@ class Config(Experiment):
     def __post_init__(self) -> None:
         super().__post_init__()
         expand_paths(self, "", "run_dir")
-        check_seed("seed", self.seed)
+        check_bounds(self)
 
 
 _LONGEST_NAME = 120
@@ -113,18 +114,18 @@ class AblationConfig(Experiment):
     systems: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Rows of the table: a name and the dotted keys in which the row differs, or {config: FILE} for
     what train --config FILE would run; FILE lies beside the grid's."""
-    protocols: tuple[Protocol, ...] = ("auto",)
+    protocols: Annotated[tuple[Protocol, ...], not_empty("name at least one")] = ("auto",)
     """Splits to run; auto: study for ravdess and synthetic, else speakers."""
     folds: tuple[int, ...] | None = None
     """Folds to run, counted from 1; none: all of the protocol's."""
-    seeds: tuple[int, ...] = (0,)
+    seeds: Annotated[tuple[int, ...], not_empty("name at least one"), each(SEED)] = (0,)
     """Seeds to run."""
     sweep: dict[str, list[Any]] = field(default_factory=dict)
     """Dotted keys and the values to try, in all combinations: {model.dropout: [0.1, 0.2]}."""
     batching: Literal["auto", "vmap", "map", "one"] = "auto"
     """Runs of equal shapes as one program, side by side (vmap) or one after another (map), or a
     program each (one); auto: the fastest by a short timed probe."""
-    runs_at_a_time: int | None = None
+    runs_at_a_time: Annotated[int | None, at_least(1)] = None
     """Most runs in one program; none: as many as the device's memory holds."""
     only: tuple[str, ...] = ()
     """Run the cells of these names alone, as their folders below cells/ are called; * stands for
@@ -132,19 +133,16 @@ class AblationConfig(Experiment):
     missing, until a later call runs them. None: all."""
     shard: str | None = None
     """I/N: do share I (from 0) of N of the grid, on one of N machines with one shared out."""
-    workers: int | None = None
+    workers: Annotated[int | None, at_least(1)] = None
     """Processes for `one`; none: on CPU one per core, on a GPU or TPU one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         expand_paths(self, "", "out")
-        for name in ("protocols", "seeds"):
-            check(len(getattr(self, name)) > 0, f"{name}=[]: name at least one")
+        check_bounds(self)
         data = self.data
         chosen = tuple(choose_protocol(one, data.corpus, data.root) for one in self.protocols)
         object.__setattr__(self, "protocols", chosen)
-        for seed in self.seeds:
-            check_seed("seeds", seed)
         for name in ("seeds", "folds", "protocols"):
             values = getattr(self, name) or ()
             twice = [value for value in dict.fromkeys(values) if values.count(value) > 1]
@@ -154,13 +152,6 @@ class AblationConfig(Experiment):
                 len(name.encode()) <= _LONGEST_NAME,
                 f"systems.{name[:40]}...: is the name of a folder, so at most {_LONGEST_NAME} "
                 "letters; give a shorter one",
-            )
-        if self.workers is not None:
-            check(self.workers >= 1, f"workers={self.workers}: must be at least 1")
-        if self.runs_at_a_time is not None:
-            check(
-                self.runs_at_a_time >= 1,
-                f"runs_at_a_time={self.runs_at_a_time}: must be at least 1",
             )
         for key, values in self.sweep.items():
             check(

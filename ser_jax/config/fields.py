@@ -1,67 +1,85 @@
-"""What several sections of the configuration check and default to."""
+"""What stands beside a field's type: the bounds of its values, which one checker holds."""
 
 import dataclasses
 import math
-import os
-import re
-import tempfile
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from ser_jax.errors import check
 
 
-def default_store_dir() -> str:
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
-    if os.path.expanduser(cache).startswith("~"):  # a user without a home, as in some containers
-        return os.path.join(tempfile.gettempdir(), f"ser_jax-{os.getuid()}")
-    return os.path.join(cache, "ser_jax")
+class Bound(NamedTuple):
+    """What a value must be, in the words of the message that refuses it."""
+
+    words: str
+    holds: Callable[[Any], bool]
+    by_entry: bool = False
+    """Whether each entry of a list is held to it, and refused, by itself."""
 
 
-def default_compile_cache() -> str:
-    return os.path.join(default_store_dir(), "compiled")
+def at_least(least: float) -> Bound:
+    return Bound(f"must be at least {least}", lambda value: value >= least)
 
 
-def expand_paths(config: Any, section: str, *names: str) -> None:
-    """Put what they stand for in place of ~ and $NAME in paths, in a config that is being made."""
-    for name in names:
-        object.__setattr__(config, name, _expand(f"{section}{name}", getattr(config, name)))
+def between(low: float, high: float, unit: str = "") -> Bound:
+    """Both ends included."""
+    return Bound(f"must lie between {low} and {high}{unit}", lambda value: low <= value <= high)
 
 
-def is_url(path: str) -> bool:
-    """Whether a path is an address, such as https://... or gs://..."""
-    return re.match(r"\w+://", path) is not None
+def within(interval: str, unit: str = "") -> Bound:
+    """An interval such as '[0, 1)', without the end at the round bracket."""
+    low, high = map(float, interval[1:-1].split(","))
+    open_ends = {end for end, bracket in ((low, "("), (high, ")")) if bracket in interval}
+
+    def holds(value: float) -> bool:
+        return low <= value <= high and value not in open_ends
+
+    return Bound(f"must lie in {interval}{unit}", holds)
 
 
-def _expand(key: str, path: Any) -> Any:
-    if isinstance(path, dict):
-        return {name: _expand(f"{key}.{name}", below) for name, below in path.items()}
-    if isinstance(path, list | tuple):
-        return type(path)(_expand(key, one) for one in path)
-    if not isinstance(path, str) or os.path.lexists(path):
-        return path
-    check(
-        not is_url(path),
-        f"{key}={path}: is a URL; name a folder or file of this machine, such as a mounted bucket",
-    )
-    expanded = os.path.expanduser(os.path.expandvars(path))
-    check(
-        not expanded.startswith("~/") and expanded != "~",
-        f"{key}={path}: no home folder is known; set HOME, or write the path out",
-    )
-    # A shell expands what stands on a command line, but nobody what stands in a file.
-    unset = re.search(r"\$(\{\w+\}|[A-Za-z_]\w*)", expanded)
-    check(
-        unset is None,
-        f"{key}={path}: the variable {unset[1].strip('{}') if unset else ''} is not set; set it, "
-        "or write the path out",
-    )
-    return expanded
+def positive(remedy: str = "") -> Bound:
+    return Bound(f"must be positive{remedy}", lambda value: value > 0)
 
 
-def check_min(section: str, config: Any, least: float, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        check(value >= least, f"{section}.{name}={value}: must be at least {least}")
+def not_empty(words: str) -> Bound:
+    """A list with an entry at least."""
+    return Bound(words, lambda values: len(values) > 0)
+
+
+def entries_at_least(least: int) -> Bound:
+    words = f"every entry must be at least {least}"
+    return Bound(words, lambda values: all(value >= least for value in values))
+
+
+def each(bound: Bound) -> Bound:
+    """A bound of the entries of a list."""
+    return bound._replace(by_entry=True)
+
+
+SEED = between(0, 2**32 - 1)
+"""What NumPy's generators and scikit-learn's splits take: 32 bits."""
+
+
+def check_bounds(config: Any, section: str = "") -> None:
+    """Hold a config that is being made to the bounds of its fields; null is held to none.
+
+    Raises:
+      UserError: a value out of its bounds.
+    """
+    prefix = section and f"{section}."
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        for bound in getattr(field.type, "__metadata__", ()):
+            for one in value if bound.by_entry else [value]:
+                shown = list(one) if isinstance(one, tuple) else one
+                message = f"{prefix}{field.name}={shown}: {bound.words}"
+                check(one is None or bound.holds(one), message)
+
+
+def check_order(section: str, config: Any, low: str, high: str) -> None:
+    """Refuse a field `low` above the field `high`."""
+    a, b = getattr(config, low), getattr(config, high)
+    check(a <= b, f"{section}.{low}={a}: must not exceed {section}.{high}={b}")
 
 
 def check_finite(config: Any, prefix: str = "") -> None:
@@ -72,16 +90,3 @@ def check_finite(config: Any, prefix: str = "") -> None:
             check_finite(value, f"{prefix}{field.name}.")
         elif isinstance(value, float):
             check(math.isfinite(value), f"{prefix}{field.name}={value}: must be a finite number")
-
-
-def check_seed(key: str, seed: int | None) -> None:
-    """What NumPy's generators and scikit-learn's splits take: 32 bits."""
-    check(
-        seed is None or 0 <= seed < 2**32,
-        f"{key}={seed}: must lie between 0 and {2**32 - 1}",
-    )
-
-
-def check_range(section: str, config: Any, low: str, high: str) -> None:
-    a, b = getattr(config, low), getattr(config, high)
-    check(a <= b, f"{section}.{low}={a}: must not exceed {section}.{high}={b}")

@@ -1,9 +1,10 @@
 """Settings of the devices and processes that compute."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from ser_jax.config.fields import check_min, default_compile_cache, expand_paths
+from ser_jax.config.fields import at_least, between, check_bounds
+from ser_jax.config.paths import default_compile_cache, expand_paths
 from ser_jax.errors import check
 
 
@@ -25,22 +26,18 @@ class ParallelConfig:
     coordinator: str | None = None
     """HOST:PORT of process 0 when several processes train together; none: found by itself on SLURM
     and TPU pods (with num_processes above 1), otherwise one process."""
-    num_processes: int | None = None
+    num_processes: Annotated[int | None, at_least(1)] = None
     """Number of processes that train together; none: one, or what SLURM or the TPU pod says."""
     process_id: int | None = None
     """Number of this process, from 0."""
-    heartbeat_s: int = 12
+    # JAX' own watch aborts after 15, in a page of C++.
+    heartbeat_s: Annotated[int, between(5, 14, " seconds")] = 12
     """Seconds of silence after which a process counts as dead, 5 to 14; one whose connection
     closes does at once."""
 
     def __post_init__(self) -> None:
         expand_paths(self, "parallel.", "cache_dir")
-        check(
-            5 <= self.heartbeat_s <= 14,  # JAX' own watch aborts after 15, in a page of C++
-            f"parallel.heartbeat_s={self.heartbeat_s}: must lie between 5 and 14 seconds",
-        )
-        if self.num_processes is not None:
-            check_min("parallel", self, 1, "num_processes")
+        check_bounds(self, "parallel")
         if self.process_id is not None:
             check(
                 0 <= self.process_id < (self.num_processes or 2**31),

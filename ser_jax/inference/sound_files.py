@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from ser_jax.audio.decoding import check_file
-from ser_jax.config.fields import is_url
+from ser_jax.config.paths import is_url
 from ser_jax.errors import UserError, check, warn
 
 

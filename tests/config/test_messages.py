@@ -17,7 +17,7 @@ OTHERS = {kind.__name__: kind for kind in (ArchitectureConfig, PretrainTrainConf
 
 
 def make(name: str, changes: dict[str, Any]) -> Any:
-    kind = OTHERS.get(name) or getattr(config, name)
+    kind: Any = OTHERS.get(name) or getattr(config, name)
     changes = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
     base = {"data": UnlabelledConfig(root="/")} if name == "PretrainConfig" else {}
     if any("." in key for key in changes):

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PureWindowsPath
 
-from ser_jax.config.fields import is_url
+from ser_jax.config.paths import is_url
 from ser_jax.data.sources.csv_rows import Row
 from ser_jax.errors import UserError, check, warn_once
 from ser_jax.files.atomic import expand

@@ -23,7 +23,7 @@ if not __package__:  # run as a script: modules are found from the root
 
 from benchmarks.kernels import count_kernels
 
-SHORT, LONG = (83, 20), (165, 40)  # frames, features: configs/ablation.yaml's; the package's own
+SHORT, LONG = (83, 20), (165, 40)  # frames, features: configs/ablation.yaml's; librosa's hop
 N_CLIPS, N_SAMPLES, RATE_HZ, BATCH, STEPS, RUNS = 1440, 84352, 16000, 32, 32, 32  # RAVDESS'
 Case = tuple[Callable[..., Any], tuple[Any, ...]]
 """A function, and the shapes of its arguments; the first is used up."""

@@ -15,7 +15,7 @@ from benchmarks import harness
 from benchmarks.worker import Contestant
 
 NAME = "features"
-FEATURES = {"n_mfcc": 40}
+FEATURES = {"n_mfcc": 40, "hop_length": 512}
 
 
 def list_contestants(

@@ -18,8 +18,8 @@ from ser_jax.config import ModelConfig, override
 
 NAME = "inference"
 MODEL: dict[str, Any] = {"name": "cnn_lstm"}
-FEATURES: dict[str, Any] = {"n_mfcc": 40}
 HOP = 512
+FEATURES: dict[str, Any] = {"n_mfcc": 40, "hop_length": HOP}
 
 
 def list_contestants(

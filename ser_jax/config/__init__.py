@@ -1,7 +1,8 @@
 """Every setting of a run: frozen dataclasses, checked as they are made.
 
 The text under a field is its help on the command line. Fields marked 'not stated in the study' are
-where the study is silent; their defaults are Keras' or librosa's, since the study used both.
+where the study is silent; their defaults are Keras' or librosa's, since the study used both, unless
+their text says why not.
 """
 
 from ser_jax.config.augment import AugmentConfig

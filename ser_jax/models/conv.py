@@ -206,7 +206,7 @@ class ConvStack(nn.Module):
 
     channels: Sequence[int]
     kernel_init: Initializer
-    norm_momentum: float = 0.99
+    norm_momentum: float = 0.9
     norm_epsilon: float = 1e-3
     axis_name: str | None = None
     dtype: Any = jnp.float32

@@ -350,7 +350,7 @@ def test_help_explains_every_key_with_its_default(capsys):
     keys = [*flatten(to_dict(Config())), "data.roots", "data.labels"]  # the last are empty mappings
     for key in keys:
         assert f"--{key} " in text
-    assert "Samples between frames. (default: 512)" in text
+    assert "twice the time for no more accuracy. (default: 1024)" in text
     assert "Step size of the optimiser. (default: 0.001)" in text
     assert text.count("(default: ") == len(keys)
 

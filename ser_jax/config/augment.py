@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from ser_jax.config.features import FEATURE_SWITCHES
 from ser_jax.config.fields import at_least, between, check_bounds, check_order
+from ser_jax.config.traced import Traced, list_switches
 from ser_jax.errors import check
 
 
@@ -15,7 +15,7 @@ class AugmentConfig:
 
     enabled: bool = False
     """Augment the training clips."""
-    p: Annotated[float, between(0, 1)] = 0.5
+    p: Annotated[float, between(0, 1), Traced()] = 0.5
     """Probability of each of the four."""
     noise_min: Annotated[float, at_least(0)] = 0.001
     """Least amplitude (standard deviation) of the Gaussian noise, full scale being 1."""
@@ -50,18 +50,18 @@ class AugmentConfig:
     """Worker processes of the host backend; none: one per core."""
     time_masks: Annotated[int, between(0, 100)] = 0
     """SpecAugment: stretches of each clip's real frames that are set to the training mean."""
-    time_mask_frames: Annotated[int, at_least(0)] = 20
+    time_mask_frames: Annotated[int, at_least(0), Traced(times="time_masks")] = 20
     """Greatest width of such a stretch, in frames; the least is 0."""
     band_masks: Annotated[int, between(0, 100)] = 0
     """SpecAugment: stretches of bands (or coefficients) that are set to the training mean."""
-    band_mask_bands: Annotated[int, at_least(0)] = 12
+    band_mask_bands: Annotated[int, at_least(0), Traced(times="band_masks")] = 12
     """Greatest width of such a stretch, in bands; the least is 0."""
-    feature_shift_frames: Annotated[int, at_least(0)] = 0
+    feature_shift_frames: Annotated[int, at_least(0), Traced(off_at_0=True)] = 0
     """Shift features along time by up to this many frames either way; what comes in repeats the
     first or last frame. 0: no."""
-    time_warp: Annotated[float, between(0, 0.5)] = 0.0
+    time_warp: Annotated[float, between(0, 0.5), Traced(off_at_0=True)] = 0.0
     """Play features faster or slower, by a factor from 1 - this to 1 + this; 0: no."""
-    band_warp: Annotated[float, between(0, 0.5)] = 0.0
+    band_warp: Annotated[float, between(0, 0.5), Traced(off_at_0=True)] = 0.0
     """Rescale the bands by a factor from 1 - this to 1 + this, as another vocal tract would, which
     means something with features.kind=logmel; 0: no."""
 
@@ -87,4 +87,4 @@ class AugmentConfig:
 
     def list_on_features(self) -> list[str]:
         """The keys that switch on an augmentation of features, and do."""
-        return [name for name in FEATURE_SWITCHES if getattr(self, name)]
+        return [name for name in list_switches(self) if getattr(self, name)]

@@ -55,9 +55,3 @@ class FeaturesConfig:
         )
         if self.fmax_hz is not None:
             check_order("features", self, "fmin_hz", "fmax_hz")
-
-
-FEATURE_SWITCHES = (
-    "time_masks", "band_masks", "feature_shift_frames", "time_warp", "band_warp",
-)  # fmt: skip
-"""Keys of `AugmentConfig` each of which switches on an augmentation of features."""

@@ -3,9 +3,11 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ser_jax.errors import check
+
+_Mark = TypeVar("_Mark")
 
 
 class Bound(NamedTuple):
@@ -67,13 +69,18 @@ def check_bounds(config: Any, section: str = "") -> None:
       UserError: a value out of its bounds.
     """
     prefix = section and f"{section}."
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        for bound in getattr(field.type, "__metadata__", ()):
-            for one in value if bound.by_entry else [value]:
-                shown = list(one) if isinstance(one, tuple) else one
-                message = f"{prefix}{field.name}={shown}: {bound.words}"
-                check(one is None or bound.holds(one), message)
+    for name, bound in list_marks(config, Bound):
+        value = getattr(config, name)
+        for one in value if bound.by_entry else [value]:
+            shown = list(one) if isinstance(one, tuple) else one
+            check(one is None or bound.holds(one), f"{prefix}{name}={shown}: {bound.words}")
+
+
+def list_marks(section: Any, kind: type[_Mark]) -> list[tuple[str, _Mark]]:
+    """Fields and their annotations of a kind, of a config or its class; none of what is neither."""
+    fields = dataclasses.fields(section) if dataclasses.is_dataclass(section) else ()
+    marks = ((f.name, mark) for f in fields for mark in getattr(f.type, "__metadata__", ()))
+    return [(name, mark) for name, mark in marks if isinstance(mark, kind)]
 
 
 def check_order(section: str, config: Any, low: str, high: str) -> None:

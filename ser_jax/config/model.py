@@ -11,6 +11,7 @@ from ser_jax.config.fields import (
     positive,
     within,
 )
+from ser_jax.config.traced import Traced
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class ModelConfig:
         tuple[int, ...], not_empty("needs at least one block"), entries_at_least(1)
     ] = (64, 64, 128, 128)
     """Channels of the convolution blocks; of the stages of resnet, tcn, cvt and msdc_lstm."""
-    dropout: Annotated[float, within("[0, 1)")] = 0.2
+    dropout: Annotated[float, within("[0, 1)"), Traced()] = 0.2
     """Dropout rate after each convolution block."""
     hidden: Annotated[int, at_least(1)] = 256
     """Units of the LSTM (blstm: each way); width of vit."""

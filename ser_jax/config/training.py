@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from ser_jax.config.fields import at_least, between, check_bounds, positive, within
+from ser_jax.config.traced import Traced
 from ser_jax.errors import check
 
 _FREEZE = "; to train nothing of the backbone, set backbone.freeze=all"
@@ -19,7 +20,7 @@ class TrainConfig:
     """Clips per step (not stated in the study)."""
     optimizer: Literal["adam", "sgd"] = "adam"
     """Optimiser: adam, or plain sgd."""
-    learning_rate: Annotated[float, positive()] = 1e-3
+    learning_rate: Annotated[float, positive(), Traced()] = 1e-3
     """Step size of the optimiser."""
     backbone_learning_rate: Annotated[float | None, positive(_FREEZE)] = None
     """Step size below the head of a pre-trained network; none: the same."""
@@ -37,17 +38,17 @@ class TrainConfig:
     buckets: Annotated[int, at_least(1)] = 1
     """Batches of clips of like length, by this many lengths, each cut to its longest; 1: all are
     padded to the longest of all, as in the study. Takes model.mask_padding=true."""
-    label_smoothing: Annotated[float, within("[0, 1)")] = 0.0
+    label_smoothing: Annotated[float, within("[0, 1)"), Traced(off_at_0=True)] = 0.0
     """Share of each label that is spread evenly over all classes; 0: none."""
-    mixup: Annotated[float, between(0, 100)] = 0.0
+    mixup: Annotated[float, between(0, 100), Traced(off_at_0=True)] = 0.0
     """Mix each clip of a batch with another, features and labels, in shares of Beta(this, this); 0:
     no. Training's loss is then that of mixed labels, its accuracy counts the larger share's."""
-    focal_gamma: Annotated[float, between(0, 100)] = 0.0
+    focal_gamma: Annotated[float, between(0, 100), Traced(off_at_0=True)] = 0.0
     """Focal loss: cross-entropy times (1 - probability) to this power; 0: plain cross-entropy."""
-    balanced: bool = False
+    balanced: Annotated[bool, Traced()] = False
     """Draw as many clips as there are for each epoch, but every class equally often, some clips
     twice and some not at all."""
-    average_decay: Annotated[float, within("[0, 1)")] = 0.0
+    average_decay: Annotated[float, within("[0, 1)"), Traced(off_at_0=True)] = 0.0
     """Keep a moving average of the parameters, and evaluate and use that; the share kept in each
     step, less in the first ones: at most (1 + n) / (10 + n) in step n. 0: no average."""
     adam_epsilon: Annotated[float, positive()] = 1e-7

@@ -13,18 +13,17 @@ from ser_jax.config import (
     compute_identity,
     override,
 )
+from ser_jax.config.traced import list_switches, list_traced
 from ser_jax.errors import check
 from ser_jax.grid.cells import Cell
 from ser_jax.systems.network_checkpoints import CHECKPOINTS
 from ser_jax.systems.registry import find_system
-from ser_jax.training.state import AUGMENT_NUMBERS, TRAIN_NUMBERS
 
 _ANY = {
     "seed": 0, "data.protocol": "study", "data.fold": 1, "data.split_seed": None,
-    "features.normalise": "none", "model.dropout": 0.0, "train.learning_rate": 1.0,
-    "augment.p": 0.5,
+    "features.normalise": "none",
 }  # fmt: skip
-"""What runs of one program may differ in: numbers of their state, and their clips."""
+"""What runs of one program may differ in beside traced numbers: their clips, and what follows."""
 
 
 def part_cells(
@@ -40,16 +39,17 @@ def part_cells(
 
 def compute_program_key(config: Config) -> str:
     """Equal for runs that one program could train, but for their numbers of batches."""
-    train, augment, held = config.train, config.augment, dict(_ANY)
+    held: dict[str, Any] = dict(_ANY)
     if config.features.is_own:  # part of the features that a group shares
         held["features.normalise"] = config.features.normalise
-    if not augment.enabled:
-        held |= {f"augment.{k}": v for k, v in vars(AugmentConfig()).items()}
-    # On or off, and how many masks, make a program; how much does not.
-    held |= {f"train.{k}": 0.5 if getattr(train, k) else 0.0 for k in TRAIN_NUMBERS}
-    held |= {f"augment.{k}": 0.5 if getattr(augment, k) else 0.0 for k in AUGMENT_NUMBERS}
-    held |= {f"augment.{k}": getattr(augment, k) for k in ("time_masks", "band_masks")}
-    held |= {"augment.time_mask_frames": 0, "augment.band_mask_bands": 0, "train.balanced": False}
+    if not config.augment.enabled:
+        defaults, on_features = vars(AugmentConfig()), list_switches(AugmentConfig)
+        held |= {f"augment.{k}": v for k, v in defaults.items() if k not in on_features}
+    for section, settings in vars(config).items():
+        for name, mark in list_traced(settings).items():
+            # On or off, and how many, make a program; how much does not.
+            is_on = mark.off_at_0 and getattr(settings, name)
+            held[f"{section}.{name}"] = 0.5 if is_on else getattr(type(settings), name)
     return compute_identity(override(config, held))
 
 

@@ -11,7 +11,7 @@ import optax
 
 from ser_jax.augment.waveform import make_take_augmented
 from ser_jax.config import AugmentConfig, Config, FeaturesConfig, ModelConfig, TrainConfig
-from ser_jax.config.features import FEATURE_SWITCHES
+from ser_jax.config.traced import list_switches, list_traced
 from ser_jax.errors import check
 from ser_jax.features.batching import TakeTrain, take_plain
 from ser_jax.features.frontend import make_front_end
@@ -20,7 +20,7 @@ from ser_jax.models.forms import Forms
 from ser_jax.systems.networks import make_model
 from ser_jax.training.layouts import Layout
 from ser_jax.training.programs import Programs, make_programs
-from ser_jax.training.state import TRAIN_NUMBERS, make_optimizer, needs_steps
+from ser_jax.training.state import make_optimizer, needs_steps
 from ser_jax.wav2vec2.architecture import BackboneSpec
 
 _DEADLOCKED = ("0.11.1", "0.11.2")
@@ -76,7 +76,7 @@ def build(
       make: makes the programs, as `make_programs` does; for a grid those of many runs.
     """
     # What decides no program: how long, and the numbers that live in the state.
-    model = dataclasses.replace(model, dropout=0.0)
+    model = dataclasses.replace(model, **hold_traced(model))
     train = dataclasses.replace(
         train, epochs=1, early_stop_epochs=0, profile=0, best_by="accuracy", batch_size=1,
         buckets=1, **hold_numbers(train),
@@ -87,14 +87,15 @@ def build(
 
 
 def hold_numbers(train: TrainConfig) -> dict[str, Any]:
-    """Settings as a network's programs know them: of the learning rates their ratio, and nothing of
-    what the state says (`state.list_numbers`) or of the choice of clips."""
+    """Settings as a network's programs know them: of the learning rates their ratio."""
     below = train.backbone_learning_rate
     ratio = None if below is None else below / train.learning_rate
-    return {
-        "learning_rate": 1.0, "backbone_learning_rate": ratio, "balanced": False,
-        **dict.fromkeys(TRAIN_NUMBERS, 0.0),
-    }  # fmt: skip
+    return hold_traced(train) | {"learning_rate": 1.0, "backbone_learning_rate": ratio}
+
+
+def hold_traced(section: Any) -> dict[str, Any]:
+    """The same value for every traced number and its switch, since the state says what they are."""
+    return dict.fromkeys([*list_traced(section), *list_switches(section)], 0)
 
 
 def build_for(
@@ -136,10 +137,7 @@ def choose_take(
         f"augment.enabled=true: jaxlib {jaxlib} waits for ever in several FFTs at once "
         "on a CPU; pip install -U jax jaxlib, or choose augment.backend=host",
     )
-    held: dict[str, Any] = dict.fromkeys(FEATURE_SWITCHES, 0)  # what the state says
-    augment = dataclasses.replace(
-        augment, p=0.5, workers=None, time_mask_frames=0, band_mask_bands=0, **held
-    )
+    augment = dataclasses.replace(augment, workers=None, **hold_traced(augment))
     return _make_take_cached(augment, features, rate_hz, masked and features.is_own)
 
 

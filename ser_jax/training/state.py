@@ -13,6 +13,7 @@ import optax
 from flax import struct
 
 from ser_jax.config import AugmentConfig, TrainConfig
+from ser_jax.config.traced import list_traced
 
 
 @struct.dataclass
@@ -64,26 +65,20 @@ def merge_params(params: Any, frozen: Any) -> Any:
     return merged
 
 
-TRAIN_NUMBERS = ("label_smoothing", "mixup", "focal_gamma", "average_decay")
-AUGMENT_NUMBERS = ("feature_shift_frames", "time_warp", "band_warp")
-"""Settings that are on unless 0, and whose values live in the state."""
-
-
 def list_numbers(train: TrainConfig, augment: AugmentConfig) -> dict[str, np.ndarray]:
-    """The numbers of what is switched on, by setting, as `TrainState.hyper` holds them, float32.
+    """The traced numbers of what is switched on, as `TrainState.hyper` holds them, float32.
 
     The width of masks is repeated for each mask, so that their number is a shape.
     """
-    numbers = {name: getattr(train, name) for name in TRAIN_NUMBERS}
-    numbers |= {name: getattr(augment, name) for name in AUGMENT_NUMBERS}
-    numbers = {name: np.array(value, np.float32) for name, value in numbers.items() if value}
-    if augment.time_masks:
-        widths = [augment.time_mask_frames] * augment.time_masks
-        numbers["time_mask_frames"] = np.array(widths, np.float32)
-    if augment.band_masks:
-        widths = [augment.band_mask_bands] * augment.band_masks
-        numbers["band_mask_bands"] = np.array(widths, np.float32)
-    return numbers
+    numbers = {}
+    for section in (train, augment):
+        for name, mark in list_traced(section).items():
+            value = getattr(section, name)
+            if mark.times:
+                numbers[name] = [value] * getattr(section, mark.times)
+            elif mark.off_at_0:
+                numbers[name] = value
+    return {name: np.array(value, np.float32) for name, value in numbers.items() if value}
 
 
 def average_variables(state: TrainState) -> TrainState:

@@ -183,7 +183,7 @@ def read_biased_statistics(network, variables):
 def test_training_logits_gradients_and_statistics_equal_the_twins(name, pool, masked):
     config = ModelConfig(
         name=name, cnn_pool=pool, mask_padding=masked, channels=(16, 16, 24), hidden=32,
-        dense=(24, 16), activation="elu", dropout=0.0,
+        dense=(24, 16), activation="elu", dropout=0.0, norm_momentum=0.99,
     )  # fmt: skip
     model, network, variables = make_pair(config)
     logits_BC, gradients, statistics = run_flax(model, variables)

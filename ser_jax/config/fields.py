@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -56,6 +57,13 @@ def entries_at_least(least: int) -> Bound:
 def each(bound: Bound) -> Bound:
     """A bound of the entries of a list."""
     return bound._replace(by_entry=True)
+
+
+def one_of_or_own(names: tuple[str, ...]) -> Bound:
+    """One of some names, or MODULE:CLASS."""
+    words = f"must be one of {', '.join(names)}, or MODULE:CLASS of your own"
+    own = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
+    return Bound(words, lambda name: name in names or own.fullmatch(name) is not None)
 
 
 SEED = between(0, 2**32 - 1)

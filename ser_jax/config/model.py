@@ -1,30 +1,38 @@
 """Settings of the network."""
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 from ser_jax.config.fields import (
     at_least,
     check_bounds,
     entries_at_least,
     not_empty,
+    one_of_or_own,
     positive,
     within,
 )
 from ser_jax.config.traced import Traced
+from ser_jax.errors import check
+
+NAMES = (
+    "cnn", "lstm", "cnn_lstm", "resnet", "tcn", "blstm", "vit", "cvt", "msdc_lstm", "wav2vec2",
+    "svm", "hmm",
+)  # fmt: skip
+"""What `systems.registry` has a system for."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """The network."""
 
-    name: Literal[
-        "cnn", "lstm", "cnn_lstm", "resnet", "tcn", "blstm", "vit", "cvt", "msdc_lstm",
-        "wav2vec2", "svm", "hmm",
-    ] = "cnn_lstm"  # fmt: skip
+    name: Annotated[str, one_of_or_own(NAMES)] = "cnn_lstm"
     """Network: the study's cnn, lstm, cnn_lstm, or wav2vec2 (with features.kind=wave and
     backbone.path); resnet (residual, with attentive pooling); of those that the study cites tcn,
-    blstm, vit, cvt, msdc_lstm; or, by the section classical, svm or hmm."""
+    blstm, vit, cvt, msdc_lstm; or, by the section classical, svm or hmm; or one of your own, as
+    MODULE:CLASS (see docs/networks.md)."""
+    kwargs: dict[str, Any] = field(default_factory=dict, hash=False)
+    """What a network of your own is made with, beside n_classes."""
     mask_padding: bool = False
     """Keep zero padding out of normalisation, pooling and recurrence (false: the study's way)."""
     channels: Annotated[
@@ -68,3 +76,13 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_bounds(self, "model")
+        check(
+            not self.kwargs or self.is_own,
+            f"model.kwargs={self.kwargs}: takes a network of your own, model.name=MODULE:CLASS; "
+            "leave the key out",
+        )
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the network comes from outside the package."""
+        return ":" in self.name

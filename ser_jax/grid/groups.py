@@ -72,8 +72,8 @@ def run_together(
 def _make_plans(cells: Sequence[Cell], inputs: Inputs) -> dict[int, list[Plan]]:
     """What to train, by numbers of steps."""
     config = cells[0].config
-    network = find_network_system(config.model.name).find_network(config)
-    network.check(config.model, *inputs.x_BTF.shape[1:])
+    system, n_classes = find_network_system(config.model.name), len(inputs.corpus.labels)
+    system.check_shapes(config, n_classes, *inputs.x_BTF.shape[1:])
     plans: dict[int, list[Plan]] = {}
     for cell in cells:
         check_run_dir(cell.run_dir, cell.config)

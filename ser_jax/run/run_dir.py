@@ -29,7 +29,7 @@ def default_run_dir(config: Config) -> Path:
     fold = f"-{data.fold}" if data.protocol == "speakers5" else f"{data.fold}"
     fold = "" if data.protocol in ("study", "given", "speakers") else fold
     corpus = make_slug(data.title)
-    name = f"{config.model.name}-{corpus}-{data.protocol}{fold}-seed{config.seed}"
+    name = f"{make_slug(config.model.name)}-{corpus}-{data.protocol}{fold}-seed{config.seed}"
     return Path("runs") / f"{name}-{compute_identity(config)[:6]}"
 
 

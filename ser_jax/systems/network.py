@@ -27,7 +27,8 @@ from ser_jax.machine.cores import count_cores
 from ser_jax.multihost.processes import is_writer
 from ser_jax.systems.build import build, build_for
 from ser_jax.systems.network_checkpoints import open_to_read, open_to_train
-from ser_jax.systems.networks import Network, find_network
+from ser_jax.systems.networks import Network, find_network, make_model
+from ser_jax.systems.own_network import check_logits
 from ser_jax.systems.precompile import (
     compiling,
     cut_to_predict,
@@ -89,6 +90,13 @@ class NetworkSystem:
         """How the network is built, and what must be known of it before."""
         return find_network(config.model.name)
 
+    def check_shapes(self, config: Config, n_classes: int, n_frames: int, n_features: int) -> None:
+        """Raise a UserError where the network cannot take such features, or gives no logits."""
+        self.find_network(config).check(config.model, n_frames, n_features)
+        if config.model.is_own:
+            network = make_model(config.model, n_classes)
+            check_logits(config.model.name, network, n_classes, n_frames, n_features)
+
     def prepare_inputs(self, config: Config, inputs: Inputs) -> Prepared:
         """What the network trains on, made of the features of the corpus."""
         del config
@@ -110,10 +118,10 @@ class NetworkSystem:
     @contextlib.contextmanager
     def prepare(self, config: Config, memo: Memo | None) -> Iterator[ReadyNetwork]:
         """See `System.prepare`; programs are compiled while the features are computed."""
-        train, network = config.train, self.find_network(config)
+        train = config.train
         layout = choose_layout(
-            config.parallel, batch_size=train.batch_size, convolves=network.convolves,
-            by_step=train.profile > 0,
+            config.parallel, batch_size=train.batch_size,
+            convolves=self.find_network(config).convolves, by_step=train.profile > 0,
         )  # fmt: skip
         clips = share_out_clips(layout)
         corpus = load_clips(config.data, clips)
@@ -129,7 +137,7 @@ class NetworkSystem:
         shapes = describe_corpus(config, corpus, prepared, with_waves=augmented)
         streamed = _is_streamed(config, layout, shapes)
         _, T, F = shapes.x_BTF.shape
-        network.check(config.model, T, F)
+        self.check_shapes(config, len(corpus.labels), T, F)
         n_steps = train.epochs * count_steps(len(split.train), train.batch_size, train.buckets)
         built = build_for(
             config, len(corpus.labels), layout, prepared.spec if prepared else None, n_steps

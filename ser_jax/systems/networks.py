@@ -1,8 +1,5 @@
 """The networks: one dictionary from names to what builds them."""
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -18,26 +15,8 @@ from ser_jax.models.msdc_lstm import make_msdc_lstm
 from ser_jax.models.resnet import make_resnet
 from ser_jax.models.tcn import make_tcn
 from ser_jax.models.vit import make_vit
+from ser_jax.systems.own_network import Network, import_network
 from ser_jax.wav2vec2.architecture import BackboneSpec
-
-
-def _take_any(config: ModelConfig, n_frames: int, n_features: int) -> None:
-    """Every input is large enough."""
-
-
-class Network(NamedTuple):
-    """How a network is built, and what must be known of it before.
-
-    Attributes:
-      build: (config, n_classes, dtype, axis_name, forms) -> the module; see `make_model`.
-      convolves: whether it has convolutions, which XLA on CPU runs slowly inside a loop.
-      check: (config, frames, features): raises a UserError where the input is too small.
-    """
-
-    build: Callable[..., nn.Module]
-    convolves: bool = True
-    check: Callable[[ModelConfig, int, int], None] = _take_any
-
 
 NETWORKS: dict[str, Network] = {
     "cnn": Network(make_cnn, check=check_poolings),
@@ -53,8 +32,12 @@ NETWORKS: dict[str, Network] = {
 
 
 def find_network(name: str) -> Network:
-    """The network of a name."""
-    return NETWORKS[name]
+    """The network of a name, or one from outside the package, of MODULE:CLASS.
+
+    Raises:
+      UserError: there is no such module or class.
+    """
+    return import_network(name) if ":" in name else NETWORKS[name]
 
 
 def make_model(

@@ -16,9 +16,12 @@ SYSTEMS: dict[str, System] = {
 }
 
 
+_OWN = NetworkSystem()
+
+
 def find_system(name: str) -> System:
-    """The system of a name."""
-    return SYSTEMS[name]
+    """The system of a name; of MODULE:CLASS that of networks."""
+    return SYSTEMS.get(name, _OWN)
 
 
 def find_network_system(name: str) -> NetworkSystem:

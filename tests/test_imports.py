@@ -49,7 +49,7 @@ RESERVED = {
     "transformers": ["wav2vec2.*"],
     "soundfile": ["audio.*"],
     "audioread": ["audio.*"],
-    "jsonargparse": ["cli.parser", "cli.arguments"],
+    "jsonargparse": ["cli.parser", "cli.command_keys"],
     "grain": ["features.streaming"],
     "rich": ["progress", "cli.printing", "report.*"],
 }

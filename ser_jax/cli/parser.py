@@ -5,24 +5,18 @@ usage lines with an error, errors in Python's words, a later --config that overw
 abbreviated keys.
 """
 
-import ast
 import dataclasses
-import difflib
-import inspect
 import json
 import os
 import re
-import types
 import typing
-from collections.abc import Iterable
 from typing import Any
 
 import jsonargparse
 
+from ser_jax.cli.wording import describe_type, make_metavar, read_helps, suggest
 from ser_jax.config.yaml_text import find_word, means_null, quote_words, read_yaml, takes_null
 from ser_jax.errors import UserError, check
-
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 class _Formatter(jsonargparse.DefaultHelpFormatter):
@@ -46,7 +40,7 @@ class Parser(jsonargparse.ArgumentParser):
             help += f" (default: {default if isinstance(default, str) else json.dumps(default)})"
         where = self if group is None else group
         where.add_argument(
-            f"--{key}", type=kind, default=default, help=help, metavar=_metavar(kind)
+            f"--{key}", type=kind, default=default, help=help, metavar=make_metavar(kind)
         )
 
     def add_keys(self, kind: type, prefix: str = "") -> None:
@@ -207,56 +201,3 @@ def split_files(args: list[str]) -> tuple[list[str], list[str]]:
         else:
             rest.append(token)  # without a value: left for the parser to complain
     return files, rest
-
-
-def read_helps(kind: type) -> dict[str, str]:
-    """The text under each field of a config class, its bases' included."""
-    helps: dict[str, str] = {}
-    for base in reversed(kind.__mro__[:-1]):
-        (body,) = ast.parse(inspect.getsource(base)).body
-        assert isinstance(body, ast.ClassDef)
-        for field, text in zip(body.body, body.body[1:], strict=False):
-            match field, text:
-                case (
-                    ast.AnnAssign(target=ast.Name(id=name)),
-                    ast.Expr(value=ast.Constant(value=str(words))),
-                ):
-                    helps[name] = " ".join(words.split())
-    return helps
-
-
-def suggest(given: str, known: Iterable[str], prog: str) -> str:
-    """The remedy for a word that is not known: the nearest that is, or where all of them stand."""
-    words = list(known)
-    dashes = given[: len(given) - len(given.lstrip("-"))]
-    given = dashes + given.lstrip("-").replace("-", "_")
-    near = difflib.get_close_matches(given, words, n=1, cutoff=0.7)
-    if not near:  # perhaps a key without its section: --epochs
-        last = {word.lstrip("-").rsplit(".", 1)[-1]: word for word in words}
-        near = [last[n] for n in difflib.get_close_matches(given.lstrip("-"), last, n=1)]
-    return f"did you mean {near[0]}?" if near else f"see {prog} --help"
-
-
-def describe_type(kind: Any) -> str:
-    """A type in words."""
-    args = typing.get_args(kind)
-    if typing.get_origin(kind) is typing.Literal:
-        return "one of " + ", ".join(args)
-    if typing.get_origin(kind) in (types.UnionType, typing.Union):
-        return " or ".join("null" if arg is types.NoneType else describe_type(arg) for arg in args)
-    if typing.get_origin(kind) is tuple:
-        return f"a list, each entry {describe_type(args[0])}"
-    if typing.get_origin(kind) is dict and typing.get_origin(args[1]) is list:
-        return "a mapping to lists"
-    return _WORDS.get(kind, "a mapping")
-
-
-def _metavar(kind: Any) -> str:
-    args = typing.get_args(kind)
-    if typing.get_origin(kind) is typing.Literal:
-        return "|".join(args)
-    if typing.get_origin(kind) in (types.UnionType, typing.Union):
-        return "|".join("null" if arg is types.NoneType else _metavar(arg) for arg in args)
-    if typing.get_origin(kind) is tuple:
-        return f"[{_metavar(args[0])},...]"
-    return {int: "INT", float: "NUMBER", str: "TEXT", bool: "true|false"}.get(kind, "MAPPING")

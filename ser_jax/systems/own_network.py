@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.core import FrozenDict
 
 from ser_jax.config import ModelConfig
 from ser_jax.errors import UserError, check
@@ -59,7 +60,8 @@ def import_network(name: str) -> Network:
 
     def build(config: ModelConfig, n_classes: int, *_: Any) -> nn.Module:
         try:
-            network = make(n_classes=n_classes, **config.kwargs)
+            kwargs = {name: _freeze(value) for name, value in config.kwargs.items()}
+            network = make(n_classes=n_classes, **kwargs)
         except Exception as error:
             wish = f"model.name={name}: cannot be made with model.kwargs={config.kwargs}"
             raise _blame(wish, error) from error
@@ -98,3 +100,12 @@ def check_logits(
 def _blame(wish: str, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:300]
     return UserError(f"{wish}: {type(error).__name__}: {reason}; mend it")
+
+
+def _freeze(value: Any) -> Any:
+    """Lists as tuples and dictionaries as frozen ones, since JAX looks modules up by their hash."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_freeze, value))
+    if isinstance(value, dict):
+        return FrozenDict({name: _freeze(one) for name, one in value.items()})
+    return value

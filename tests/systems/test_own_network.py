@@ -20,7 +20,7 @@ from ser_jax.run.run_dir import default_run_dir
 from ser_jax.systems import network
 from ser_jax.systems.networks import NETWORKS
 from ser_jax.systems.registry import SYSTEMS
-from tests.tiny import make_config, make_keys, run_command
+from tests.tiny import make_config, make_keys, make_options, run_command
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -140,9 +140,8 @@ def test_the_command_line_finds_it_in_the_current_folder(tmp_path, monkeypatch):
     text = (Path(__file__).parent / "my_networks.py").read_text()
     (tmp_path / "mine_alone.py").write_text(text)
     monkeypatch.chdir(tmp_path)
-    options = [f"--{key}={value}" for key, value in make_keys({"train.epochs": 1}).items()
-               if key not in ("model.name", "run_dir")]  # fmt: skip
-    own = ["--model.name=mine_alone:Averages", "--model.kwargs={units: [4]}", "--run_dir=run"]
-    status = run_command("train", *options, *own)
-    assert status in (0, None)
+    changes = {"train.epochs": 1, "model.name": "mine_alone:Averages"}
+    options = make_options(changes | {"model.kwargs": {"units": [4]}})
+    status = run_command("train", *options, "--run_dir=run")
+    assert status == 0
     assert re.search("mine_alone:Averages", (tmp_path / "run" / "config.yaml").read_text())

@@ -52,7 +52,7 @@ def import_network(name: str) -> Network:
         module = importlib.import_module(module_name)
     except Exception as error:  # whatever its own code may raise
         raise _blame(f"model.name={name}: {module_name} cannot be imported", error) from error
-    make = getattr(module, attribute, None)
+    make: Any = getattr(module, attribute, None)
     check(
         callable(make),
         f"model.name={name}: {module_name} has no class or function {attribute}; name one",

@@ -16,7 +16,7 @@ from ser_jax.data.store import _read_report
 from ser_jax.errors import UserError
 from ser_jax.inference.load import load_run
 from ser_jax.run.run_dir import load_run_config
-from ser_jax.systems.fitted import FITTED_FILE, load_fitted
+from ser_jax.systems.fitted_file import FITTED_FILE, load_fitted
 from ser_jax.training.checkpoint import Checkpoints
 from ser_jax.wav2vec2.published import load_architecture
 from ser_jax.wav2vec2.weight_files import read_safetensors
@@ -153,7 +153,7 @@ def test_what_the_system_refuses_is_not_called_damaged(kind, number, tmp_path, m
         "store": lambda: _read_report(tmp_path),
         "weights": lambda: read_safetensors(tmp_path / "model.safetensors"),
         "settings": lambda: load_architecture(tmp_path),
-        "fitted": lambda: load_fitted(tmp_path, make_config(None, {"model.name": "svm"})),
+        "fitted": lambda: load_fitted(tmp_path, make_config(None, {"model.name": "svm"}), SVM),
     }
     for name in ("open", "read_text", "read_bytes"):
         monkeypatch.setattr(Path, name, refuse)

@@ -53,7 +53,8 @@ def _make_network(shape: tuple[int, int], dtype: str, **forms: str) -> tuple[Any
     from ser_jax.config import ModelConfig, TrainConfig
     from ser_jax.systems.build import choose_forms
     from ser_jax.systems.networks import make_model
-    from ser_jax.training.state import describe_state, make_optimizer
+    from ser_jax.training.optimizer import make_optimizer
+    from ser_jax.training.state import describe_state
 
     config = ModelConfig(name="cnn_lstm")
     model = make_model(config, 8, dtype=dtype, forms=choose_forms()._replace(**forms))
@@ -138,10 +139,12 @@ def make_wav2vec2(dtype: str) -> Case:
     from ser_jax.config import BackboneConfig, ModelConfig, TrainConfig
     from ser_jax.features.batching import Batch
     from ser_jax.systems.networks import make_model
-    from ser_jax.training.state import describe_state, make_optimizer
+    from ser_jax.training.optimizer import make_optimizer
+    from ser_jax.training.state import describe_state
     from ser_jax.training.step import train_step
     from ser_jax.wav2vec2.architecture import Architecture, BackboneSpec
-    from ser_jax.wav2vec2.finetune import init_params, split_params
+    from ser_jax.wav2vec2.finetune import init_params
+    from ser_jax.wav2vec2.frozen_parts import split_params
 
     config = ModelConfig(name="wav2vec2")
     spec = BackboneSpec(Architecture(layerdrop=0.05), BackboneConfig())

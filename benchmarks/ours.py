@@ -36,7 +36,8 @@ def _init(
     model: dict[str, Any], n_frames: int, n_features: int, dtype: str = "float32", **kwargs: Any
 ) -> tuple[Any, Any, Any]:
     from ser_jax.systems.networks import make_model
-    from ser_jax.training.state import init_state, make_optimizer
+    from ser_jax.training.optimizer import make_optimizer
+    from ser_jax.training.state import init_state
 
     config = override(ModelConfig(), model)
     network = make_model(config, N_CLASSES, dtype=dtype, **kwargs)

@@ -43,10 +43,12 @@ def make_job(
     from ser_jax.features.batching import Batch
     from ser_jax.machine.accelerator import jit
     from ser_jax.systems.networks import make_model
-    from ser_jax.training.state import init_state, make_optimizer
+    from ser_jax.training.optimizer import make_optimizer
+    from ser_jax.training.state import init_state
     from ser_jax.training.step import predict_step, train_step
     from ser_jax.wav2vec2.architecture import BackboneSpec
-    from ser_jax.wav2vec2.finetune import init_params, split_params
+    from ser_jax.wav2vec2.finetune import init_params
+    from ser_jax.wav2vec2.frozen_parts import split_params
     from ser_jax.wav2vec2.published import load_architecture, load_params
 
     dtype = set_precision(precision)

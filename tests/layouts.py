@@ -16,8 +16,9 @@ from ser_jax.metrics import Sums
 from ser_jax.systems.networks import make_model
 from ser_jax.training.compiled_step import compile_step
 from ser_jax.training.layouts import BATCH_AXIS, Layout
+from ser_jax.training.optimizer import make_optimizer
 from ser_jax.training.programs import Programs, make_programs
-from ser_jax.training.state import TrainState, init_state, make_optimizer
+from ser_jax.training.state import TrainState, init_state
 from ser_jax.training.step import make_steps
 
 N_CLASSES, T, F, N_CLIPS, N_STEPS = 4, 16, 8, 24, 3

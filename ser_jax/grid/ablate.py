@@ -22,6 +22,7 @@ from ser_jax.progress import progress
 from ser_jax.run.file_names import CONFIG_FILE
 from ser_jax.run.results import collect_versions
 from ser_jax.run.run_dir import load_run_config
+from ser_jax.systems.registry import find_system
 
 STUDY = {
     "cnn": {"accuracy": 0.3519, "weighted_f1": 0.3014},
@@ -63,6 +64,8 @@ def run_grid(
     selected = select_cells(cells, config.only)
     _check_folders(config, cells)
     use_compile_cache(config.parallel.cache_dir)
+    for cell in cells:
+        find_system(cell.config.model.name).check(cell.config)
     check_protocols((cell.config.data, cell.seed) for cell in cells)
     prepare(config.data)
     manifest = Manifest(config, load_corpus(config.data).checksum)

@@ -23,7 +23,8 @@ from ser_jax.systems.system import Fitted
 from ser_jax.training.checkpoint import Checkpoints
 from ser_jax.training.loop import Diverged, compute_score, make_epoch_event, read_figures
 from ser_jax.training.state import count_parameters
-from ser_jax.wav2vec2.finetune import Prepared, save_frozen
+from ser_jax.wav2vec2.finetune import Prepared
+from ser_jax.wav2vec2.frozen_files import save_frozen
 
 _WRITERS = 4
 """Cells that are written at the same time, most of which wait for the disk."""

@@ -43,9 +43,10 @@ from ser_jax.systems.pretrain_step import (
 from ser_jax.training.checkpoint import Checkpoints
 from ser_jax.training.compiled_step import compile_step
 from ser_jax.training.layouts import Layout, choose_layout
-from ser_jax.training.state import TrainState, make_optimizer, make_schedule
+from ser_jax.training.optimizer import make_optimizer, make_schedule
+from ser_jax.training.state import TrainState
 from ser_jax.wav2vec2.architecture import Architecture
-from ser_jax.wav2vec2.finetune import FOLDER
+from ser_jax.wav2vec2.frozen_files import FOLDER
 from ser_jax.wav2vec2.saving import save_pretrained
 
 

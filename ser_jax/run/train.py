@@ -77,8 +77,9 @@ def _train(
     config: Config, run_dir: Path, memo: Memo | None, observe: OnEvent | None
 ) -> dict[str, Any]:
     """`train_run` of a run that is not complete."""
-    check_protocols([(config.data, config.seed)])
     system = find_system(config.model.name)
+    system.check(config)
+    check_protocols([(config.data, config.seed)])
     with system.prepare(config, memo) as ready:
         corpus, split = ready.corpus, ready.split
         facts = describe_run(corpus, split, ready.normaliser, config)

@@ -19,8 +19,8 @@ from ser_jax.machine.accelerator import has_cuda, on_accelerator
 from ser_jax.models.forms import Forms
 from ser_jax.systems.networks import make_model
 from ser_jax.training.layouts import Layout
+from ser_jax.training.optimizer import make_optimizer, needs_steps
 from ser_jax.training.programs import Programs, make_programs
-from ser_jax.training.state import make_optimizer, needs_steps
 from ser_jax.wav2vec2.architecture import BackboneSpec
 
 _DEADLOCKED = ("0.11.1", "0.11.2")

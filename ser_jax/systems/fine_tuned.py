@@ -13,11 +13,12 @@ from ser_jax.systems.networks import Network, make_model
 from ser_jax.wav2vec2.architecture import BackboneSpec
 from ser_jax.wav2vec2.finetune import (
     Prepared,
+    check_path,
     choose_entry,
     init_trained,
-    load_frozen,
     prepare_backbone,
 )
+from ser_jax.wav2vec2.frozen_files import load_frozen
 
 
 class FineTunedSystem(NetworkSystem):
@@ -28,6 +29,11 @@ class FineTunedSystem(NetworkSystem):
     def can_share(self, config: Config) -> bool:
         """Whether runs are heads on what one frozen network computes once."""
         return choose_entry(config) == "pooled" and config.backbone.pretrained
+
+    def check(self, config: Config) -> None:
+        """See `System.check`."""
+        super().check(config)
+        check_path(config.backbone)
 
     def find_network(self, config: Config) -> Network:
         """What `systems.networks.make_model` builds of a backbone."""

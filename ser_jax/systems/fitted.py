@@ -45,6 +45,8 @@ class FittedSystem:
 
     def check(self, config: Config) -> None:
         """See `System.check`."""
+        del config
+        self._method.check()
 
     @contextlib.contextmanager
     def prepare(self, config: Config, memo: Memo | None) -> Iterator[ReadyClips]:

@@ -19,6 +19,7 @@ from ser_jax.data.splits import Split
 from ser_jax.errors import UserError, check
 from ser_jax.features.batching import Dataset
 from ser_jax.systems.frames import Arrays, list_frames
+from ser_jax.systems.hmm_start import init_hmm, name_covariance
 from ser_jax.systems.method import Method, read_shapes
 from ser_jax.training.loop import OnEvent
 
@@ -57,7 +58,7 @@ def fit_hmm(clips: Sequence[np.ndarray], settings: ClassicalConfig, seed: int, l
     # As many frames as a Gaussian has on average, of this variance, are seen besides.
     floor_F = settings.variance_floor * x_TF.var(axis=0)
     model = make_hmm(
-        _init(clips, settings, seed, floor_F), settings, floor_F * len(x_TF) / n_gaussians
+        init_hmm(clips, settings, seed, floor_F), settings, floor_F * len(x_TF) / n_gaussians
     )
     model.monitor_.tol = settings.tolerance * len(x_TF)
     model.random_state = seed  # of clusters that are not used
@@ -89,12 +90,9 @@ def make_hmm(arrays: Arrays, settings: ClassicalConfig, prior_F: Any = 0.0) -> A
     Raises:
       UserError: hmmlearn is not installed.
     """
-    try:
-        from hmmlearn.hmm import GMMHMM, GaussianHMM
-    except ImportError as error:
-        raise UserError(
-            "model.name=hmm: needs hmmlearn; install it by: pip install 'ser-jax[classical]'"
-        ) from error
+    check_hmmlearn()
+    from hmmlearn.hmm import GMMHMM, GaussianHMM
+
     sizes: dict[str, Any] = {
         "n_components": settings.states, "covariance_type": settings.covariance,
         "n_iter": settings.iterations, "init_params": "",
@@ -107,18 +105,24 @@ def make_hmm(arrays: Arrays, settings: ClassicalConfig, prior_F: Any = 0.0) -> A
         own = {"diag": {"covars_weight": prior / 2}, "full": {"covars_prior": prior}}
         model: Any = GMMHMM(n_mix=settings.mixtures, **own[settings.covariance], **sizes)
         model.weights_ = arrays["weight_KM"]
-        model.means_, model.covars_ = arrays["mean_KMF"], arrays[_name_covariance(settings)]
+        model.means_, model.covars_ = arrays["mean_KMF"], arrays[name_covariance(settings)]
     else:
         model = GaussianHMM(covars_prior=prior, **sizes)
         model.n_features = n_features
         model.means_ = arrays["mean_KMF"][:, 0]
-        model.covars_ = arrays[_name_covariance(settings)][:, 0]
+        model.covars_ = arrays[name_covariance(settings)][:, 0]
     model.startprob_, model.transmat_ = arrays["start_K"], arrays["transition_KK"]
     return model
 
 
-def _name_covariance(settings: ClassicalConfig) -> str:
-    return "covariance_KMFF" if settings.covariance == "full" else "covariance_KMF"
+def check_hmmlearn() -> None:
+    """Raise a UserError where hmmlearn is not installed."""
+    try:
+        import hmmlearn.hmm  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            "model.name=hmm: needs hmmlearn; install it by: pip install 'ser-jax[classical]'"
+        ) from error
 
 
 def _read(model: Any, settings: ClassicalConfig) -> Arrays:
@@ -131,7 +135,7 @@ def _read(model: Any, settings: ClassicalConfig) -> Arrays:
             covariance = np.diagonal(covariance, axis1=-2, axis2=-1)
     return {
         "start_K": model.startprob_, "transition_KK": model.transmat_, "weight_KM": weight_KM,
-        "mean_KMF": mean_KMF, _name_covariance(settings): np.array(covariance),
+        "mean_KMF": mean_KMF, name_covariance(settings): np.array(covariance),
     }  # fmt: skip
 
 
@@ -156,54 +160,6 @@ def _degenerate(settings: ClassicalConfig, label: str) -> UserError:
         f"classical.states={settings.states}: the training frames of {label} do not fill "
         f"{settings.states} states of {settings.mixtures} Gaussians; take fewer states or mixtures"
     )
-
-
-def _init(
-    clips: Sequence[np.ndarray], settings: ClassicalConfig, seed: int, floor_F: np.ndarray
-) -> Arrays:
-    """Initial values: equal parts of each clip (left to right) or clusters (ergodic) as states."""
-    K = settings.states
-    x_TF = np.concatenate(clips)
-    if settings.topology == "left_to_right":
-        state_T = np.concatenate([np.arange(len(clip)) * K // len(clip) for clip in clips])
-        start_K = np.eye(K)[0]
-        transition_KK = 0.5 * (np.eye(K) + np.eye(K, k=1))
-        transition_KK[-1, -1] = 1
-    else:
-        state_T = _cluster(x_TF, K, seed)
-        start_K, transition_KK = np.full(K, 1 / K), np.full((K, K), 1 / K)
-    parts = [_init_state(x_TF[state_T == state], settings, seed, floor_F) for state in range(K)]
-    weight, mean, covariance = (np.stack(part) for part in zip(*parts, strict=True))
-    return {
-        "start_K": start_K, "transition_KK": transition_KK, "weight_KM": weight,
-        "mean_KMF": mean, _name_covariance(settings): covariance,
-    }  # fmt: skip
-
-
-def _init_state(
-    x_TF: np.ndarray, settings: ClassicalConfig, seed: int, floor_F: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weights [M], means [M, F] and covariances of the Gaussians of one state."""
-    M, F = settings.mixtures, x_TF.shape[1]
-    cluster_T = _cluster(x_TF, M, seed)
-    groups = [x_TF[cluster_T == number] for number in range(M)]
-    groups = [group if len(group) else x_TF for group in groups]
-    weight_M = np.array([len(group) for group in groups], np.float64)
-    if settings.covariance == "full":
-        covariance = np.stack([np.cov(g.T, bias=True).reshape(F, F) for g in groups])
-        covariance += np.diag(floor_F)[None]
-    else:
-        covariance = np.stack([group.var(axis=0) for group in groups]) + floor_F[None]
-    return weight_M / weight_M.sum(), np.stack([g.mean(axis=0) for g in groups]), covariance
-
-
-def _cluster(x_TF: np.ndarray, n_clusters: int, seed: int) -> np.ndarray:
-    if n_clusters == 1 or len(x_TF) < n_clusters:
-        return np.zeros(len(x_TF), int)
-    from sklearn.cluster import KMeans
-
-    once: Any = 1
-    return KMeans(n_clusters, n_init=once, random_state=seed).fit_predict(x_TF)
 
 
 @contextlib.contextmanager
@@ -268,4 +224,4 @@ def _list_shapes(
     return read_shapes(names, sizes)
 
 
-HMM = Method(fit_hmms, score_hmm, _list_shapes)
+HMM = Method(fit_hmms, score_hmm, check_hmmlearn, _list_shapes)

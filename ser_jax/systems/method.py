@@ -16,12 +16,14 @@ class Method(NamedTuple):
       fit: (config, dataset, split, labels, on_event) -> arrays. A choice that is left is made on
         validation; tells of each fit.
       score: (arrays, frames [T, F] of each clip, settings) -> how well each class fits, [B, C].
+      check: raises a UserError where a package that it needs is not installed.
       list_shapes: (arrays, settings, classes, features of a frame) -> the shapes that the arrays
         must have, by name; raises a KeyError where one that tells a size is not there.
     """
 
     fit: Callable[..., Arrays]
     score: Callable[[Arrays, Sequence[np.ndarray], ClassicalConfig], np.ndarray]
+    check: Callable[[], None]
     list_shapes: Callable[[Arrays, ClassicalConfig, int, int], dict[str, tuple[int, ...]]]
 
 

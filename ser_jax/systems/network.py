@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from ser_jax.augment.epochs import Memo, open_epochs
 from ser_jax.config import Config
 from ser_jax.data.splits import draw_split
-from ser_jax.errors import check as check_that
 from ser_jax.features.batching import Dataset, count_steps
 from ser_jax.features.corpus_features import (
     Inputs,
@@ -22,13 +20,13 @@ from ser_jax.features.corpus_features import (
     make_dataset,
 )
 from ser_jax.features.frontend import count_feature_frames
-from ser_jax.features.streaming import StreamedCorpus, choose_placement
 from ser_jax.machine.cores import count_cores
 from ser_jax.multihost.processes import is_writer
-from ser_jax.systems.build import build, build_for
-from ser_jax.systems.network_checkpoints import open_to_read, open_to_train
+from ser_jax.systems.build import build, build_for, choose_take
+from ser_jax.systems.network_checkpoints import bind_shapes, open_to_read, open_to_train
 from ser_jax.systems.networks import Network, find_network, make_model
 from ser_jax.systems.own_network import check_logits
+from ser_jax.systems.placement import is_streamed, stream
 from ser_jax.systems.precompile import (
     compiling,
     cut_to_predict,
@@ -36,7 +34,7 @@ from ser_jax.systems.precompile import (
     list_compilations,
 )
 from ser_jax.systems.system import Fitted, Loaded, Ready, RunFacts, read_facts
-from ser_jax.training.layouts import Layout, choose_layout, place, replicated, share_out_clips
+from ser_jax.training.layouts import Layout, choose_layout, place, share_out_clips
 from ser_jax.training.loop import FitSettings, OnEvent, fit
 from ser_jax.training.programs import Programs, Stream
 from ser_jax.training.state import (
@@ -48,7 +46,8 @@ from ser_jax.training.state import (
     merge_params,
 )
 from ser_jax.wav2vec2.architecture import BackboneSpec
-from ser_jax.wav2vec2.finetune import Prepared, save_frozen
+from ser_jax.wav2vec2.finetune import Prepared
+from ser_jax.wav2vec2.frozen_files import save_frozen
 
 
 @dataclass(frozen=True)
@@ -85,6 +84,10 @@ class NetworkSystem:
 
     def check(self, config: Config) -> None:
         """See `System.check`."""
+        if config.model.is_own:
+            make_model(config.model, n_classes=2)
+        augment, masked = config.augment, config.model.mask_padding
+        choose_take(augment, config.features, config.data.rate_hz, masked)
 
     def find_network(self, config: Config) -> Network:
         """How the network is built, and what must be known of it before."""
@@ -135,7 +138,7 @@ class NetworkSystem:
         prepared = self._prepare_early(prepare)
         augmented = config.augment.enabled and config.augment.backend == "device"
         shapes = describe_corpus(config, corpus, prepared, with_waves=augmented)
-        streamed = _is_streamed(config, layout, shapes)
+        streamed = is_streamed(config, layout, shapes)
         _, T, F = shapes.x_BTF.shape
         self.check_shapes(config, len(corpus.labels), T, F)
         n_steps = train.epochs * count_steps(len(split.train), train.batch_size, train.buckets)
@@ -154,7 +157,7 @@ class NetworkSystem:
             state = _init_state(config, built, prepared, T, F)
 
         def hand_over(dataset: Dataset) -> Dataset | Stream:
-            return _stream(dataset, layout) if streamed else dataset
+            return stream(dataset, layout) if streamed else dataset
 
         with open_epochs(
             inputs, dataset, split.train, config.augment,
@@ -203,7 +206,7 @@ class NetworkSystem:
             n_classes = len(known.labels)
             spec, kept = self.load_frozen(run_dir, config)
             model, tx, programs = build(config.model, config.train, n_classes, spec=spec, n_steps=1)
-            like = _bind(describe_state(
+            like = bind_shapes(describe_state(
                 model, tx, n_frames=count_feature_frames(config.features, known.n_samples),
                 n_features=len(known.mean_F),
                 variables=self.describe_trained(config, spec, n_classes),
@@ -224,30 +227,6 @@ def _init_state(config: Config, built: Any, prepared: Prepared, T: int, F: int) 
     )  # fmt: skip
 
 
-def _is_streamed(config: Config, layout: Layout, shapes: Dataset) -> bool:
-    """Whether the corpus stays on the host."""
-    parallel = config.parallel
-    arrays = [x for x in (shapes.x_BTF, shapes.wave_BN) if x is not None]
-    n_bytes = sum(x.size * x.dtype.itemsize for x in arrays)
-    shared_out = share_out_clips(layout) is not None
-    streamed = choose_placement(parallel, 0 if shared_out else n_bytes) == "stream"
-    check_that(
-        not (streamed and (shared_out or layout.mode == "pmap")),
-        f"parallel.placement={parallel.placement}: takes one process, and not parallel.mode=pmap; "
-        "leave the key out",
-    )
-    check_that(
-        config.train.buckets == 1 or not streamed,
-        f"train.buckets={config.train.buckets}: takes a corpus on the device; leave the key out",
-    )
-    return streamed
-
-
-def _stream(dataset: Dataset, layout: Layout) -> Stream:
-    mesh: Any = replicated(layout).mesh if layout.mode == "mesh" else None
-    return StreamedCorpus(dataset, mesh)
-
-
 def _make_predict(
     programs: Programs, variables: Any
 ) -> Callable[[Dataset | Stream, np.ndarray], np.ndarray]:
@@ -256,11 +235,3 @@ def _make_predict(
         return programs.predict(variables, dataset, index_SB)[: len(index_B)]
 
     return predict
-
-
-def _bind(shapes: TrainState) -> TrainState:
-    """Shapes and types of a state on JAX's default device."""
-    where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), shapes
-    )

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from ser_jax.config import Config
 from ser_jax.data.speakers import DRAWN
 from ser_jax.errors import UserError, check
@@ -13,6 +15,7 @@ from ser_jax.multihost.processes import is_writer
 from ser_jax.multihost.sharing import SharedCheckpoints
 from ser_jax.training.checkpoint import Checkpoints
 from ser_jax.training.layouts import Layout, replicated, share_out_clips
+from ser_jax.training.state import TrainState
 
 CHECKPOINTS = "checkpoints"
 """In a run directory: the folder of its states."""
@@ -76,3 +79,11 @@ def open_to_read(run_dir: Path) -> Iterator[tuple[Checkpoints, int]]:
         if latest is None:
             raise UserError(unfinished)
         yield checkpoints, latest
+
+
+def bind_shapes(shapes: TrainState) -> TrainState:
+    """Shapes and types of a state on JAX's default device."""
+    where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), shapes
+    )

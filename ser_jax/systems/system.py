@@ -102,7 +102,7 @@ class System(Protocol):
         ...
 
     def check(self, config: Config) -> None:
-        """Raise a UserError for settings that it has no use of or cannot do with."""
+        """Raise a UserError for what it cannot do here, before anything is read."""
         ...
 
     def prepare(self, config: Config, memo: Memo | None) -> AbstractContextManager[Any]:

@@ -16,8 +16,9 @@ from ser_jax.features.batching import Dataset, cut_batches, cut_buckets, order_e
 from ser_jax.metrics import Sums, compute_accuracy, compute_loss
 from ser_jax.multihost.sharing import SharedCheckpoints
 from ser_jax.training.checkpoint import Checkpoints
+from ser_jax.training.optimizer import get_learning_rate
 from ser_jax.training.programs import Programs, Stream
-from ser_jax.training.state import TrainState, get_learning_rate
+from ser_jax.training.state import TrainState
 
 OnEvent = Callable[[dict[str, Any]], None]
 

@@ -7,8 +7,6 @@ differ from epoch to epoch. All three are an `entry` of one network with one par
 
 import dataclasses
 import functools
-import json
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -21,14 +19,11 @@ from ser_jax.config import BackboneConfig, Config, ModelConfig
 from ser_jax.errors import UserError, check, warn
 from ser_jax.features.batching import cut_batches
 from ser_jax.features.corpus_features import Inputs
-from ser_jax.files.atomic import write_atomic
 from ser_jax.machine.accelerator import has_fused_attention, jit
 from ser_jax.progress import progress
 from ser_jax.wav2vec2.architecture import Architecture, BackboneSpec
+from ser_jax.wav2vec2.frozen_parts import split_params
 
-FOLDER = "backbone"
-"""In a run directory: config.json, and the parameters that were not trained."""
-_FROZEN_FILE = "frozen.safetensors"
 _CHUNK = 8  # clips at a time while what is frozen is computed
 _RATES = {  # settings by the names of the architecture
     "hidden_dropout": "hidden_dropout", "attention_dropout": "attention_dropout",
@@ -65,7 +60,7 @@ def prepare_backbone(config: Config, inputs: Inputs) -> Prepared:
     """
     settings = config.backbone
     start = _load_start(
-        settings.path, settings.pretrained, config.data.rate_hz, config.model.mask_padding
+        check_path(settings), settings.pretrained, config.data.rate_hz, config.model.mask_padding
     )
     architecture = apply_rates(start.architecture, settings)
     check_attention(architecture, settings, config.train.dtype)
@@ -89,6 +84,16 @@ def prepare_backbone(config: Config, inputs: Inputs) -> Prepared:
     return Prepared(inputs, spec, {"params": trained}, frozen, kept)
 
 
+def check_path(settings: BackboneConfig) -> str:
+    """Where the backbone comes from; raises a UserError where nothing says so."""
+    if settings.path is None:
+        raise UserError(
+            "backbone.path: missing; name a folder with config.json and weights, or a hub id such "
+            "as facebook/wav2vec2-base-960h"
+        )
+    return settings.path
+
+
 class _Start(NamedTuple):
     """Where training starts: the network, and its weights if they are wanted."""
 
@@ -97,14 +102,9 @@ class _Start(NamedTuple):
 
 
 @functools.lru_cache(maxsize=1)
-def _load_start(path: str | None, pretrained: bool, rate_hz: int, masked: bool) -> _Start:
+def _load_start(path: str, pretrained: bool, rate_hz: int, masked: bool) -> _Start:
     from ser_jax.wav2vec2.published import load_architecture, load_params, load_preprocessor
 
-    if path is None:
-        raise UserError(
-            "backbone.path: missing; name a folder with config.json and weights, or a hub id such "
-            "as facebook/wav2vec2-base-960h"
-        )
     preprocessor = load_preprocessor(path)
     wanted = preprocessor.get("sampling_rate", 16000)
     check(
@@ -167,33 +167,6 @@ def init_trained(model_config: ModelConfig, spec: BackboneSpec, n_classes: int) 
     """Initial values of what is trained, as {'params': ...}; to be traced for their shapes."""
     params = init_params(model_config, spec, n_classes, 0, None)
     return {"params": split_params(params, spec)[0]}
-
-
-def split_params(params: Any, spec: BackboneSpec) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Parameters to train, and frozen ones; both nested, no leaf in both."""
-    parts: tuple[dict, dict] = {}, {}
-    for path, leaf in flatten_dict(params).items():
-        parts[is_frozen(path, spec)][path] = leaf
-    trained, frozen = (unflatten_dict(part) for part in parts)
-    return trained, frozen
-
-
-def is_frozen(path: tuple[str, ...], spec: BackboneSpec) -> bool:
-    """Whether the parameter at `path` of the network's tree is left as it is."""
-    settings = spec.settings
-    if path[0] != "backbone" or path[-1].startswith("lora_"):
-        return False
-    if settings.freeze == "all" or settings.lora_rank:
-        return True
-    if settings.freeze == "none":
-        return False
-    if path[1] == "feature_extractor":
-        return True
-    if path[1:3] == ("encoder", "layers"):
-        return int(path[3]) < settings.freeze_layers
-    # The norm of the stable layout stands above all layers.
-    above = spec.architecture.do_stable_layer_norm and path[1:3] == ("encoder", "layer_norm")
-    return settings.freeze_layers > 0 and not above
 
 
 def choose_entry(config: Config) -> str:
@@ -262,32 +235,3 @@ def compute_entry(
     if entry == "pooled":  # layers stand where frames do
         frames_B = np.full(len(x_BTF), x_BTF.shape[1])
     return inputs._replace(x_BTF=x_BTF, frames_B=frames_B.astype(np.int32))
-
-
-def save_frozen(run_dir: Path, prepared: Prepared) -> None:
-    """Write what the checkpoints of a run do not hold, so that it stands on its own."""
-    if prepared.spec is None:
-        return
-    from safetensors.numpy import save
-
-    folder = run_dir / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    tree = prepared.spec.architecture.to_dict()
-    write_atomic(folder / "config.json", json.dumps(tree, indent=1))
-    flat = {"/".join(path): np.asarray(leaf) for path, leaf in flatten_dict(prepared.kept).items()}
-    write_atomic(folder / _FROZEN_FILE, save(flat))
-
-
-def load_frozen(run_dir: Path, config: Config) -> tuple[BackboneSpec, dict[str, Any]]:
-    """What `save_kept` wrote: the backbone, and its frozen parameters.
-
-    Raises:
-      UserError: a file is missing or damaged.
-    """
-    from ser_jax.wav2vec2.published import load_architecture
-    from ser_jax.wav2vec2.weight_files import read_safetensors
-
-    folder = run_dir / FOLDER
-    spec = BackboneSpec(load_architecture(str(folder)), config.backbone, "wave")
-    flat = read_safetensors(folder / _FROZEN_FILE)
-    return spec, unflatten_dict({tuple(name.split("/")): leaf for name, leaf in flat.items()})

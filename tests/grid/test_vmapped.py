@@ -23,8 +23,9 @@ from ser_jax.metrics import Sums
 from ser_jax.systems.networks import make_model
 from ser_jax.training.layouts import RUN_AXIS, Layout, place, place_runs
 from ser_jax.training.loop import compute_score
+from ser_jax.training.optimizer import make_optimizer
 from ser_jax.training.programs import make_programs
-from ser_jax.training.state import init_state, make_optimizer
+from ser_jax.training.state import init_state
 from tests.counted_work import count_work
 from tests.tolerance import assert_near
 

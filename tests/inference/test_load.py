@@ -17,6 +17,7 @@ from ser_jax.errors import UserError
 from ser_jax.inference.load import load_run
 from ser_jax.run.run_dir import load_run_config
 from ser_jax.systems.fitted_file import FITTED_FILE, load_fitted
+from ser_jax.systems.svm import SVM
 from ser_jax.training.checkpoint import Checkpoints
 from ser_jax.wav2vec2.published import load_architecture
 from ser_jax.wav2vec2.weight_files import read_safetensors

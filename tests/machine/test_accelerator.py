@@ -21,8 +21,9 @@ from ser_jax.features.frontend import count_features
 from ser_jax.systems.networks import make_model
 from ser_jax.systems.precompile import compiling
 from ser_jax.training.layouts import Layout, place
+from ser_jax.training.optimizer import make_optimizer
 from ser_jax.training.programs import make_programs
-from ser_jax.training.state import describe_state, init_state, list_numbers, make_optimizer
+from ser_jax.training.state import describe_state, init_state, list_numbers
 from tests.counted_work import count_work
 from tests.tiny import make_config
 

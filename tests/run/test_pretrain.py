@@ -31,7 +31,7 @@ from ser_jax.systems.pretrain_step import Crops, Figures, init_pretraining, make
 from ser_jax.systems.pretrain_step import make_architecture as make_network
 from ser_jax.training.compiled_step import compile_step
 from ser_jax.training.layouts import Layout
-from ser_jax.training.state import make_optimizer
+from ser_jax.training.optimizer import make_optimizer
 from ser_jax.wav2vec2.contrastive import PretrainNetwork, compute_pretraining_losses, draw_negatives
 from ser_jax.wav2vec2.masks import make_frame_mask
 from ser_jax.wav2vec2.parameter_names import to_flax

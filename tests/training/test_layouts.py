@@ -19,8 +19,9 @@ from ser_jax.features.batching import Dataset, cut_batches, take
 from ser_jax.features.normaliser import Normaliser
 from ser_jax.metrics import Sums, compute_accuracy, compute_confusion
 from ser_jax.systems.networks import make_model
+from ser_jax.training.optimizer import make_optimizer
 from ser_jax.training.programs import make_programs
-from ser_jax.training.state import init_state, make_optimizer
+from ser_jax.training.state import init_state
 from ser_jax.training.step import train_step
 from tests.tolerance import assert_near
 

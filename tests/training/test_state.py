@@ -12,13 +12,8 @@ from ser_jax.config import AugmentConfig, ModelConfig, TrainConfig
 from ser_jax.errors import UserError
 from ser_jax.systems.networks import make_model
 from ser_jax.training.checkpoint import Checkpoints
-from ser_jax.training.state import (
-    get_learning_rate,
-    init_state,
-    list_numbers,
-    make_optimizer,
-    make_schedule,
-)
+from ser_jax.training.optimizer import get_learning_rate, make_optimizer, make_schedule
+from ser_jax.training.state import init_state, list_numbers
 from tests.tolerance import assert_near
 
 MODEL = make_model(ModelConfig(name="lstm", hidden=4, dense=()), 3)

@@ -15,7 +15,8 @@ from ser_jax.config import ModelConfig, TrainConfig, override
 from ser_jax.features.batching import PADDING, Batch, Dataset, take
 from ser_jax.features.normaliser import Normaliser
 from ser_jax.systems.networks import make_model
-from ser_jax.training.state import init_state, make_optimizer
+from ser_jax.training.optimizer import make_optimizer
+from ser_jax.training.state import init_state
 from ser_jax.training.step import compute_losses, eval_step, predict_step, train_step
 from tests.tolerance import assert_near
 

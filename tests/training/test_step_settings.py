@@ -20,8 +20,9 @@ from ser_jax.features.batching import PADDING, Batch, Dataset, take
 from ser_jax.features.normaliser import Normaliser
 from ser_jax.training.layouts import Layout
 from ser_jax.training.losses import compute_soft_losses
+from ser_jax.training.optimizer import make_optimizer
 from ser_jax.training.programs import make_programs
-from ser_jax.training.state import init_state, list_numbers, make_optimizer
+from ser_jax.training.state import init_state, list_numbers
 from ser_jax.training.step import train_step
 from tests.tolerance import assert_near
 

@@ -23,16 +23,12 @@ from ser_jax.features.corpus_features import load_inputs
 from ser_jax.inference.evaluate import evaluate
 from ser_jax.run.events import load_events
 from ser_jax.systems.networks import make_model
-from ser_jax.training.state import init_state, make_optimizer, make_schedule, merge_params
+from ser_jax.training.optimizer import make_optimizer, make_schedule
+from ser_jax.training.state import init_state, merge_params
 from ser_jax.training.step import train_step
 from ser_jax.wav2vec2.architecture import BackboneSpec
-from ser_jax.wav2vec2.finetune import (
-    choose_entry,
-    init_params,
-    is_frozen,
-    prepare_backbone,
-    split_params,
-)
+from ser_jax.wav2vec2.finetune import choose_entry, init_params, prepare_backbone
+from ser_jax.wav2vec2.frozen_parts import is_frozen, split_params
 from tests.tolerance import assert_near
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")

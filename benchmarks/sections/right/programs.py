@@ -15,8 +15,9 @@ from ser_jax.grid.run_progress import init_progress
 from ser_jax.systems.build import choose_forms
 from ser_jax.systems.networks import make_model
 from ser_jax.training.layouts import Layout
+from ser_jax.training.optimizer import make_optimizer
 from ser_jax.training.programs import make_programs
-from ser_jax.training.state import init_state, make_optimizer
+from ser_jax.training.state import init_state
 
 N_RUNS, N_STEPS = 4, 3
 # Adam would make a large step of a small error.

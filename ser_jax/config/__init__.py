@@ -7,7 +7,7 @@ their text says why not.
 
 from ser_jax.config.augment import AugmentConfig
 from ser_jax.config.backbone import BackboneConfig
-from ser_jax.config.classical import CLASSICAL, ClassicalConfig
+from ser_jax.config.classical import ClassicalConfig
 from ser_jax.config.data import CorpusName, DataConfig, Protocol
 from ser_jax.config.experiment import AblationConfig, Config, Experiment
 from ser_jax.config.features import FeaturesConfig
@@ -26,7 +26,6 @@ from ser_jax.config.trees import (
 )
 
 __all__ = [
-    "CLASSICAL",
     "AblationConfig",
     "AugmentConfig",
     "BackboneConfig",

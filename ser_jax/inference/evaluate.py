@@ -86,13 +86,13 @@ def measure(
     report = compute_scores(corpus, index, logits_BC.argmax(axis=-1))
     if left_out:
         report["left_out"] = left_out
-    is_own = corpus.checksum == run.checksum
-    if not is_own and (n_known := count_known(run.run_dir, corpus)):
+    if corpus.checksum != run.checksum and (n_known := count_known(run.run_dir, corpus)):
         report["known_clips"] = n_known
-    own = run.config.data
-    protocol = name_fold(own.protocol, own.fold)
     heard = Heard(corpus, index, softmax(logits_BC.astype(np.float64), axis=-1))
-    return Measurement(report, corpus.name, part, protocol, own.title, heard)
+    own = run.config.data
+    return Measurement(
+        report, corpus.name, part, name_fold(own.protocol, own.fold), own.title, heard
+    )
 
 
 def _cut_as(run: LoadedRun, data: DataConfig) -> DataConfig:

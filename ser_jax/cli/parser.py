@@ -10,13 +10,17 @@ import json
 import os
 import re
 import typing
-from typing import Any
+from typing import Any, Literal
 
 import jsonargparse
+from jsonargparse.typing import restricted_string_type
 
 from ser_jax.cli.wording import describe_type, make_metavar, read_helps, suggest
+from ser_jax.config.fields import OWN, Bound, list_marks
 from ser_jax.config.yaml_text import find_word, means_null, quote_words, read_yaml, takes_null
 from ser_jax.errors import UserError, check
+
+_OWN: Any = restricted_string_type("MODULE_CLASS", OWN)
 
 
 class _Formatter(jsonargparse.DefaultHelpFormatter):
@@ -47,6 +51,7 @@ class Parser(jsonargparse.ArgumentParser):
         """Add every field of the config class `kind`, those of its sections as section.name."""
         helps, types = read_helps(kind), typing.get_type_hints(kind)  # without bounds
         group = self.add_argument_group((kind.__doc__ or "").splitlines()[0].removesuffix("."))
+        marks = {name: bound.choices for name, bound in list_marks(kind, Bound)}
         sections = []
         for field in dataclasses.fields(kind):
             if dataclasses.is_dataclass(field.type):
@@ -55,9 +60,10 @@ class Parser(jsonargparse.ArgumentParser):
             default = field.default
             if field.default_factory is not dataclasses.MISSING:
                 default = field.default_factory()
-            self.add_key(
-                f"{prefix}{field.name}", types[field.name], default, helps[field.name], group
-            )
+            key, type_ = f"{prefix}{field.name}", types[field.name]
+            if choices := marks.get(field.name):  # in the type, so that shells complete them
+                type_ = Literal[choices] | _OWN
+            self.add_key(key, type_, default, helps[field.name], group)
         for field in sections:
             self.add_keys(field.type, f"{prefix}{field.name}.")
 

@@ -11,6 +11,14 @@ from typing import Any
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
+_OWN = "MODULE:CLASS of your own"
+
+
+def _is_text(kind: Any) -> bool:
+    """Whether a type is a kind of text, of which there is one."""
+    return isinstance(kind, type) and issubclass(kind, str)
+
+
 def read_helps(kind: type) -> dict[str, str]:
     """The text under each field of a config class, its bases' included."""
     helps: dict[str, str] = {}
@@ -50,7 +58,7 @@ def describe_type(kind: Any) -> str:
         return f"a list, each entry {describe_type(args[0])}"
     if typing.get_origin(kind) is dict and typing.get_origin(args[1]) is list:
         return "a mapping to lists"
-    return _WORDS.get(kind, "a mapping")
+    return _WORDS.get(kind, _OWN if _is_text(kind) else "a mapping")
 
 
 def make_metavar(kind: Any) -> str:
@@ -62,4 +70,6 @@ def make_metavar(kind: Any) -> str:
         return "|".join("null" if arg is types.NoneType else make_metavar(arg) for arg in args)
     if typing.get_origin(kind) is tuple:
         return f"[{make_metavar(args[0])},...]"
-    return {int: "INT", float: "NUMBER", str: "TEXT", bool: "true|false"}.get(kind, "MAPPING")
+    return {int: "INT", float: "NUMBER", str: "TEXT", bool: "true|false"}.get(
+        kind, "MODULE:CLASS" if _is_text(kind) else "MAPPING"
+    )

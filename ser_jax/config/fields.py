@@ -18,6 +18,8 @@ class Bound(NamedTuple):
     holds: Callable[[Any], bool]
     by_entry: bool = False
     """Whether each entry of a list is held to it, and refused, by itself."""
+    choices: tuple[str, ...] = ()
+    """Texts that are right, beside those that name something of the user's own."""
 
 
 def at_least(least: float) -> Bound:
@@ -59,11 +61,16 @@ def each(bound: Bound) -> Bound:
     return bound._replace(by_entry=True)
 
 
+OWN = r"[^\W\d][\w.]*:[^\W\d]\w*"
+"""MODULE:CLASS."""
+
+
 def one_of_or_own(names: tuple[str, ...]) -> Bound:
     """One of some names, or MODULE:CLASS."""
-    words = f"must be one of {', '.join(names)}, or MODULE:CLASS of your own"
-    own = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
-    return Bound(words, lambda name: name in names or own.fullmatch(name) is not None)
+    words = f"must be one of {', '.join(names)} or MODULE:CLASS of your own"
+    return Bound(
+        words, lambda name: name in names or re.fullmatch(OWN, name) is not None, choices=names
+    )
 
 
 SEED = between(0, 2**32 - 1)

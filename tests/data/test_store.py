@@ -225,7 +225,7 @@ def test_a_file_that_changes_while_it_is_read_is_an_error_and_leaves_no_store(
         write_clip(path, seed=123, n_samples=900)
         return load_int16(path, rate_hz)
 
-    monkeypatch.setattr(folders, "load_int16", change_and_load)
+    monkeypatch.setattr(folders, "load_clip", change_and_load)
     with pytest.raises(UserError, match="has changed while it was read; run this again"):
         prepare(data)
     assert list_stores(data) == []

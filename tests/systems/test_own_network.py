@@ -126,7 +126,7 @@ def test_what_is_no_network_is_refused_in_one_line(tmp_path, changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model.name": "frob"}, "model.name=frob: must be one of cnn, lstm, .*, or MODULE:CLASS"),
+        ({"model.name": "frob"}, "model.name=frob: must be one of cnn, lstm, .* or MODULE:CLASS"),
         ({"model.name": "a b:C"}, "model.name=a b:C: must be one of"),
         ({"model.name": "cnn", "model.kwargs": {"a": 1}}, r"model.kwargs=\{'a': 1\}: takes a netw"),
     ],

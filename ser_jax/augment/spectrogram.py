@@ -42,7 +42,7 @@ def mask_time(batch: Batch, key: jax.Array, frames_n: jax.Array) -> Batch:
       key: of this batch; a row's draws follow from it and the row's number.
       frames_n: greatest width of each mask in frames; widths are uniform from 0 to it.
 
-    Source: Park et al. 2019, 'SpecAugment'; time warping is `warping`'s.
+    Source: Park et al. 2019, 'SpecAugment'; time warping is `move_time`'s.
     """
     first_B1 = batch.mask_BT.argmax(axis=1)[:, None]
     length_B1 = batch.mask_BT.sum(axis=1)[:, None]

@@ -79,7 +79,7 @@ def load_corpus(data: DataConfig) -> Corpus:
     builds its store if need be.
 
     Raises:
-      UserError: as `prepare`, or the store is damaged.
+      UserError: as `prepare`; the store is damaged.
     """
     return load_numbered(data)[0]
 

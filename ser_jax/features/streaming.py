@@ -68,7 +68,7 @@ class TakenRows:
 
 @dataclass(frozen=True)
 class StreamedCorpus:
-    """A `parallel.Stream`: a corpus on the host.
+    """A `training.programs.Stream`: a corpus on the host.
 
     Attributes:
       dataset: as it would be on the device, but `x_BTF` and, if there, `wave_BN` are arrays of the

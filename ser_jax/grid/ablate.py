@@ -19,7 +19,7 @@ from ser_jax.grid.workers import run_one_by_one
 from ser_jax.machine.compile_cache import use_compile_cache
 from ser_jax.machine.jax_defaults import with_jax_defaults
 from ser_jax.progress import progress
-from ser_jax.run.file_names import CONFIG_FILE
+from ser_jax.run.file_names import CONFIG_FILE, RESULTS_FILE
 from ser_jax.run.results import collect_versions
 from ser_jax.run.run_dir import load_run_config
 from ser_jax.systems.registry import find_system
@@ -99,7 +99,7 @@ class _Results:
     """results.json: every cell and how it ended, by the cells' own folders."""
 
     def __init__(self, config: AblationConfig, cells: Sequence[Cell], command: str | None):
-        self._path, self._cells = Path(config.out) / "results.json", cells
+        self._path, self._cells = Path(config.out) / RESULTS_FILE, cells
         self._number = {cell.run_dir: number for number, cell in enumerate(cells)}
         versions = collect_versions()
         self.tree: dict[str, Any] = {

@@ -51,7 +51,7 @@ class Trained(NamedTuple):
     Attributes:
       sums: training and validation sums of each epoch, on the host.
       best: what is saved of the state after the epoch best on validation, on the host; see
-        `saved.copy_to_host`.
+        `saved_state.copy_to_host`.
       predicted: class of each clip of 'val' and 'test' by `best`.
       seconds: its share of the wall time.
     """
@@ -97,7 +97,7 @@ def write_cells(
 
 
 def write_cell(plan: Plan, prepared: Prepared, trained: Trained) -> None:
-    """Write all that `run.train` would have left, metrics.json last.
+    """Write all that `run.train` alone would have left, metrics.json last.
 
     Killed before that, the cell goes on alone from the checkpoint of its best epoch.
 

@@ -18,6 +18,7 @@ from ser_jax.features.corpus_features import Inputs, compute_inputs, make_datase
 from ser_jax.inference.load import LoadedRun, load_run
 from ser_jax.inference.measurement import Heard, Measurement
 from ser_jax.machine.jax_defaults import with_jax_defaults
+from ser_jax.run.file_names import PREDICTIONS_FILE
 from ser_jax.run.known_clips import KNOWN_FILE, count_known
 from ser_jax.run.results import compute_scores
 
@@ -133,7 +134,7 @@ def _check_split(run: LoadedRun, file_names: Sequence[str]) -> None:
     """Raise where a run was tested on other clips than its split has now: training clips may be
     among these."""
     try:
-        with (Path(run.run_dir) / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        with (Path(run.run_dir) / PREDICTIONS_FILE).open(newline="", encoding="utf-8") as file:
             tested = {Path(row["file"]).stem for row in csv.DictReader(file)}
     except (OSError, ValueError, KeyError):
         return

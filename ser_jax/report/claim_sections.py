@@ -16,21 +16,21 @@ from ser_jax.report.rendering import to_inline
 from ser_jax.report.verdicts import RULES, Finding
 
 
-def make_claims(material: Analysis) -> tuple[list[Section], Records]:
+def make_claims(analysis: Analysis) -> tuple[list[Section], Records]:
     """The chapters on the study's claims; none for other recordings or systems than the study's."""
-    if not material.findings:
+    if not analysis.findings:
         return [], {}
-    verdicts, claims = _make_verdicts(material)
-    augmentation, variants = make_augmentation(material)
+    verdicts, claims = _make_verdicts(analysis)
+    augmentation, variants = make_augmentation(analysis)
     return [verdicts, augmentation], claims | variants
 
 
-def _make_verdicts(material: Analysis) -> tuple[Section, Records]:
+def _make_verdicts(analysis: Analysis) -> tuple[Section, Records]:
     """Every claim and its verdicts."""
-    findings = {(f.key, f.protocol): f for f in material.findings}
-    protocols = material.evidence.protocols
+    findings = {(f.key, f.protocol): f for f in analysis.findings}
+    protocols = analysis.evidence.protocols
     reach = _find_reach(
-        [f.weakest.contrast for f in material.findings if f.weakest and f.weakest.contrast.is_share]
+        [f.weakest.contrast for f in analysis.findings if f.weakest and f.weakest.contrast.is_share]
     )
     cards, lines, records = [], [], []
     for key, text in CLAIMS.items():
@@ -133,7 +133,7 @@ def _with_sign(p: float | None) -> str:
     return text if text.startswith("<") else f"= {text}"
 
 
-def make_augmentation(material: Analysis) -> tuple[Section, Records]:
+def make_augmentation(analysis: Analysis) -> tuple[Section, Records]:
     """The claims about augmentation under what the study leaves open."""
     blocks: list[Content] = [
         Prose(
@@ -146,9 +146,9 @@ def make_augmentation(material: Analysis) -> tuple[Section, Records]:
     records = []
     head = ["normalise", "when", "Row", "worse by (points)", "", "calm more often by", "",
             "women over men", ""]  # fmt: skip
-    for protocol in material.evidence.protocols:
+    for protocol in analysis.evidence.protocols:
         lines = []
-        for normalise, when, row, findings in judge_variants(material.evidence, protocol):
+        for normalise, when, row, findings in judge_variants(analysis.evidence, protocol):
             line = [normalise, when, f"`{row}`" if row else "not run"]
             for key, finding in findings.items():
                 part = finding.weakest

@@ -13,7 +13,7 @@ from ser_jax.errors import UserError
 from ser_jax.grid.cells import make_cell_name
 from ser_jax.report.clips import ScoredClips, from_confusion, load_scored_clips
 from ser_jax.run.events import load_events
-from ser_jax.run.file_names import PREDICTIONS_FILE
+from ser_jax.run.file_names import METRICS_FILE, PREDICTIONS_FILE
 
 
 @dataclass
@@ -207,7 +207,7 @@ def _find_fault(run_dir: Path, cell: Mapping[str, Any]) -> str | None:
     if not run_dir.is_dir():
         return f"cells/{run_dir.name} is gone"
     try:
-        metrics = json.loads((run_dir / "metrics.json").read_bytes())
+        metrics = json.loads((run_dir / METRICS_FILE).read_bytes())
         found = {key: metrics.get(key) for key in ("identity", "checksum")}
     except OSError as error:
         return f"metrics.json cannot be read ({error.strerror})"

@@ -21,26 +21,26 @@ from ser_jax.run.file_names import SPECTROGRAM_FILE
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Plates = dict[str, Callable[[], "Figure"]]
+Drawings = dict[str, Callable[[], "Figure"]]
 """Names of files, and what draws them."""
 
 
-def make_spectrogram(material: Analysis) -> tuple[list[Section], Plates]:
+def make_spectrogram(analysis: Analysis) -> tuple[list[Section], Drawings]:
     """The study's figure 1, of the first run that kept a clip; nothing where none did."""
-    for row in material.evidence.rows.values():
+    for row in analysis.evidence.rows.values():
         for seed, fold in row.clips:
             name = make_cell_name(row.system, row.protocol, fold, seed)
-            run_dir = material.evidence.folder / "cells" / name
+            run_dir = analysis.evidence.folder / "cells" / name
             if not (run_dir / SPECTROGRAM_FILE).exists():
                 continue
             try:
                 draw_kept_spectrogram(run_dir)
             except UserError as error:
-                material.evidence.problems.append(str(error))
+                analysis.evidence.problems.append(str(error))
                 continue
             alt = "Mel spectrogram of one test clip: time against frequency, power by colour"
             said = "what the networks hear of one clip."
-            of_study = material.evidence.is_of_study
+            of_study = analysis.evidence.is_of_study
             said = f"The study's figure 1: {said}" if of_study else said.capitalize()
             picture = Picture("spectrogram", alt, said, raster=True)
             return [Section("spectrogram", "Mel spectrogram", [picture])], {
@@ -49,32 +49,32 @@ def make_spectrogram(material: Analysis) -> tuple[list[Section], Plates]:
     return [], {}
 
 
-def make_curves(material: Analysis) -> tuple[Section, Plates]:
+def make_curves(analysis: Analysis) -> tuple[Section, Drawings]:
     """The study's figures 4 and 5, for every system."""
-    plates: Plates = {}
+    drawings: Drawings = {}
     blocks: list[Content] = [
         Prose("Accuracy and loss by epoch: the mean over runs and a band of one deviation.")
     ]
-    for protocol in material.evidence.protocols:
+    for protocol in analysis.evidence.protocols:
         shown, rows = [], {}
-        for system in material.ranking:
-            row = material.evidence.get(system, protocol)
+        for system in analysis.ranking:
+            row = analysis.evidence.get(system, protocol)
             if row is None or not row.events:
                 continue
             rows[system] = list(row.events.values())
             name = f"curves-{make_slug(system)}-{protocol}"
             runs = count_noun(len(row.events), "run")
-            title = f"{system}, {material.where}{protocol} ({runs})"
-            plates[name] = bind(grid_figures.draw_system_curves, rows[system], title)
+            title = f"{system}, {analysis.where}{protocol} ({runs})"
+            drawings[name] = bind(grid_figures.draw_system_curves, rows[system], title)
             shown.append(Picture(name, _describe_curves(system, row)))
         if rows:
             for figure in ("loss", "accuracy"):
-                title = f"{figure.capitalize()}, {material.where}{protocol} split"
-                plates[f"{figure}-{protocol}"] = bind(curves.draw_curve_grid, rows, figure, title)
+                title = f"{figure.capitalize()}, {analysis.where}{protocol} split"
+                drawings[f"{figure}-{protocol}"] = bind(curves.draw_curve_grid, rows, figure, title)
             blocks.append(Gallery(shown, label(protocol)))
-    if not plates:
+    if not drawings:
         blocks = [Prose("No run of this grid has left its events.jsonl.")]
-    return Section("curves", "Accuracy and loss over training", blocks), plates
+    return Section("curves", "Accuracy and loss over training", blocks), drawings
 
 
 def bind(function: Callable[..., Figure], *arguments: Any) -> Callable[[], Figure]:
@@ -95,29 +95,29 @@ def _describe_curves(system: str, row: SystemResult) -> str:
     return f"Curves of {system}, {row.protocol}: accuracy after the last epoch {', '.join(ends)}"
 
 
-def make_confusions(material: Analysis) -> tuple[Section, Plates]:
+def make_confusions(analysis: Analysis) -> tuple[Section, Drawings]:
     """The study's figures 6 to 10, for every system."""
-    plates: Plates = {}
-    labels = material.evidence.labels
+    drawings: Drawings = {}
+    labels = analysis.evidence.labels
     blocks: list[Content] = [
         Prose("Rows are what was spoken, columns what was heard; all seeds that count together.")
     ]
-    for protocol in material.evidence.protocols:
+    for protocol in analysis.evidence.protocols:
         shown = []
-        for system in material.ranking:
-            score = material.scores.get((system, protocol))
+        for system in analysis.ranking:
+            score = analysis.scores.get((system, protocol))
             if score is None:
                 continue
             name = f"confusion-{make_slug(system)}-{protocol}"
-            title = f"{system}, {material.where}{protocol}, {describe_seeds(score.seeds)}"
+            title = f"{system}, {analysis.where}{protocol}, {describe_seeds(score.seeds)}"
             title += f", {score.folds}" if score.folds else ""
-            plates[name] = bind(
+            drawings[name] = bind(
                 grid_figures.draw_small_confusion, score.confusion_CC, labels, title
             )
             shown.append(Picture(name, _describe_confusion(title, score.confusion_CC, labels)))
         if shown:
             blocks.append(Gallery(shown, label(protocol)))
-    return Section("confusion", "Confusion matrices", blocks), plates
+    return Section("confusion", "Confusion matrices", blocks), drawings
 
 
 def _describe_confusion(title: str, confusion_CC: np.ndarray, labels: list[str]) -> str:
@@ -129,23 +129,23 @@ def _describe_confusion(title: str, confusion_CC: np.ndarray, labels: list[str])
     return f"Confusion matrix of {title}: recognised {recalls}{worst if wrong_CC.any() else ''}"
 
 
-def make_overviews(material: Analysis) -> Plates:
+def make_overviews(analysis: Analysis) -> Drawings:
     """The opening figure as a file, and the comparison of each protocol."""
-    evidence, protocols = material.evidence, material.evidence.protocols
+    evidence, protocols = analysis.evidence, analysis.evidence.protocols
     marks = {
         system: {
-            p: material.scores[system, p].marks["accuracy"]
+            p: analysis.scores[system, p].marks["accuracy"]
             for p in protocols
-            if (system, p) in material.scores
+            if (system, p) in analysis.scores
         }
-        for system in material.ranking
+        for system in analysis.ranking
     }
-    study = {name: published["accuracy"] for name, published in material.study.items()}
+    study = {name: published["accuracy"] for name, published in analysis.study.items()}
     rows = list(marks.items())
     on = "" if evidence.is_of_study else f" on {evidence.corpus}"
     title = f"Accuracy of every system{on}"
-    plates: Plates = {
-        "systems": bind(grid_figures.draw_forest, rows, protocols, study, title, material.chance)
+    drawings: Drawings = {
+        "systems": bind(grid_figures.draw_forest, rows, protocols, study, title, analysis.chance)
     }
     summary = summarise(evidence.results["cells"])
     for protocol in protocols:
@@ -153,10 +153,10 @@ def make_overviews(material: Analysis) -> Plates:
         if any(row["n"] for row in here):
             seeds = {seed for row in here for seed in row["seeds"]}
             n = max(row["n"] or 0 for row in here)
-            said = f"{material.where}{protocol} split, {describe_seeds(sorted(seeds))}"
+            said = f"{analysis.where}{protocol} split, {describe_seeds(sorted(seeds))}"
             said += f", n = {n} test clips per seed"
             published = evidence.results.get("study") if protocol == "study" else None
-            plates[f"comparison-{protocol}"] = bind(
+            drawings[f"comparison-{protocol}"] = bind(
                 figures.draw_comparison, here, said, len(evidence.labels), published
             )
-    return plates
+    return drawings

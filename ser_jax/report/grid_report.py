@@ -72,23 +72,23 @@ def write_ablation_report(folder: str | Path) -> list[Path]:
     return written
 
 
-def make_report(material: Analysis) -> tuple[document.Document, figure_sections.Plates]:
+def make_report(analysis: Analysis) -> tuple[document.Document, figure_sections.Drawings]:
     """The report, and what draws its figures."""
-    evidence = material.evidence
-    leakage = result_sections.compute_leakage(material)
-    table_1, score_records = result_sections.make_table_1(material)
-    claims, claim_records = claim_sections.make_claims(material)
-    leaks, leak_records = result_sections.make_leakage(material, leakage)
-    validation, val_records = result_sections.make_validation(material)
-    cost, cost_records = result_sections.make_cost(material)
-    spectrogram, first = figure_sections.make_spectrogram(material)
-    curves, second = figure_sections.make_curves(material)
-    confusions, third = figure_sections.make_confusions(material)
-    by_group, fourth, group_records = group_sections.make_groups(material)
+    evidence = analysis.evidence
+    leakage = result_sections.compute_leakage(analysis)
+    table_1, score_records = result_sections.make_table_1(analysis)
+    claims, claim_records = claim_sections.make_claims(analysis)
+    leaks, leak_records = result_sections.make_leakage(analysis, leakage)
+    validation, val_records = result_sections.make_validation(analysis)
+    cost, cost_records = result_sections.make_cost(analysis)
+    spectrogram, first = figure_sections.make_spectrogram(analysis)
+    curves, second = figure_sections.make_curves(analysis)
+    confusions, third = figure_sections.make_confusions(analysis)
+    by_group, fourth, group_records = group_sections.make_groups(analysis)
     sections = [
-        summary.make_overview(material), table_1, *claims, *leaks, by_group, curves, confusions,
-         *spectrogram, *validation, cost, record.make_missing(material),
-        record.make_provenance(material),
+        summary.make_overview(analysis), table_1, *claims, *leaks, by_group, curves, confusions,
+         *spectrogram, *validation, cost, record.make_missing(analysis),
+        record.make_provenance(analysis),
     ]  # fmt: skip
     records: Mapping[str, Any] = (
         score_records | claim_records | leak_records | cost_records
@@ -102,8 +102,8 @@ def make_report(material: Analysis) -> tuple[document.Document, figure_sections.
         title = f"Emotion in the voice: {evidence.corpus}"
         subtitle = f"{runs} on the {len(evidence.labels)} classes of {evidence.corpus}"
     subtitle += f", under {what}, with intervals."
-    first_words = summary.make_summary(material, leakage)
-    drawn = figure_sections.make_overviews(material) | first | second | third | fourth
+    first_words = summary.make_summary(analysis, leakage)
+    drawn = figure_sections.make_overviews(analysis) | first | second | third | fourth
     return document.Document(title, subtitle, first_words, sections, records), drawn
 
 

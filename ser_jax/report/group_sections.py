@@ -12,24 +12,24 @@ from ser_jax.report.analysis import Analysis, label
 from ser_jax.report.clips import join_clips
 from ser_jax.report.contrasts import Term, compute_contrast
 from ser_jax.report.document import Content, Gallery, Picture, Prose, Records, Section, Table
-from ser_jax.report.figure_sections import Plates, bind
+from ser_jax.report.figure_sections import Drawings, bind
 
 _CLASS_FIGURES = ("accuracy", "precision", "f1")
 _WORDS = {"gender": ("female", "male"), "intensity": ("normal", "strong")}
 
 
-def make_groups(material: Analysis) -> tuple[Section, Plates, Records]:
+def make_groups(analysis: Analysis) -> tuple[Section, Drawings, Records]:
     """The study's figures 11 to 13, for every system, and recall and F1 by emotion."""
-    plates: Plates = {}
+    drawings: Drawings = {}
     blocks: list[Content] = []
     records = []
-    for protocol in material.evidence.protocols:
+    for protocol in analysis.evidence.protocols:
         shown = []
         for column in ("intensity", "statement", "gender"):
-            names = _find_values(material, protocol, column)
+            names = _find_values(analysis, protocol, column)
             pairs = []
-            for system in material.ranking if len(names) == 2 else ():
-                found = [_compute_share(material, system, protocol, column, v) for v in names]
+            for system in analysis.ranking if len(names) == 2 else ():
+                found = [_compute_share(analysis, system, protocol, column, v) for v in names]
                 shares = [share for share in found if share is not None]
                 if len(shares) < 2:
                     continue
@@ -42,38 +42,38 @@ def make_groups(material: Analysis) -> tuple[Section, Plates, Records]:
             if pairs:
                 name, title = (
                     f"{column}-{protocol}",
-                    f"Accuracy by {column}, {material.where}{protocol}",
+                    f"Accuracy by {column}, {analysis.where}{protocol}",
                 )
-                plates[name] = bind(grid_figures.draw_pairs, pairs, names, title, material.chance)
+                drawings[name] = bind(grid_figures.draw_pairs, pairs, names, title, analysis.chance)
                 shown.append(Picture(name, _describe_pairs(title, names, pairs)))
         if shown:
             blocks.append(Gallery(shown, label(protocol)))
     if not blocks:
-        blocks.append(Prose(_explain_no_groups(material)))
-    for protocol in material.evidence.protocols:
-        tables, rows = _make_classes(material, protocol)
+        blocks.append(Prose(_explain_no_groups(analysis)))
+    for protocol in analysis.evidence.protocols:
+        tables, rows = _make_classes(analysis, protocol)
         blocks += tables
         records += rows
         if protocol == "loso":
-            table, rows = _make_speakers(material, protocol)
+            table, rows = _make_speakers(analysis, protocol)
             blocks += [table] if rows else []
             records += rows
     title = "By intensity, statement, gender and emotion"
-    return Section("groups", title, blocks), plates, {"groups": records}
+    return Section("groups", title, blocks), drawings, {"groups": records}
 
 
-def _explain_no_groups(material: Analysis) -> str:
-    rows = material.evidence.rows.values()
+def _explain_no_groups(analysis: Analysis) -> str:
+    rows = analysis.evidence.rows.values()
     if any(clips.has_speakers for row in rows for clips in row.clips.values()):
         return "Neither intensity, nor statement, nor gender parts the test clips in two."
     return "Needs predictions.csv in the folders of the cells; none has one."
 
 
-def _make_speakers(material: Analysis, protocol: str) -> tuple[Table, list[dict[str, Any]]]:
+def _make_speakers(analysis: Analysis, protocol: str) -> tuple[Table, list[dict[str, Any]]]:
     """Each left-out speaker's accuracy, all seeds that count together."""
     shares: dict[str, dict[str, float]] = {}
-    for system in material.ranking:
-        row = material.evidence.get(system, protocol)
+    for system in analysis.ranking:
+        row = analysis.evidence.get(system, protocol)
         parts = (
             [row.clips[key] for key in sorted(row.keys) if row.clips[key].has_speakers]
             if row
@@ -102,9 +102,9 @@ def _make_speakers(material: Analysis, protocol: str) -> tuple[Table, list[dict[
     return Table(head, lines, caption, shade=_shade), records
 
 
-def _find_values(material: Analysis, protocol: str, column: str) -> tuple[str, ...]:
+def _find_values(analysis: Analysis, protocol: str, column: str) -> tuple[str, ...]:
     found: set[str] = set()
-    for row in material.evidence.rows.values():
+    for row in analysis.evidence.rows.values():
         if row.protocol == protocol:
             for clips in row.clips.values():
                 found |= set(np.unique(clips.columns[column]).tolist())
@@ -114,10 +114,10 @@ def _find_values(material: Analysis, protocol: str, column: str) -> tuple[str, .
 
 
 def _compute_share(
-    material: Analysis, system: str, protocol: str, column: str, value: str
+    analysis: Analysis, system: str, protocol: str, column: str, value: str
 ) -> float | None:
     terms = [Term(1, system, protocol, (column, value))]
-    found = compute_contrast(material.evidence, terms, resample=False)
+    found = compute_contrast(analysis.evidence, terms, resample=False)
     return None if found.lack else found.effect
 
 
@@ -126,13 +126,13 @@ def _describe_pairs(title: str, names: tuple[str, ...], pairs: list[grid_figures
     return f"{title}, {names[0]} and {names[1]}, per cent: {'; '.join(said)}"
 
 
-def _make_classes(material: Analysis, protocol: str) -> tuple[list[Table], list[dict[str, Any]]]:
+def _make_classes(analysis: Analysis, protocol: str) -> tuple[list[Table], list[dict[str, Any]]]:
     """Recall and F1 of each emotion, which precision follows from; the records have all three."""
-    labels = material.evidence.labels
+    labels = analysis.evidence.labels
     lines: dict[str, list[list[str]]] = {"accuracy": [], "f1": []}
     records = []
-    for system in material.ranking:
-        score = material.scores.get((system, protocol))
+    for system in analysis.ranking:
+        score = analysis.scores.get((system, protocol))
         if score is None:
             continue
         found = compute_class_figures(labels, score.confusion_CC)

@@ -8,9 +8,9 @@ from ser_jax.report.analysis import Analysis, describe_seeds, label
 from ser_jax.report.document import Code, Content, Items, Prose, Section, Table
 
 
-def make_missing(material: Analysis) -> Section:
+def make_missing(analysis: Analysis) -> Section:
     """Every cell that is missing, failed or foreign, and every file that cannot be read."""
-    evidence = material.evidence
+    evidence = analysis.evidence
     absent = evidence.n_cells - evidence.n_done
     said = f"{evidence.n_done:,} of {evidence.n_cells:,} runs count"
     if not evidence.problems:
@@ -23,21 +23,21 @@ def make_missing(material: Analysis) -> Section:
     return Section("missing", "What is missing", blocks)
 
 
-def make_provenance(material: Analysis) -> Section:
+def make_provenance(analysis: Analysis) -> Section:
     """Command, revision, versions, data, seeds, devices and configuration."""
-    results, cells = material.evidence.results, material.evidence.results["cells"]
+    results, cells = analysis.evidence.results, analysis.evidence.results["cells"]
     done = [cell for cell in cells if cell["status"] == "done"]
     seeds = {
         protocol: sorted({cell["seed"] for cell in done if cell["protocol"] == protocol})
-        for protocol in material.evidence.protocols
+        for protocol in analysis.evidence.protocols
     }
     lines = [
         ["command", f"`{results['command']}`" if results.get("command") else "not recorded"],
         ["git revision", _count(done, "revision") or results.get("git") or "not recorded"],
         [
             "recordings",
-            f"{material.evidence.corpus}, classes "
-            f"{', '.join(material.evidence.labels) or 'not recorded'}",
+            f"{analysis.evidence.corpus}, classes "
+            f"{', '.join(analysis.evidence.labels) or 'not recorded'}",
         ],
         ["checksum of the recordings", _count(done, "checksum") or "not recorded"],
         ["device", _count(done, "device") or "not recorded"],

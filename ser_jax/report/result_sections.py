@@ -23,26 +23,26 @@ from ser_jax.report.contrasts import Contrast, Term, compute_contrast
 from ser_jax.report.document import Content, Prose, Records, Section, Table
 
 
-def make_table_1(material: Analysis) -> tuple[Section, Records]:
+def make_table_1(analysis: Analysis) -> tuple[Section, Records]:
     """The study's figures beside ours."""
-    protocols = material.evidence.protocols
-    of_study = material.evidence.is_of_study
+    protocols = analysis.evidence.protocols
+    of_study = analysis.evidence.is_of_study
     head = ["System", *["accuracy\npublished", "weighted F1\npublished"] * of_study]
     for protocol in protocols:
         head += [f"accuracy\n`{protocol}`", f"weighted F1\n`{protocol}`", f"n\n`{protocol}`"]
     lines, records = [], []
-    for system in material.ranking:
-        published = material.study.get(system, {})
+    for system in analysis.ranking:
+        published = analysis.study.get(system, {})
         line = [f"`{system}`"]
         if of_study:
             line += [f"{published[f]:.4f}" if f in published else "" for f in FIGURES[:2]]
         for protocol in protocols:
-            score = material.scores.get((system, protocol))
+            score = analysis.scores.get((system, protocol))
             line += [format_mark(score.marks[f] if score else None) for f in FIGURES[:2]]
             line.append(format_count(score) if score else "no result")
-            records.append(_make_score_record(material, system, protocol))
+            records.append(_make_score_record(analysis, system, protocol))
         lines.append(line)
-    starred = any(score.over == "speakers" for score in material.scores.values())
+    starred = any(score.over == "speakers" for score in analysis.scores.values())
     note = "Mean over seeds [95 % interval over seeds]; n: seeds, test clips of one. "
     note += "`tables/table_1.csv` has unweighted average recall (UAR) too."
     note += " *: one seed; its interval is over speakers, by bootstrap." * starred
@@ -51,12 +51,12 @@ def make_table_1(material: Analysis) -> tuple[Section, Records]:
             "The study's Table 1 beside what its systems, those that it cites and our own reach "
             "here. The study gives one seed, one split and no interval."
             if of_study
-            else f"What each system reaches on {material.evidence.corpus}."
+            else f"What each system reaches on {analysis.evidence.corpus}."
         ),
         Table(head, lines, note),
     ]
-    roles = material.roles.plain
-    if "wav2vec2" in roles and roles["wav2vec2"] != "wav2vec2" and material.study:
+    roles = analysis.roles.plain
+    if "wav2vec2" in roles and roles["wav2vec2"] != "wav2vec2" and analysis.study:
         blocks.append(
             Prose(
                 f"`{roles['wav2vec2']}` stands in the study's wav2vec 2.0 row, but is a much "
@@ -66,14 +66,14 @@ def make_table_1(material: Analysis) -> tuple[Section, Records]:
     return Section("table-1", "Table 1" if of_study else "Figures", blocks), {"table_1": records}
 
 
-def _make_score_record(material: Analysis, system: str, protocol: str) -> dict[str, Any]:
-    score = material.scores.get((system, protocol))
+def _make_score_record(analysis: Analysis, system: str, protocol: str) -> dict[str, Any]:
+    score = analysis.scores.get((system, protocol))
     record: dict[str, Any] = {"system": system, "protocol": protocol}
     for figure in FIGURES:
         mark = score.marks[figure] if score else None
         low, high = (mark.interval if mark else None) or (None, None)
         record |= {figure: mark and mark.mean, f"{figure}_low": low, f"{figure}_high": high}
-    published = material.study.get(system, {})
+    published = analysis.study.get(system, {})
     return record | {
         "interval_over": score.over if score else None,
         "seeds": " ".join(map(str, score.seeds)) if score else "",
@@ -83,9 +83,9 @@ def _make_score_record(material: Analysis, system: str, protocol: str) -> dict[s
     }
 
 
-def compute_leakage(material: Analysis) -> dict[str, list[tuple[str, Contrast]]]:
+def compute_leakage(analysis: Analysis) -> dict[str, list[tuple[str, Contrast]]]:
     """For each speaker-independent protocol, what each system gains by the study's split."""
-    protocols = material.evidence.protocols
+    protocols = analysis.evidence.protocols
     if SHARED not in protocols:
         return {}
     found = {}
@@ -96,21 +96,21 @@ def compute_leakage(material: Analysis) -> dict[str, list[tuple[str, Contrast]]]
             (
                 system,
                 compute_contrast(
-                    material.evidence, [Term(1, system, SHARED), Term(-1, system, protocol)]
+                    analysis.evidence, [Term(1, system, SHARED), Term(-1, system, protocol)]
                 ),
             )
-            for system in material.ranking
+            for system in analysis.ranking
         ]
         found[protocol] = [(system, c) for system, c in contrasts if not c.lack]
     return found
 
 
 def make_leakage(
-    material: Analysis, leakage: dict[str, list[tuple[str, Contrast]]]
+    analysis: Analysis, leakage: dict[str, list[tuple[str, Contrast]]]
 ) -> tuple[list[Section], Records]:
     """The same system with known and with unseen speakers; nothing about other recordings than the
     study's where the grid has not both."""
-    if not leakage and not material.evidence.is_of_study:
+    if not leakage and not analysis.evidence.is_of_study:
         return [], {}
     blocks: list[Content] = [
         Prose(
@@ -122,11 +122,11 @@ def make_leakage(
     for protocol, found in leakage.items():
         lines = []
         for system, c in found:
-            pair = [material.scores[system, p].marks["accuracy"] for p in (SHARED, protocol)]
+            pair = [analysis.scores[system, p].marks["accuracy"] for p in (SHARED, protocol)]
             lines.append([
                 f"`{system}`", *(f"{mark.mean:.3f}" for mark in pair), format_points(c.effect),
                 format_range(c.over_speakers), format_range(c.over_seeds), format_p(c.p),
-                f"{_join_seeds(material, system, protocol)}{c.folds and f', {c.folds}'}",
+                f"{_join_seeds(analysis, system, protocol)}{c.folds and f', {c.folds}'}",
             ])  # fmt: skip
             record = {"system": system, "protocol": protocol, "known": pair[0].mean}
             records.append(record | {"unseen": pair[1].mean, **list_columns(c)})
@@ -138,19 +138,19 @@ def make_leakage(
     return [Section("leakage", "What leakage is worth", blocks)], {"leakage": records}
 
 
-def _join_seeds(material: Analysis, system: str, protocol: str) -> str:
-    return " and ".join(str(len(material.scores[system, p].seeds)) for p in (SHARED, protocol))
+def _join_seeds(analysis: Analysis, system: str, protocol: str) -> str:
+    return " and ".join(str(len(analysis.scores[system, p].seeds)) for p in (SHARED, protocol))
 
 
-def make_validation(material: Analysis) -> tuple[list[Section], Records]:
+def make_validation(analysis: Analysis) -> tuple[list[Section], Records]:
     """Validation accuracy beside the test's: what settings are chosen by, and how far it flatters.
 
     Nothing where no run has recorded it.
     """
     lines, records = [], []
-    for system in material.ranking:
-        for protocol in material.evidence.protocols:
-            row = material.evidence.get(system, protocol)
+    for system in analysis.ranking:
+        for protocol in analysis.evidence.protocols:
+            row = analysis.evidence.get(system, protocol)
             cells = [] if row is None else [
                 cell for cell in row.cells
                 if (cell["seed"], cell["fold"]) in row.keys and cell.get("val_accuracy") is not None
@@ -175,12 +175,12 @@ def make_validation(material: Analysis) -> tuple[list[Section], Records]:
     return [section], {"validation": records}
 
 
-def make_cost(material: Analysis) -> tuple[Section, Records]:
+def make_cost(analysis: Analysis) -> tuple[Section, Records]:
     """Wall time, parameters and device of every row."""
     lines, records = [], []
-    for system in material.ranking:
-        for protocol in material.evidence.protocols:
-            row = material.evidence.get(system, protocol)
+    for system in analysis.ranking:
+        for protocol in analysis.evidence.protocols:
+            row = analysis.evidence.get(system, protocol)
             if row is None:
                 continue
             cells = [cell for cell in row.cells if (cell["seed"], cell["fold"]) in row.clips]

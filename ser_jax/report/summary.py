@@ -14,13 +14,13 @@ _VERDICTS = ("holds", "does not hold", "not decided")
 
 
 def make_summary(
-    material: Analysis, leakage: dict[str, list[tuple[str, Contrast]]]
+    analysis: Analysis, leakage: dict[str, list[tuple[str, Contrast]]]
 ) -> list[Content]:
     """What a reader wants first."""
-    tiles, evidence = [], material.evidence
+    tiles, evidence = [], analysis.evidence
     for protocol in evidence.protocols:
-        if best := _find_best(material, protocol):
-            score = material.scores[best, protocol]
+        if best := _find_best(analysis, protocol):
+            score = analysis.scores[best, protocol]
             folds = f", {score.folds}" if score.folds else ""
             note = f"{best}, {len(score.seeds)} seed{'s'[: len(score.seeds) != 1]}{folds}"
             accuracy = 100 * score.marks["accuracy"].mean
@@ -30,12 +30,12 @@ def make_summary(
             effects = [contrast.effect for _, contrast in found]
             note = f"points, mean of {len(found)} systems over `{protocol}`"
             tiles.append(Tile(format_points(float(np.mean(effects))), "known speakers add", note))
-    if majority := material.majority:
+    if majority := analysis.majority:
         note = f"always {majority[0]}: {100 * majority[1]:.1f} %"
         n_classes = len(evidence.labels)
-        tiles.append(Tile(f"{100 * material.chance:.1f} %", f"chance, 1/{n_classes}", note))
-    for protocol in evidence.protocols if material.findings else ():
-        verdicts = [f.verdict for f in material.findings if f.protocol == protocol]
+        tiles.append(Tile(f"{100 * analysis.chance:.1f} %", f"chance, 1/{n_classes}", note))
+    for protocol in evidence.protocols if analysis.findings else ():
+        verdicts = [f.verdict for f in analysis.findings if f.protocol == protocol]
         counts = [str(verdicts.count(v)) for v in _VERDICTS]
         tiles.append(Tile(" / ".join(counts), f"claims, `{protocol}`", "hold / do not / open"))
     absent = evidence.n_cells - evidence.n_done
@@ -46,7 +46,7 @@ def make_summary(
         for verdict in _VERDICTS:
             claims = [
                 CLAIMS[f.key].rstrip(".") + ("" if f.survives or verdict == "not decided" else " †")
-                for f in material.findings
+                for f in analysis.findings
                 if f.protocol == protocol and f.verdict == verdict
             ]
             if claims and verdict == "not decided":
@@ -65,9 +65,9 @@ def make_summary(
     return [Drawn(make_tiles(tiles), [instead]), Items(lines), *weak, *missing]
 
 
-def _find_best(material: Analysis, protocol: str) -> str | None:
+def _find_best(analysis: Analysis, protocol: str) -> str | None:
     """The system of greatest accuracy; those of all folds before those of some."""
-    scores = {s: score for (s, p), score in material.scores.items() if p == protocol}
+    scores = {s: score for (s, p), score in analysis.scores.items() if p == protocol}
     return max(
         scores,
         key=lambda s: (not scores[s].folds, scores[s].marks["accuracy"].mean),
@@ -75,19 +75,19 @@ def _find_best(material: Analysis, protocol: str) -> str | None:
     )
 
 
-def make_overview(material: Analysis) -> Section:
+def make_overview(analysis: Analysis) -> Section:
     """Every system on one line."""
-    protocols = material.evidence.protocols
+    protocols = analysis.evidence.protocols
     rows = []
-    for system in material.ranking:
+    for system in analysis.ranking:
         scores = {
-            p: material.scores[system, p] for p in protocols if (system, p) in material.scores
+            p: analysis.scores[system, p] for p in protocols if (system, p) in analysis.scores
         }
         marks = {p: score.marks["accuracy"] for p, score in scores.items()}
         notes = [f"{p}: {score.folds}" for p, score in scores.items() if score.folds]
         rows.append((system, marks, ", ".join(notes) or ("" if scores else "no result")))
-    study = {name: figures["accuracy"] for name, figures in material.study.items()}
-    markup = make_forest(rows, material.protocols, study, material.chance)
+    study = {name: figures["accuracy"] for name, figures in analysis.study.items()}
+    markup = make_forest(rows, analysis.protocols, study, analysis.chance)
     alt = "Accuracy of every system under every protocol; the table has the figures"
     over = (
         "Dots are means over seeds, bars 95 % intervals: over seeds (Student's t) or, of a single "

@@ -42,7 +42,7 @@ def train_run(
 
     Args:
       config: all settings.
-      memo: augmented features to share between the runs of a grid; see `epochs.AugmentedEpochs`.
+      memo: augmented features to share between the runs of a grid; see `augment.epochs`.
       observe: told of every event; None: a progress bar and a line per epoch.
       report: called with the run's directory once it is complete, and while it is held; of a run
         that was complete before, only where its figures are missing.

@@ -78,7 +78,7 @@ class Backbone(nn.Module):
       lora: low-rank additions to the attention; None: none.
       remat: compute each layer again for the gradient instead of keeping what it made.
       attention: 'plain', or 'auto': cuDNN's fused kernel where `attention.find_obstacle` finds
-        none, else plain. 'fused' is 'auto' here; `finetuning` checks it beforehand.
+        none, else plain. 'fused' is 'auto' here; `finetune` checks it beforehand.
     """
 
     config: Architecture

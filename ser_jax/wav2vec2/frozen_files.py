@@ -34,7 +34,7 @@ def save_frozen(run_dir: Path, prepared: Prepared) -> None:
 
 
 def load_frozen(run_dir: Path, config: Config) -> tuple[BackboneSpec, dict[str, Any]]:
-    """What `save_kept` wrote: the backbone, and its frozen parameters.
+    """What `save_frozen` wrote: the backbone, and its frozen parameters.
 
     Raises:
       UserError: a file is missing or damaged.

@@ -62,7 +62,7 @@ def run_unrolled_lstm(
 ) -> jax.Array:
     """The state [B, H] of an LSTM after the last real frame, or the states [T, B, H] after each.
 
-    Arguments, types and rounding are those of `fast_lstm.run_lstm`.
+    Arguments, types and rounding are those of `lstm_gradient.run_lstm`.
     """
     return _forward(x_TBF, kernel, bias, recurrent, mask_TB, return_sequence)[0]
 

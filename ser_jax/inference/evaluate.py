@@ -78,12 +78,8 @@ def measure(
         if corpus.checksum == run.checksum:
             _check_split(run, [corpus.file_names[clip] for clip in parts.test])
         index = getattr(parts, part)
-    logits_BC = run.predict(make_dataset(inputs, run.normaliser, on_host=not run.is_network), index)
-    check(
-        bool(np.isfinite(logits_BC).all()),
-        f"{run_dir}: the network gives no finite numbers; train again with a smaller "
-        "train.learning_rate",
-    )
+    dataset = make_dataset(inputs, run.normaliser, on_host=not run.is_network)
+    logits_BC = run.compute_logits(dataset, index)
     report = compute_scores(corpus, index, logits_BC.argmax(axis=-1))
     if left_out:
         report["left_out"] = left_out

@@ -42,6 +42,22 @@ class LoadedRun:
     spec: BackboneSpec | None = None
     """The backbone of a wav2vec2."""
 
+    def compute_logits(
+        self, dataset: Dataset, index_B: np.ndarray, n_real: int | None = None
+    ) -> np.ndarray:
+        """Logits [n_real, C] of the clips numbered `index_B`, of which others only fill up a batch.
+
+        Raises:
+          UserError: one is no finite number.
+        """
+        logits_BC = self.predict(dataset, index_B)[:n_real]
+        check(
+            bool(np.isfinite(logits_BC).all()),
+            f"{self.run_dir}: the network gives no finite numbers; train again with a smaller "
+            "train.learning_rate",
+        )
+        return logits_BC
+
     @property
     def is_network(self) -> bool:
         """Whether it was trained epoch by epoch."""

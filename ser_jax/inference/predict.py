@@ -202,12 +202,7 @@ def _predict_batch(
         normaliser=run.normaliser,
         draw=jnp.zeros((), jnp.int32),
     )
-    logits_BC = run.predict(dataset, np.arange(_BATCH, dtype=np.int32))[: len(windows)]
-    check(
-        bool(np.isfinite(logits_BC).all()),
-        f"{run.run_dir}: the network gives no finite numbers; train again with a smaller "
-        "train.learning_rate",
-    )
+    logits_BC = run.compute_logits(dataset, np.arange(_BATCH, dtype=np.int32), len(windows))
     for window, probability_C in zip(windows, _compute_softmax(logits_BC), strict=True):
         yield Prediction(
             file=names[window.file],

@@ -64,30 +64,26 @@ def run_grid(
     selected = select_cells(cells, config.only)
     _check_folders(config, cells)
     use_compile_cache(config.parallel.cache_dir)
-    for cell in cells:
+    results = _Results(config, cells, command)
+    waiting = [cell for cell in choose_cells(selected, config.shard) if results.is_missing(cell)]
+    for cell in waiting:  # what is complete is read on any machine
         find_system(cell.config.model.name).check(cell.config)
     check_protocols((cell.config.data, cell.seed) for cell in cells)
     prepare(config.data)
     manifest = Manifest(config, load_corpus(config.data).checksum)
-    results = _Results(config, cells, command)
     share = f"-{config.shard.replace('/', '-of-')}" if config.shard else ""
     with held(Path(config.out), "wait until it ends, or choose another --out", share):
-        _run(config, cells, selected, manifest, results)
+        _run(config, waiting, manifest, results)
         if report:
             report(config.out)
     return results.tree
 
 
 def _run(
-    config: AblationConfig,
-    cells: list[Cell],
-    selected: list[Cell],
-    manifest: Manifest,
-    results: "_Results",
+    config: AblationConfig, waiting: list[Cell], manifest: Manifest, results: "_Results"
 ) -> None:
     """The cells that are left."""
     results.write()  # so that `ser-jax report` can say at any time what is missing
-    waiting = [cell for cell in choose_cells(selected, config.shard) if results.is_missing(cell)]
     with contextlib.closing(_run_cells(config, waiting, manifest)) as finished:
         for cell in finished:
             _print_outcome(cell, results.update([cell]))

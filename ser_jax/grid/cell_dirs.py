@@ -14,7 +14,7 @@ from ser_jax.features.normaliser import Normaliser
 from ser_jax.grid.cells import Cell, write_diverged
 from ser_jax.machine.jax_defaults import with_jax_defaults
 from ser_jax.metrics import Sums
-from ser_jax.run.events import EventLog
+from ser_jax.run.events import EventLog, make_start
 from ser_jax.run.finish import finish_run
 from ser_jax.run.results import describe_run
 from ser_jax.run.run_dir import open_run_dir
@@ -97,7 +97,7 @@ def write_cells(
 
 
 def write_cell(plan: Plan, prepared: Prepared, trained: Trained) -> None:
-    """Write all that `run.train` alone would have left, metrics.json last.
+    """Write all that `run.train.train_run` would have left, metrics.json last.
 
     Killed before that, the cell goes on alone from the checkpoint of its best epoch.
 
@@ -110,7 +110,7 @@ def write_cell(plan: Plan, prepared: Prepared, trained: Trained) -> None:
     open_run_dir(run_dir, config)
     log = EventLog(run_dir)
     log.cut_back(-1)
-    log({"event": "start", "identity": facts["identity"], "checksum": corpus.checksum})
+    log(make_start(facts))
     save_frozen(run_dir, prepared)
     try:
         best_epoch, best_score = _log_epochs(plan, trained, log)

@@ -88,6 +88,11 @@ class EventLog:
                     old.unlink()
 
 
+def make_start(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The first event of a run: which one it is, and of which recordings."""
+    return {"event": "start", "identity": facts["identity"], "checksum": facts["checksum"]}
+
+
 def load_events(run_dir: str | Path) -> list[dict[str, Any]]:
     """The events of a run, in order. A torn last line, from a kill, is left out.
 

@@ -11,7 +11,7 @@ from ser_jax.config import Config
 from ser_jax.errors import UserError
 from ser_jax.files.atomic import new_folder
 from ser_jax.progress import progress
-from ser_jax.run.events import EventLog
+from ser_jax.run.events import EventLog, make_start
 from ser_jax.systems.registry import find_system
 from ser_jax.training.loop import OnEvent
 
@@ -32,7 +32,7 @@ def watch(
             if event["event"] == "start":
                 if event["anew"]:
                     log.cut_back(-1)
-                event = {"event": "start", **{key: facts[key] for key in ("identity", "checksum")}}
+                event = make_start(facts)
             if event["event"] == "restored":
                 log.cut_back(event["step"])
             elif event["event"] != "step":

@@ -9,7 +9,6 @@ import jax
 from ser_jax.config import Config
 from ser_jax.features.corpus_features import Inputs
 from ser_jax.systems.network import NetworkSystem
-from ser_jax.systems.networks import Network, make_model
 from ser_jax.wav2vec2.architecture import BackboneSpec
 from ser_jax.wav2vec2.finetune import (
     Prepared,
@@ -35,9 +34,14 @@ class FineTunedSystem(NetworkSystem):
         super().check(config)
         check_path(config.backbone)
 
-    def find_network(self, config: Config) -> Network:
-        """What `systems.networks.make_model` builds of a backbone."""
-        return Network(make_model)
+    def convolves(self, config: Config) -> bool:
+        """It does, on the samples."""
+        del config
+        return True
+
+    def check_shapes(self, config: Config, n_classes: int, n_frames: int, n_features: int) -> None:
+        """Samples of any number are taken."""
+        del config, n_classes, n_frames, n_features
 
     def prepare_inputs(self, config: Config, inputs: Inputs) -> Prepared:
         """See `wav2vec2.finetune.prepare_backbone`."""

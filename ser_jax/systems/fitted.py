@@ -11,13 +11,13 @@ import numpy as np
 from ser_jax.augment.epochs import Memo
 from ser_jax.config import Config
 from ser_jax.data.splits import Split, draw_split
-from ser_jax.errors import check as check_that
+from ser_jax.errors import check
 from ser_jax.features.batching import Dataset
 from ser_jax.features.corpus_features import fit_to_training, load_inputs, make_dataset
 from ser_jax.systems.fitted_file import load_fitted, save_fitted
 from ser_jax.systems.frames import Arrays, list_frames
 from ser_jax.systems.method import Method
-from ser_jax.systems.system import Fitted, Loaded, Ready, RunFacts, read_facts
+from ser_jax.systems.system import Fitted, Loaded, Ready, RunFacts, classify_parts, read_facts
 from ser_jax.training.loop import OnEvent
 from ser_jax.training.state import count_parameters
 
@@ -66,10 +66,7 @@ class FittedSystem:
         on_event({"event": "start", "anew": True})
         arrays = fit_classical(self._method, config, ready.dataset, split, labels, on_event)
         predict = self._make_predict(config, arrays)
-        predicted = {
-            "val": predict(ready.dataset, split.val).argmax(axis=-1),
-            "test": predict(ready.dataset, split.test).argmax(axis=-1),
-        }
+        predicted = classify_parts(predict, ready.dataset, split)
         save_fitted(run_dir, config, arrays, facts)
         n_parameters = count_parameters(arrays)
         return Fitted(predicted, 0, 0, 0, n_parameters, n_parameters)
@@ -119,7 +116,7 @@ def fit_classical(
 
     label_B = np.asarray(dataset.label_B)
     for number, label in enumerate(labels):
-        check_that(
+        check(
             bool((label_B[split.train] == number).any()),
             f"model.name={config.model.name}: no training clip of {label}; take another split, or "
             "recordings of it",

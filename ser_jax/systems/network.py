@@ -24,7 +24,7 @@ from ser_jax.machine.cores import count_cores
 from ser_jax.multihost.processes import is_writer
 from ser_jax.systems.build import build, build_for, choose_take
 from ser_jax.systems.network_checkpoints import bind_shapes, open_to_read, open_to_train
-from ser_jax.systems.networks import Network, find_network, make_model
+from ser_jax.systems.networks import find_network, make_model
 from ser_jax.systems.own_network import check_logits
 from ser_jax.systems.placement import is_streamed, stream
 from ser_jax.systems.precompile import (
@@ -33,7 +33,7 @@ from ser_jax.systems.precompile import (
     describe_corpus,
     list_compilations,
 )
-from ser_jax.systems.system import Fitted, Loaded, Ready, RunFacts, read_facts
+from ser_jax.systems.system import Fitted, Loaded, Ready, RunFacts, classify_parts, read_facts
 from ser_jax.training.layouts import Layout, choose_layout, place, share_out_clips
 from ser_jax.training.loop import FitSettings, OnEvent, fit
 from ser_jax.training.programs import Programs, Stream
@@ -89,13 +89,13 @@ class NetworkSystem:
         augment, masked = config.augment, config.model.mask_padding
         choose_take(augment, config.features, config.data.rate_hz, masked)
 
-    def find_network(self, config: Config) -> Network:
-        """How the network is built, and what must be known of it before."""
-        return find_network(config.model.name)
+    def convolves(self, config: Config) -> bool:
+        """Whether the network has convolutions."""
+        return find_network(config.model.name).convolves
 
     def check_shapes(self, config: Config, n_classes: int, n_frames: int, n_features: int) -> None:
         """Raise a UserError where the network cannot take such features, or gives no logits."""
-        self.find_network(config).check(config.model, n_frames, n_features)
+        find_network(config.model.name).check(config.model, n_frames, n_features)
         if config.model.is_own:
             network = make_model(config.model, n_classes)
             check_logits(config.model.name, network, n_classes, n_frames, n_features)
@@ -124,7 +124,7 @@ class NetworkSystem:
         train = config.train
         layout = choose_layout(
             config.parallel, batch_size=train.batch_size,
-            convolves=self.find_network(config).convolves, by_step=train.profile > 0,
+            convolves=self.convolves(config), by_step=train.profile > 0,
         )  # fmt: skip
         clips = share_out_clips(layout)
         corpus = load_clips(config.data, clips)
@@ -189,10 +189,7 @@ class NetworkSystem:
                 label_B=corpus.emotion_B if train.balanced else None,
             )  # fmt: skip
             predict = _make_predict(ready.programs, done.state.variables)
-            predicted = {
-                "val": predict(ready.dataset, split.val).argmax(axis=-1),
-                "test": predict(ready.dataset, split.test).argmax(axis=-1),
-            }
+            predicted = classify_parts(predict, ready.dataset, split)
         n_trained = count_parameters(done.state.params)
         n_all = n_trained + count_parameters(ready.prepared.kept)
         return Fitted(predicted, done.step, done.epochs, done.best_epoch, n_all, n_trained)

@@ -1,12 +1,10 @@
 """Whether a corpus lies on the devices or is streamed to them from the host."""
 
-from typing import Any
-
 from ser_jax.config import Config
 from ser_jax.errors import check
 from ser_jax.features.batching import Dataset
 from ser_jax.features.streaming import StreamedCorpus, choose_placement
-from ser_jax.training.layouts import Layout, replicated, share_out_clips
+from ser_jax.training.layouts import Layout, share_out_clips
 from ser_jax.training.programs import Stream
 
 
@@ -40,5 +38,4 @@ def is_streamed(config: Config, layout: Layout, shapes: Dataset) -> bool:
 
 def stream(dataset: Dataset, layout: Layout) -> Stream:
     """The corpus on the host, whose batches are brought to the devices ahead."""
-    mesh: Any = replicated(layout).mesh if layout.mode == "mesh" else None
-    return StreamedCorpus(dataset, mesh)
+    return StreamedCorpus(dataset, layout.mesh if layout.mode == "mesh" else None)

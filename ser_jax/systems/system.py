@@ -151,6 +151,14 @@ class System(Protocol):
         ...
 
 
+def classify_parts(
+    predict: Callable[[Any, np.ndarray], np.ndarray], dataset: Any, split: Split
+) -> dict[str, np.ndarray]:
+    """Class of each clip of 'val' and of 'test', by the logits that `predict` gives of them."""
+    parts = {"val": split.val, "test": split.test}
+    return {name: predict(dataset, index_B).argmax(axis=-1) for name, index_B in parts.items()}
+
+
 def read_facts(place: Path, facts: RunFacts) -> Known:
     """What the use of a run needs of its facts.
 

@@ -153,6 +153,17 @@ def test_finished_cells_are_not_run_again(copy, finished, monkeypatch):
     assert drop_times(results) == drop_times(finished[1])
 
 
+def test_a_finished_grid_is_read_where_its_systems_could_not_train(copy, finished, monkeypatch):
+    def refuse(self: network.NetworkSystem, config: Any) -> None:
+        raise UserError("needs what is not here")
+
+    monkeypatch.setattr(network.NetworkSystem, "check", refuse)
+    assert drop_times(ablate(make_grid(copy))) == drop_times(finished[1])
+    shutil.rmtree(copy / "cells" / "plain-luna5-5-3")
+    with pytest.raises(UserError, match="needs what is not here"):
+        ablate(make_grid(copy))
+
+
 def write_yaml(path: Path) -> str:
     """The grid as a file for the command line."""
     keys = {k: list(v) if isinstance(v, tuple) else v for k, v in make_keys(GRID).items()}

@@ -75,6 +75,8 @@ class ModelConfig:
     """Frames and bands of a patch of vit."""
 
     def __post_init__(self) -> None:
+        # The parser has a str subclass of its own for these, which other processes cannot unpickle.
+        object.__setattr__(self, "name", str(self.name))
         check_bounds(self, "model")
         check(
             not self.kwargs or self.is_own,

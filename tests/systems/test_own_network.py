@@ -1,6 +1,7 @@
 """A network from outside the package: trained, resumed, in a grid, put to use, and refused."""
 
 import json
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from ser_jax.api import ablate, train
+from ser_jax.cli.arguments import parse
 from ser_jax.config import AblationConfig, Config, override
 from ser_jax.config.model import NAMES
 from ser_jax.data.store import load_corpus
@@ -145,3 +147,9 @@ def test_the_command_line_finds_it_in_the_current_folder(tmp_path, monkeypatch):
     status = run_command("train", *options, "--run_dir=run")
     assert status == 0
     assert re.search("mine_alone:Averages", (tmp_path / "run" / "config.yaml").read_text())
+
+
+def test_a_name_from_the_command_line_is_plain_text_that_workers_can_unpickle():
+    settings = parse(["train", "--model.name", OWN["model.name"]]).config
+    assert type(settings.model.name) is str
+    assert b"jsonargparse" not in pickle.dumps(settings)

@@ -54,13 +54,13 @@ def read_help(command):
 
 
 def list_keys(name):
-    """A table of the keys of a class of `ser_jax.config`, or of its section: `Class.section`."""
+    """A list of the keys of a class of `ser_jax.config`, or of its section: `Class.section`."""
     kind, *sections = name.split(".")
     cls = getattr(config, kind)
     for section in sections:
         cls = typing.get_type_hints(cls)[section]
     marked, texts = typing.get_type_hints(cls, include_extras=True), read_docstrings(cls)
-    rows = ["| key | type | default | |", "|---|---|---|---|"]
+    entries = []
     for field in dataclasses.fields(cls):
         if dataclasses.is_dataclass(marked[field.name]):
             continue  # a section with a table of its own
@@ -71,9 +71,10 @@ def list_keys(name):
                   if hasattr(mark, "words")]  # fmt: skip
         text = " ".join(texts[field.name].split()).rstrip(".")
         text = ". ".join([text, *(words[0].upper() + words[1:] for words in bounds)]) + "."
-        cells = [f"`{field.name}`", name_type(marked[field.name]), f"`{to_yaml(default)}`", text]
-        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(rows)
+        text = re.sub(r"([*_<|\[])", r"\\\1", text)
+        head = f"`{field.name}`: {name_type(marked[field.name])}. Default: `{to_yaml(default)}`"
+        entries.append(f"{head}\n:   {text}")
+    return "\n\n".join(entries)
 
 
 def read_docstrings(cls):
@@ -97,7 +98,7 @@ def name_type(hint):
     if origin is dict:
         return "mapping"
     if origin in (tuple, list):
-        return f"list of {name_type(args[0])}"
+        return "list of " + re.sub("(integer|number|text)$", r"\1s", name_type(args[0]))
     if args:  # a union
         return " or ".join(name_type(arg) for arg in args)
     names = {bool: "true, false", int: "integer", float: "number", str: "text", type(None): "null"}
@@ -117,4 +118,11 @@ def find_names(names):
     homes = ser_jax._HOMES
     for name in set(names) - homes.keys():
         log.warning("reference/python.md: ser_jax has no %s; take it out", name)
-    return "\n\n".join(f"::: ser_jax.{homes[name]}.{name}" for name in names if name in homes)
+    short = (
+        "\n    options: {members: false, show_bases: false}"  # configuration.md has their fields
+    )
+    return "\n\n".join(
+        f"::: ser_jax.{homes[name]}.{name}" + short * name.endswith("Config")
+        for name in names
+        if name in homes
+    )

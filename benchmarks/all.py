@@ -1,7 +1,7 @@
-"""Every benchmark, one after another, into one file of results; its table and plot beside it.
+"""Run every benchmark and write one results file, with its table and plot.
 
 Commands:
-  python benchmarks/all.py --quick [--seconds 540]      begins nothing after nine minutes
+  python benchmarks/all.py --quick [--seconds 540]      starts nothing after nine minutes
   python benchmarks/all.py [--data.root DIR] [--only step,features]
   python benchmarks/all.py --render benchmarks/results/DEVICE.json
 """
@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-if not __package__:  # run as a script: modules are found from the root
+if not __package__:  # run as a script: find modules from the root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks import harness, results, scaling
@@ -22,14 +22,14 @@ SLOW = ("wav2vec2", "scaling")  # left out by --quick, unless named
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     parser = harness.make_parser(__doc__)
-    parser.add_argument("--only", help=f"some of {', '.join(BENCHMARKS)}, parted by commas")
+    parser.add_argument("--only", help=f"some of {', '.join(BENCHMARKS)}, separated by commas")
     parser.add_argument(
-        "--render", type=Path, help="draw table and plot of a file; measure nothing"
+        "--render", type=Path, help="draw the table and plot of a file without measuring"
     )
     parser.add_argument(
-        "--seconds", type=float, help="begin no race after this time; what is left out is named"
+        "--seconds", type=float, help="start no race after this time; names what is left out"
     )
     options = parser.parse_args(arguments)
     if options.render is not None:
@@ -49,9 +49,9 @@ def main(arguments: list[str] | None = None) -> None:
         module = importlib.import_module(f"benchmarks.{name}")
         try:
             harness.run(module.measure, options, module.NAME)
-        except Failed as error:  # of a helper process: the other benchmarks go on
+        except Failed as error:  # in a helper process: the other benchmarks continue
             print(f"{name}: {error}", flush=True)
-    if not options.out.exists():  # the time was up before the first race
+    if not options.out.exists():  # time ran out before the first race
         return
     results.render(options.out)
     if "scaling" in chosen:

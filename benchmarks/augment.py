@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-if not __package__:  # run as a script: modules are found from the root
+if not __package__:  # run as a script: find modules from the root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks import harness
@@ -20,7 +20,7 @@ NAME = "augment"
 def list_our_contestants(
     arguments: dict[str, Any], options: argparse.Namespace
 ) -> list[Contestant]:
-    """ser_jax's augmenter, clips side by side and one after another."""
+    """ser_jax's augmentation, clips side by side and one after another."""
     clips, keys = len(arguments["wave_BN"]), (NAME, f"{NAME}_all_cores", f"{NAME}_torch")
     builder = "benchmarks.ours:make_augment"
     ways = ["map", "vmap"] if options.device["kind"] == "cpu" else ["vmap"]
@@ -66,7 +66,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     harness.run(measure, harness.make_parser(__doc__).parse_args(arguments), NAME)
 
 

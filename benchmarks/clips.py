@@ -1,4 +1,4 @@
-"""Clips of a corpus for the contestants, and the contestants that are neither library."""
+"""Clips for the contestants; librosa and audiomentations as contestants."""
 
 import functools
 import multiprocessing
@@ -17,7 +17,7 @@ from ser_jax.machine.spawning import exit_with_parent
 
 
 def load_clips(keys: dict[str, Any], n_clips: int) -> dict[str, Any]:
-    """Clips spread over the corpus that dotted keys of `Config` name.
+    """Load clips spread over the corpus that dotted keys of `Config` name.
 
     Returns:
       'wave_BN' int16 and zero padded, 'length_B' int32, 'rate_hz'.
@@ -34,7 +34,7 @@ def load_clips(keys: dict[str, Any], n_clips: int) -> dict[str, Any]:
 
 
 def compute_librosa(wave_N: np.ndarray, features: FeaturesConfig, rate_hz: int) -> np.ndarray:
-    """The features of one clip by librosa, [T, F]."""
+    """Compute the features of one clip with librosa, [T, F]."""
     import librosa
 
     mel_FT = librosa.feature.melspectrogram(
@@ -51,7 +51,7 @@ def make_librosa(
     *, wave_BN: np.ndarray, length_B: np.ndarray, rate_hz: int, features: dict[str, Any],
     processes: int = 1,
 ) -> Job:  # fmt: skip
-    """A turn is the features of all clips by librosa, one clip after another in each process."""
+    """One turn computes the features of all clips with librosa, clip by clip in each process."""
     del length_B
     config = override(FeaturesConfig(), features)
     function = functools.partial(compute_librosa, features=config, rate_hz=rate_hz)
@@ -59,7 +59,7 @@ def make_librosa(
 
 
 def apply_audiomentations(wave_N: np.ndarray, config: AugmentConfig, rate_hz: int) -> np.ndarray:
-    """One clip through the four."""
+    """Apply the four augmentations to one clip."""
     return _make_chain(config)(wave_N, rate_hz)
 
 
@@ -81,7 +81,7 @@ def make_audiomentations(
     *, wave_BN: np.ndarray, length_B: np.ndarray, rate_hz: int, augment: dict[str, Any],
     processes: int = 1,
 ) -> Job:  # fmt: skip
-    """A turn is all clips through audiomentations, each at its own length."""
+    """One turn augments all clips with audiomentations, each at its own length."""
     config = override(AugmentConfig(), augment)
     waves = [to_float(w[:n]) for w, n in zip(wave_BN, length_B, strict=True)]
     function = functools.partial(apply_audiomentations, config=config, rate_hz=rate_hz)
@@ -97,7 +97,7 @@ def _map_clips(function: Callable[..., Any], clips: list[np.ndarray], processes:
     warnings.simplefilter("ignore")
     if processes == 1:
         return Job(lambda: [function(clip) for clip in clips])
-    context = multiprocessing.get_context("spawn")  # forked, they would share this one's locks
+    context = multiprocessing.get_context("spawn")  # forked processes would share this one's locks
     pool = ProcessPoolExecutor(processes, context, initializer=_start_process)
     chunk = -(-len(clips) // (2 * processes))
     return Job(lambda: list(pool.map(function, clips, chunksize=chunk)))

@@ -1,4 +1,4 @@
-"""The race of whole runs: a new process for each, cold and then warm; rows from it."""
+"""Race whole runs: a new process for each, cold and then warm."""
 
 import argparse
 import dataclasses
@@ -11,7 +11,7 @@ from benchmarks.figures import make_row
 from benchmarks.race import OnRows, Row, is_over, order_turns, report, skip, start_worker
 from benchmarks.worker import Contestant, Failed
 
-_CACHES = {  # of compiled programs, on both sides, as their users have them
+_CACHES = {  # of compiled programs, on both sides, as users have them
     "JAX_ENABLE_COMPILATION_CACHE": "true",
     "JAX_COMPILATION_CACHE_DIR": "{}/xla",
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -29,20 +29,20 @@ def race_cold(
     on_rows: OnRows | None = None,
     turn_s: float | None = None,
 ) -> list[Row]:
-    """Measure what is done once per process, as whole runs are: compilation and all else included.
+    """Measure work that a process does once, such as whole runs, compilation and all included.
 
-    Every turn has a new process, which does the work twice: cold, with nothing compiled and empty
-    caches, and warm, with what the first time has left in them and in the process.
+    Every turn starts a new process, which does the work twice: cold, with nothing compiled and
+    empty caches, then warm, with whatever the first time left in the caches and the process.
 
     Args:
-      place, contestants, options, on_rows: as in `race`; rows are told as a contestant ends.
+      place, contestants, options, on_rows: as in `race`; rows are reported when a contestant ends.
       turns: processes for each contestant.
-      turn_s: a contestant is killed if it takes longer to build or for one of the two.
+      turn_s: a contestant that takes longer to build, or for either half of a turn, is killed.
 
     Returns:
-      Two rows per contestant, 'temperature' cold and warm, as they were known; ratio keys of the
-      warm one end in '_warm'. Contestants still to come when the time of the command line is used
-      up have none.
+      Two rows per contestant, 'temperature' cold and warm, in the order they finished; ratio keys
+      of the warm one end in '_warm'. Contestants that the command line's time limit leaves out
+      have none.
     """
     records = [({"seconds": []}, {"seconds": []}) for _ in contestants]
     rows: list[Row] = []
@@ -68,7 +68,7 @@ def _run_twice(
     pair: tuple[dict, dict],
     turn_s: float | None,
 ) -> None:
-    """A cold and a warm turn in a new process, whose compilation caches begin empty."""
+    """Run a cold and a warm turn in a new process with empty compilation caches."""
     record = pair[0]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         caches = {name: value.format(folder) for name, value in _CACHES.items()}
@@ -94,7 +94,7 @@ def _make_pair(
     pair: tuple[dict, dict],
     options: argparse.Namespace,
 ) -> list[Row]:
-    """A row of the cold turns and one of the warm ones; the former alone if it failed."""
+    """Make a row of the cold turns and one of the warm ones; only the former if it failed."""
     cold, warm = pair
     steady_s = statistics.median(warm["seconds"]) if warm["seconds"] else None
     cold |= {"first_s": cold["seconds"][-1] if cold["seconds"] else None, "steady_s": steady_s}

@@ -1,10 +1,10 @@
-"""What the main programs become on an H100, on a machine that has none: no timing, all counted.
+"""Compile the main programs for an H100, on a machine without one, and count their work.
 
-XLA's GPU compiler needs no GPU: it makes the optimised program for a described device. Kernels,
-launches, bytes and memory are those of the real thing; which algorithm a product or a convolution
-takes is not, since that is found by timing.
+XLA's GPU compiler needs no GPU: it optimises the program for a described device. Kernels, launches,
+bytes and memory are those of a real card. The algorithms of products and convolutions are not:
+they are chosen by timing.
 
-Needs the CUDA plugin and its tools, beside the jax of the same version (a GPU machine has them):
+Needs the CUDA plugin and its tools, of the version of jax (a GPU machine has them):
   pip install jax-cuda13-plugin jax-cuda13-pjrt nvidia-cuda-nvcc nvidia-nvvm
 Command: python benchmarks/compiled.py [step epoch augmented grid wav2vec2] [--dtype bfloat16]
 """
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-if not __package__:  # run as a script: modules are found from the root
+if not __package__:  # run as a script: find modules from the root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.kernels import count_kernels
@@ -195,15 +195,15 @@ def compile_for_h100(case: Case, options: dict[str, Any]) -> Any:
 
 
 def pretend_cuda() -> None:
-    """Let the package choose what it would on an H100; this process computes on CPU."""
+    """Make the package choose as on an H100, while this process computes on CPU."""
     from ser_jax.machine import accelerator
 
     for name in ("on_accelerator", "has_cuda", "has_fused_attention"):
-        setattr(accelerator, name, lambda: True)  # before anything else imports them
+        setattr(accelerator, name, lambda: True)  # before anything imports them
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line: a line per program."""
+    """Run the command line: one line per program."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

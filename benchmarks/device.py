@@ -1,4 +1,4 @@
-"""The device: its name, versions, peak rates; equal threads; peak memory. Runs inside workers."""
+"""The device's name, versions, peak rates and memory; equal threads. Runs inside workers."""
 
 import contextlib
 import importlib.metadata
@@ -12,7 +12,7 @@ from typing import Any
 
 from ser_jax.machine.cores import count_cores
 
-# TFLOP/s, dense, and TB/s, from NVIDIA's data sheets; by what the device calls itself.
+# TFLOP/s, dense, and TB/s, from NVIDIA's data sheets, by the device's own name.
 GPU_PEAKS: dict[str, dict[str, float]] = {
     "H200": {"float32": 67, "tf32": 495, "bfloat16": 989, "memory": 4.8},
     "H100 PCIe": {"float32": 51, "tf32": 378, "bfloat16": 756, "memory": 2.0},
@@ -29,7 +29,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 
 def pin(threads: int) -> None:
-    """Keep this process to `threads` cores, before any library counts them."""
+    """Pin this process to `threads` cores, before any library counts them."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
@@ -56,7 +56,7 @@ def describe() -> dict[str, Any]:
     """The device that JAX computes on: kind, name, count, cores and peak rates (run in a worker).
 
     Rates are FLOP/s by precision, and bytes/s under 'memory': from the table for a known GPU,
-    otherwise measured. On CPU the float32 rate is the better of two matrix products, JAX's and
+    measured otherwise. On CPU the float32 rate is the better of two matrix products, JAX's and
     NumPy's, and stands for every precision.
     """
     import jax
@@ -123,7 +123,7 @@ def _probe_copy(n_bytes: int = 2**27) -> float:
 
 
 def reset_peak_memory(side: str) -> None:
-    """Begin to measure peak memory anew, where the system can."""
+    """Reset the measured peak memory, where the system can."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # Linux: the high-water mark starts again
     if side == "pytorch":
@@ -136,7 +136,7 @@ def reset_peak_memory(side: str) -> None:
 def read_peak_memory(side: str) -> int:
     """Bytes: on a GPU what the library's allocator held at most, on CPU the process's high-water
     mark of resident memory (interpreter and libraries included, on both sides)."""
-    # What was never imported has no memory of its own.
+    # A library that was never imported holds no memory.
     if side == "ser_jax" and (jax := sys.modules.get("jax")):
         stats = jax.devices()[0].memory_stats() or {}
         if "peak_bytes_in_use" in stats:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-if not __package__:  # run as a script: modules are found from the root
+if not __package__:  # run as a script: find modules from the root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks import harness
@@ -51,7 +51,7 @@ def list_contestants(keys: dict[str, Any], options: argparse.Namespace, clips: i
                     "benchmarks.pytorch.run:make_run", arguments, ratio_keys=ratios,
                     **shared,
                 ))  # fmt: skip
-    if options.quick:  # the host's augmentation is ser_jax's own slower way
+    if options.quick:  # augmenting on the host is ser_jax's slower way
         contestants = [c for c in contestants if "on the host" not in c.configuration]
     return contestants
 
@@ -86,7 +86,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     parser = harness.make_parser(__doc__)
     parser.add_argument("--epochs", type=int, help="default 10; quick: 1")
     harness.run(measure, parser.parse_args(arguments), NAME)

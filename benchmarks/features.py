@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-if not __package__:  # run as a script: modules are found from the root
+if not __package__:  # run as a script: find modules from the root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks import harness
@@ -68,7 +68,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     harness.run(measure, harness.make_parser(__doc__).parse_args(arguments), NAME)
 
 

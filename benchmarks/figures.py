@@ -1,4 +1,4 @@
-"""What a race recorded of a contestant, as a row: figures, and whether it computed the same."""
+"""Turn the record of a contestant into a row: figures, and whether it computed the same."""
 
 import argparse
 import math
@@ -15,7 +15,7 @@ ROOM = {"float32": 1, "tf32": 20, "bfloat16": 100}
 
 
 def find_reference(contestants: Sequence[Contestant]) -> Contestant:
-    """Whose facts the others' must equal: float32 before less, the other side before ser_jax."""
+    """Find whose facts the others must equal: float32 first, the other side before ser_jax."""
     return min(contestants, key=lambda c: (ROOM[c.precision], c.side == OURS))
 
 
@@ -28,7 +28,7 @@ def mark_differing(
 
     Args:
       contestants: who takes part.
-      records: theirs; those without 'facts' failed and are left out.
+      records: one for each; those without 'facts' failed and are left out.
       equal: relative tolerances of facts in float32, by name; `ROOM` widens them.
     """
     took_part = [(c, r) for c, r in zip(contestants, records, strict=True) if "facts" in r]
@@ -54,7 +54,7 @@ def make_row(
     record: dict[str, Any],
     options: argparse.Namespace,
 ) -> dict[str, Any]:
-    """What results/*.json holds of a contestant; times are of one step, in seconds."""
+    """Make what results/*.json holds of a contestant; times are seconds per step."""
     device = options.device
     row = place | {
         "side": contestant.side,
@@ -82,19 +82,19 @@ def make_row(
 def compute_figures(
     contestant: Contestant, record: dict[str, Any], peaks: dict[str, float]
 ) -> dict[str, Any]:
-    """The figures of a contestant that finished.
+    """Compute the figures of a contestant that finished.
 
     Args:
       contestant: whose.
       record: 'seconds' of its turns, 'facts' and 'peak_memory'; where they are known 'first_s' of
-        the first turn and 'steady_s' of a later one (default: the median); what is to go into the
-        row besides, under 'more'.
+        the first turn and 'steady_s' of a later one (default: the median); further entries of
+        the row under 'more'.
       peaks: of the device, FLOP/s by precision and bytes/s under 'memory'.
     """
     steps = sorted(seconds / contestant.steps for seconds in record["seconds"])
     median_s = statistics.median(steps)
     first_s = record.get("first_s")
-    # What the first turn takes beyond a steady one: tracing, compiling, choosing algorithms.
+    # The first turn less a steady one: tracing, compiling, choosing algorithms.
     steady_s = record.get("steady_s", median_s * contestant.steps)
     figures = {
         "compile_s": None if None in (first_s, steady_s) else max(0.0, first_s - steady_s),

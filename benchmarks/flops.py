@@ -1,10 +1,10 @@
-"""Counted work of a training step: FLOP and bytes from shapes, and the time no device undercuts.
+"""Work of a training step counted from shapes: FLOP, bytes, and a lower bound on its time.
 
-Conventions: a multiply and an add are two FLOP. Counted are the matrix products, convolutions and
-recurrences; not the norms, activations, dropout, pooling and the optimiser, which are below one per
-cent. Backward is one product for the weights and one for the input, which the first layer does not
-need. Bytes: parameters and activations (what each layer puts out), once in each direction; a cache
-may save some of it, a real program moves more.
+Conventions: a multiply-add is two FLOP. Matrix products, convolutions and recurrences count; norms,
+activations, dropout, pooling and the optimiser, together below one per cent, do not. Backward is
+one product for the weights and one for the input, which the first layer does not need. Bytes:
+parameters and activations (each layer's output), once in each direction; a cache may save some of
+it, a real program moves more.
 """
 
 from typing import NamedTuple
@@ -23,7 +23,7 @@ class Layer(NamedTuple):
       flop: of the forward pass.
       first: whether its input is the network's own input, so that it needs no gradient.
       n_parameters: trainable numbers.
-      n_out: numbers that it puts out.
+      n_out: numbers in its output.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Work(NamedTuple):
 
 
 def list_layers(config: ModelConfig, n_classes: int, n_frames: int, n_features: int) -> list[Layer]:
-    """The layers of the network that `config.name` names, for one clip [n_frames, n_features]."""
+    """List the layers of the network `config.name`, for one clip [n_frames, n_features]."""
     layers: list[Layer] = []
     T, F, width = n_frames, n_features, n_features
     if config.name != "lstm":
@@ -57,7 +57,7 @@ def list_layers(config: ModelConfig, n_classes: int, n_frames: int, n_features: 
         width *= T if config.cnn_pool == "flatten" else 1
     else:
         H = config.hidden
-        # The input's product and the recurrence, apart: only the former can do without a gradient.
+        # Input product and recurrence separately: only the former can do without a gradient.
         layers.append(
             Layer("lstm/input", 8 * width * H * T, not layers, 4 * H * (width + 1), 4 * H * T)
         )
@@ -71,7 +71,7 @@ def list_layers(config: ModelConfig, n_classes: int, n_frames: int, n_features: 
 
 
 def count_step(layers: list[Layer], batch_size: int, bytes_each: int = 4) -> Work:
-    """A training step: forward, and backward to weights and inputs.
+    """Count a training step: forward, and backward to weights and inputs.
 
     Args:
       layers: see `list_layers`.
@@ -84,12 +84,12 @@ def count_step(layers: list[Layer], batch_size: int, bytes_each: int = 4) -> Wor
 
 
 def count_forward(layers: list[Layer], batch_size: int, bytes_each: int = 4) -> Work:
-    """A prediction: forward alone."""
+    """Count a prediction: only forward."""
     flop = batch_size * sum(layer.flop for layer in layers)
     activations = batch_size * sum(layer.n_out for layer in layers) * bytes_each
     return Work(flop, activations + 4 * sum(layer.n_parameters for layer in layers))
 
 
 def compute_floor_s(work: Work, flop_per_s: float, bytes_per_s: float) -> float:
-    """The roofline: seconds below which no program on the device can come."""
+    """Compute the roofline: seconds that no program on the device can beat."""
     return max(work.flop / flop_per_s, work.n_bytes / bytes_per_s)

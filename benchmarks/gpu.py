@@ -1,4 +1,4 @@
-"""The whole case for a GPU in ten minutes: right results, speed against PyTorch, and why.
+"""Check a GPU in ten minutes: correct results, speed against PyTorch, and its reasons.
 
 Commands (docs/gpu.md):
   python benchmarks/gpu.py --out DIR                    the first call, 520 s
@@ -6,9 +6,9 @@ Commands (docs/gpu.md):
   python benchmarks/gpu.py --dry-run                    both, tiny, on a CPU
   python benchmarks/gpu.py --render DIR                 results/DEVICE.* from what a call left
 
-Each section runs in a process group of its own under a limit of its own, and writes each row to
-DIR/rows.jsonl as soon as it is known: what fails, hangs or is killed costs itself alone.
-Imports the standard library alone.
+Each section runs in its own process group under its own time limit, and writes each row to
+DIR/rows.jsonl as soon as it is known: a section that fails, hangs or is killed loses only itself.
+Imports only the standard library.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-if not __package__:  # run as a script: modules are found from the root
+if not __package__:  # run as a script: find modules from the root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.sections.context import ROWS_FILE, Context
@@ -37,10 +37,10 @@ class Section(NamedTuple):
     """A part of a call.
 
     Attributes:
-      name: of its module in `benchmarks.sections`, too, unless `module` names another.
-      limit_s: after which it is stopped.
-      estimate_s: it is skipped where less is left.
-      ours: all of it is ser_jax: `--ours-path` holds for the section's own process.
+      name: also that of its module in `benchmarks.sections`, unless `module` names another.
+      limit_s: seconds after which it is stopped.
+      estimate_s: it is skipped if fewer seconds are left.
+      ours: it only runs ser_jax, so `--ours-path` applies to the section's own process.
       module: 'package.module' with a function `measure(context)`.
     """
 
@@ -68,7 +68,7 @@ SECOND = (
     Section("device_tests", 60, 20, ours=True),
 )
 BUDGET_S, SECOND_BUDGET_S = 520, 370
-DRY_BUDGET_S = 1200  # three minutes on two quiet cores, but a busy machine is no failure
+DRY_BUDGET_S = 1200  # three minutes on two idle cores; a busy machine may need more
 NEEDS_CORPUS = {"grid", "run", "rest", "options", "real_grid"}
 BESIDE_CORPUS = ("facts", "right")
 _LAST_S = 8  # kept for the summary
@@ -76,15 +76,15 @@ _LOG_BYTES = 8 << 20
 _DRY_ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "CUDA_VISIBLE_DEVICES": "",
-    "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",  # what runs once is compiled more quickly
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",  # what runs once should compile quickly
     # Threads that spin at barriers while others have the cores would take minutes.
     "OMP_WAIT_POLICY": "passive",
 }
-_CORPUS_S = 45  # longest wait for the corpus, which is prepared beside the sections before
+_CORPUS_S = 45  # longest wait for the corpus, prepared beside earlier sections
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -94,7 +94,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="all sections, tiny, on a CPU")
     parser.add_argument("--only", help="some sections, separated by commas")
     parser.add_argument("--render", type=Path, metavar="DIR", help="results from a call's DIR")
-    parser.add_argument("--ours-path", help="folder of packages for ser_jax's processes alone")
+    parser.add_argument("--ours-path", help="folder of packages for ser_jax's processes only")
     parser.add_argument("--data.root", dest="data_root", help="folder of the RAVDESS recordings")
     parser.add_argument("--data.store_dir", dest="store_dir", help="folder of decoded corpora")
     options = parser.parse_args(arguments)
@@ -127,7 +127,7 @@ class Orchestrator:
         self.log = (options.out / "log.txt").open("ab")
 
     def run(self) -> int:
-        """All sections, then the summary, whatever happened; the exit status."""
+        """Run all sections, then write the summary, whatever happened; the exit status."""
         status = 0
         work = tempfile.mkdtemp(prefix="ser_jax-gpu-")
         try:
@@ -154,10 +154,10 @@ class Orchestrator:
 
     @contextlib.contextmanager
     def _preparing(self, work: str) -> Iterator[Group | None]:
-        """The corpus being prepared, on the CPU, beside the sections that need none."""
+        """Prepare the corpus on the CPU, beside the sections that do not need it."""
         needing = {section.name for section in self.sections} & NEEDS_CORPUS
         if self.options.store_dir and not self.options.data_root:
-            needing -= {"real_grid"}  # has RAVDESS' own store
+            needing -= {"real_grid"}  # uses the store of RAVDESS
         if not needing:
             yield None
             return
@@ -169,7 +169,7 @@ class Orchestrator:
             group.end()
 
     def _run_section(self, section: Section, work: str) -> None:
-        """One section, and the row of how it went."""
+        """Run one section, and write a row of how it went."""
         left_s = self._left_s()
         context = self._make_context(section, work, 0.0)
         row = {"benchmark": "section", "case": section.name}
@@ -177,7 +177,7 @@ class Orchestrator:
             words = f"takes {section.estimate_s:g} s or more, {max(0, left_s):.0f} s are left"
             context.put(row | {"status": "skipped", "seconds": 0.0, "reason": words})
             return
-        # A dry run is held by its budget alone: the machine may be a slow one.
+        # Only the budget limits a dry run: the machine may be slow.
         limit_s = left_s if self.options.dry_run else min(section.limit_s, left_s)
         self._print(f"\n== {section.name}: {limit_s:.0f} s at most\n")
         start_s, status, reason = time.monotonic(), "stopped", "the call was stopped"
@@ -217,7 +217,7 @@ class Orchestrator:
         )  # fmt: skip
 
     def _print(self, text: str) -> None:
-        """To the terminal and to the log, which stays small enough to be sent."""
+        """Print to the terminal and to the log, which stays small enough to be sent."""
         print(text, end="", flush=True)
         if self.log.tell() < _LOG_BYTES:
             self.log.write(text.encode())
@@ -226,7 +226,7 @@ class Orchestrator:
 
 @contextlib.contextmanager
 def stopping() -> Iterator[None]:
-    """SIGTERM and SIGINT raise `Stopped` inside, once."""
+    """Make SIGTERM and SIGINT raise `Stopped` inside, once."""
 
     def stop(signum: int, frame: object) -> None:
         del frame
@@ -241,14 +241,14 @@ def stopping() -> Iterator[None]:
 
 @contextlib.contextmanager
 def ignoring() -> Iterator[None]:
-    """Neither SIGTERM nor SIGINT keeps the summary from being written."""
+    """Ignore SIGTERM and SIGINT, so that the summary is written."""
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, signal.SIG_IGN)
     yield
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line."""
     options = parse(arguments)
     if options.render is not None:
         if not (options.render / ROWS_FILE).is_file():

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-if not __package__:  # run as a script: modules are found from the root
+if not __package__:  # run as a script: find modules from the root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks import harness
@@ -36,7 +36,7 @@ def list_contestants(
     seeds: tuple[int, ...],
     options: argparse.Namespace,
 ) -> list[Contestant]:
-    """Both sides' ways to train all runs; a step is a run, a turn the grid."""
+    """Both sides' ways to train all runs; a step is one run, a turn the whole grid."""
     on_cpu = options.device["kind"] == "cpu"
     precision = "float32" if on_cpu else "bfloat16"
     runs = [keys | own | {"seed": seed} for own in systems.values() for seed in seeds]
@@ -97,7 +97,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     parser = harness.make_parser(__doc__)
     parser.add_argument("--epochs", type=int, help="default 10; quick: 1")
     parser.add_argument(

@@ -29,7 +29,7 @@ PACKAGES = (
 def load_clips(
     options: argparse.Namespace, benchmark: str, case: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A batch of clips as builders take them, and the place of their rows."""
+    """Load a batch of clips as builders take them, and the place of their rows."""
     data = choose_data(options, 4, 32)
     n_clips = 32 if options.device["kind"] == "cpu" else 128
     arguments = call(options, "benchmarks.clips:load_clips", keys=data, n_clips=n_clips)
@@ -42,7 +42,7 @@ def load_clips(
 
 
 def choose_data(options: argparse.Namespace, actors: int, clips: int) -> dict[str, Any]:
-    """Keys of the corpus: RAVDESS if the command line names its folder, else synthetic."""
+    """Choose the corpus: RAVDESS if the command line names its folder, else synthetic."""
     keys: dict[str, Any] = (
         {} if options.store_dir is None else {"data.store_dir": options.store_dir}
     )
@@ -55,13 +55,13 @@ def choose_data(options: argparse.Namespace, actors: int, clips: int) -> dict[st
 def call(
     options: argparse.Namespace, function: str, *, on_device: bool = False, **arguments: Any
 ) -> Any:
-    """The result of 'module:function' in a process of its own, so that this one stays empty.
+    """Call 'module:function' in a process of its own, so that this one imports nothing.
 
     Args:
       options: the command line.
-      function: the baseline's own run among the baseline's packages, all others among ser_jax's.
-      on_device: whether it must see the device; otherwise JAX computes on CPU, and no time and
-        memory go into a context of the GPU.
+      function: the baseline's run with the baseline's packages, all others with ser_jax's.
+      on_device: whether it must see the device; otherwise JAX computes on CPU, and spends no time
+        and memory on a GPU context.
       **arguments: of the function.
     """
     side = "pytorch" if function.startswith("benchmarks.pytorch.") else "ser_jax"
@@ -74,7 +74,7 @@ def call(
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:
-    """The options that all benchmarks have."""
+    """Make a parser with the options that all benchmarks have."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="fewer turns, clips and epochs")
     parser.add_argument(
@@ -90,7 +90,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--ours-path", metavar="DIR", default=os.environ.get("SER_JAX_BENCH_PATH"),
-        help="folder of packages that ser_jax's side alone imports before those installed, for "
+        help="folder of packages that only ser_jax's side imports before those installed, for "
         "transformers below 5; default $SER_JAX_BENCH_PATH",
     )  # fmt: skip
     parser.add_argument("--data.root", dest="data_root", help="folder of the RAVDESS recordings")
@@ -107,7 +107,7 @@ def describe_device(options: argparse.Namespace) -> None:
 
 
 def list_versions(options: argparse.Namespace) -> dict[str, str]:
-    """Versions of all packages; of transformers both sides', where they differ."""
+    """List versions of all packages; of transformers on both sides, where they differ."""
     versions = call(options, "benchmarks.device:list_versions", packages=PACKAGES)
     if getattr(options, "ours_path", None) is not None:
         theirs = argparse.Namespace(**vars(options) | {"ours_path": None})
@@ -121,7 +121,7 @@ def run(
     options: argparse.Namespace,
     benchmark: str,
 ) -> None:
-    """Measure one benchmark; its rows go into the file of results race by race."""
+    """Measure one benchmark, saving its rows to the results file race by race."""
     if not hasattr(options, "device"):
         describe_device(options)
     print(f"\n{benchmark}: {options.device['name']}, {options.threads} threads", flush=True)

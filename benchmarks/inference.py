@@ -1,4 +1,4 @@
-"""Waveform to probabilities, host to host: latency of one clip and of 32, throughput of 256.
+"""Waveforms to probabilities, host to host: latency of 1 and 32 clips, throughput of 256.
 
 Command: python benchmarks/inference.py [--quick] [--data.root DIR]
 """
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-if not __package__:  # run as a script: modules are found from the root
+if not __package__:  # run as a script: find modules from the root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks import harness
@@ -25,7 +25,7 @@ FEATURES: dict[str, Any] = {"n_mfcc": 40, "hop_length": HOP}
 def list_contestants(
     arguments: dict[str, Any], options: argparse.Namespace, n_frames: int
 ) -> list[Contestant]:
-    """ser_jax's one program against PyTorch's ways; the network's work alone is counted."""
+    """ser_jax's one program against PyTorch's ways; only the network's work is counted."""
     kind = options.device["kind"]
     batch = len(arguments["wave_BN"])
     layers = list_layers(override(ModelConfig(), MODEL), 8, n_frames, FEATURES["n_mfcc"])
@@ -77,13 +77,13 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
         }  # fmt: skip
         turns = options.turns or (8 if options.quick else 50)
         contestants = list_contestants(arguments, options, n_frames)
-        # The mean of the largest probability, so that both sides are seen to hear the same.
+        # The mean of the largest probability shows that both sides compute the same.
         rows += harness.race(place, contestants, options, turns=turns, equal={"confidence": 1e-4})
     return rows
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     harness.run(measure, harness.make_parser(__doc__).parse_args(arguments), NAME)
 
 

@@ -1,4 +1,4 @@
-"""Kernels, launches and bytes of a program that XLA has compiled for a GPU, read from its texts."""
+"""Kernels, launches and bytes of a program that XLA compiled for a GPU, read from its dumps."""
 
 import re
 from collections.abc import Iterator
@@ -28,10 +28,10 @@ class Count(NamedTuple):
     """What one call of a program does.
 
     Attributes:
-      kernels: kernels and copies that run, each turn of a loop counted.
-      launches: times that the host gives the device something to do; a command buffer is one.
-      n_bytes: read and written by all kernels, of an operand no more than what a kernel's slices
-        and gathers take of it; of the branches of a conditional the largest one's.
+      kernels: kernels and copies that run, in every iteration of a loop.
+      launches: work that the host submits to the device; a command buffer counts once.
+      n_bytes: read and written by all kernels; of an operand only what a kernel's slices and
+        gathers take of it, and of a conditional only its largest branch.
     """
 
     kernels: int
@@ -44,10 +44,10 @@ def count_kernels(text: str, dump: Path) -> Count:
 
     Args:
       text: the optimised program, `compiled.as_text()`.
-      dump: folder of `--xla_dump_to` with nothing but this program in it.
+      dump: folder of `--xla_dump_to`, holding only this program.
 
     Raises:
-      FileNotFoundError: XLA has dumped no sequence of thunks; this version names it otherwise.
+      FileNotFoundError: XLA dumped no thunk sequence; this version names it differently.
     """
     path = next(dump.glob("*thunk_sequence_after_thunk_passes*"), None)
     if path is None:
@@ -58,7 +58,7 @@ def count_kernels(text: str, dump: Path) -> Count:
 
 
 class _Instruction(NamedTuple):
-    """A line of a computation: `kind` is the type of its result, `line` all of it."""
+    """One line of a computation; `kind` is the type of its result, `line` its whole text."""
 
     is_root: bool
     name: str
@@ -69,7 +69,7 @@ class _Instruction(NamedTuple):
 
 
 def _parse(text: str) -> tuple[str, dict[str, list[_Instruction]]]:
-    """The name of the entry, and all computations."""
+    """Parse the name of the entry computation, and all computations."""
     entry, computations = "", {}
     for part in _COMPUTATION.split(text):
         if not (head := re.match(r"(ENTRY )?%([\w.\-]+) \(", part)):
@@ -85,7 +85,7 @@ def _parse(text: str) -> tuple[str, dict[str, list[_Instruction]]]:
 
 
 def _walk(text: str) -> tuple[list[int], int]:
-    """Turns of all loops in the order of the program (1 where unknown), and bytes moved."""
+    """Find the iterations of all loops in program order (1 where unknown), and bytes moved."""
     entry, computations = _parse(text)
     loops: list[int] = []
 
@@ -118,10 +118,10 @@ def _walk(text: str) -> tuple[list[int], int]:
 
 
 def _find_traffic(fused: list[_Instruction]) -> tuple[dict[int, int], int]:
-    """Bytes that a fusion reads of each operand, by number, and that it writes.
+    """Find the bytes that a fusion reads of each operand, by number, and those it writes.
 
-    From its results backwards each instruction is asked for what its users need: a slice or a
-    gather needs of its operand what it gives, and an update in place writes the part alone.
+    Walks back from its results, and records what each instruction's users need: a slice or gather
+    needs only the part it returns, and an in-place update writes only its part.
     """
     sizes = {row.name: _count_bytes(row.kind) for row in fused}
     updated = {
@@ -162,7 +162,7 @@ def _count_bytes(kind: str) -> int:
 
 
 class _Frame(NamedTuple):
-    """A loop or a command buffer that is open: its indentation, its turns, who launches in it."""
+    """An open loop or command buffer: its indentation, its iterations, who launches in it."""
 
     indent: int
     turns: int
@@ -170,7 +170,7 @@ class _Frame(NamedTuple):
 
 
 def _count_thunks(lines: list[str], loops: list[int]) -> tuple[int, int]:
-    """Kernels and launches of a listing of thunks, in which what belongs to one is indented."""
+    """Count kernels and launches in a listing of thunks, where indentation shows nesting."""
     kernels = launches = 0
     turns_of: Iterator[int] = iter(loops)
     frames = [_Frame(-1, 1, False)]

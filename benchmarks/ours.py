@@ -25,7 +25,7 @@ N_CLASSES = 8
 
 
 def make_variables(model: dict[str, Any], n_frames: int, n_features: int) -> dict[str, Any]:
-    """The weights that all contestants start from, as NumPy arrays."""
+    """Make the weights that all contestants start from, as NumPy arrays."""
     import jax
 
     state = _init(model, n_frames, n_features)[2]
@@ -49,7 +49,7 @@ def _init(
 
 
 def set_precision(precision: str) -> str:
-    """Set what products of float32 may lose; the type to compute in."""
+    """Set the precision of float32 products; returns the type to compute in."""
     import jax
 
     if precision == "float32":  # on a GPU JAX's own default is TF32
@@ -70,7 +70,7 @@ def make_step(
     scan: bool = False,
     cpu_devices: int = 1,
 ) -> Job:
-    """Training steps on a corpus on the device, as `loop.fit` takes them.
+    """Make training steps on a corpus on the device, as `loop.fit` runs them.
 
     Args:
       model: dotted keys of `ModelConfig`.
@@ -78,9 +78,9 @@ def make_step(
       index_SB: clips of the steps of a turn.
       variables: see `make_variables`.
       precision: float32, tf32 or bfloat16.
-      forms: of `models.Forms`, those that are not the package's own choice.
+      forms: of `models.Forms`, where they differ from the package's choice.
       mode, scan: see `layouts.Layout`.
-      cpu_devices: devices that the CPU is made into, for the modes that share out a batch.
+      cpu_devices: devices to split the CPU into, for the modes that share a batch.
     """
     import jax
     import jax.numpy as jnp
@@ -110,7 +110,7 @@ def make_step(
 
 
 def make_dataset(x_BTF: np.ndarray, label_B: np.ndarray) -> Any:
-    """Features that are normalised already, as a corpus on the device; every frame is real."""
+    """Put normalised features on the device as a corpus; every frame is real."""
     import jax.numpy as jnp
 
     from ser_jax.features.batching import Dataset
@@ -134,8 +134,8 @@ def _train_in_turns(
 
     rate, dropout = jnp.array(state.opt_state.hyperparams["learning_rate"]), state.hyper["dropout"]
     dropout = jnp.array(dropout)
-    # The first turn compiles. It learns nothing and drops nothing, on one batch over and over, so
-    # that its loss is the twins' loss, found by the very program that is timed.
+    # The first turn compiles. It repeats one batch without learning or dropout, so that its loss
+    # must equal the twins', and comes from the very program that is timed.
     first_SB = np.broadcast_to(index_SB[:1], index_SB.shape)
     current = {"state": _with_hyper(state, jnp.zeros_like(rate), jnp.zeros_like(dropout))}
     facts: dict[str, Any] = {"parameters": parameters}
@@ -164,9 +164,9 @@ def _with_hyper(state: Any, rate: Any, dropout: Any) -> Any:
 
 
 def watch_compiling() -> dict[str, Any]:
-    """Facts, to which every program is added that takes a second or more to compile or to load.
+    """Collect every program that takes a second or more to compile or load.
 
-    Each is printed too, since a worker that is stopped tells no facts.
+    Each is also printed, since a worker that is stopped reports no facts.
     """
     import jax
 
@@ -183,14 +183,14 @@ def watch_compiling() -> dict[str, Any]:
 
 
 def prepare_data(keys: dict[str, Any]) -> int:
-    """Build the store of the corpus that dotted keys of `Config` name; its number of clips."""
+    """Build the store of the corpus that dotted keys of `Config` name; return its clip count."""
     from ser_jax.data.store import prepare
 
     return prepare(override(Config(), keys).data).clips
 
 
 def make_run(*, keys: dict[str, Any], precision: str = "float32") -> Job:
-    """A turn is `ser_jax.train` into a new directory: the corpus read, training, test, reports.
+    """One turn is `ser_jax.train` into a new directory: corpus, training, test, reports.
 
     Args:
       keys: dotted keys of `Config`.
@@ -218,7 +218,7 @@ def make_grid(
     *, keys: dict[str, Any], systems: dict[str, dict[str, Any]], seeds: tuple[int, ...],
     batching: str = "auto", precision: str = "float32",
 ) -> Job:  # fmt: skip
-    """A turn is `ser_jax.ablate` into a new folder: all runs, tables and figures.
+    """One turn is `ser_jax.ablate` into a new folder: all runs, tables and figures.
 
     Args:
       keys: dotted keys of what the runs share.
@@ -247,7 +247,7 @@ def make_grid(
 def make_features(
     *, wave_BN: np.ndarray, length_B: np.ndarray, rate_hz: int, features: dict[str, Any]
 ) -> Job:
-    """A turn is the features of all clips, int16 [B, N] on the device."""
+    """One turn computes the features of all clips, int16 [B, N] on the device."""
     import jax
     import jax.numpy as jnp
 
@@ -264,7 +264,7 @@ def make_features(
 def make_augment(
     *, wave_BN: np.ndarray, length_B: np.ndarray, rate_hz: int, augment: dict[str, Any], way: str
 ) -> Job:
-    """A turn is all clips augmented, with new draws; clips lie on the device.
+    """One turn augments all clips with new draws; the clips are on the device.
 
     Args:
       wave_BN, length_B, rate_hz: int16 clips.
@@ -299,7 +299,7 @@ def make_inference(
     *, wave_BN: np.ndarray, length_B: np.ndarray, rate_hz: int, model: dict[str, Any],
     features: dict[str, Any], variables: dict[str, Any], precision: str = "float32",
 ) -> Job:  # fmt: skip
-    """A turn is one batch: int16 waves on the host to probabilities on the host, one program.
+    """One turn is one batch: int16 waves on the host to probabilities on the host, one program.
 
     Args:
       wave_BN, length_B, rate_hz: the batch.
@@ -342,12 +342,12 @@ def make_runs_step(
     *, model: dict[str, Any], x_BTF: np.ndarray, label_B: np.ndarray, index_SB: np.ndarray,
     variables: dict[str, Any], runs: int, how: str, precision: str = "float32",
 ) -> Job:  # fmt: skip
-    """A turn is one training step of `runs` runs with seeds of their own, as a grid takes it.
+    """One turn is one training step of `runs` runs with different seeds, as in a grid.
 
     Args:
       model, x_BTF, label_B, precision: as `make_step`.
       index_SB: one batch, which every run sees.
-      variables: plays no part; every run begins with its own seed's.
+      variables: unused; every run starts from its own seed's.
       runs: how many.
       how: im2col or rows (side by side, convolutions as products of patches or of rows of
         them), grouped (side by side, the default forms, whose convolutions vmap makes into

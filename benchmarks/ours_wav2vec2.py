@@ -1,4 +1,4 @@
-"""ser_jax' side of the race of wav2vec 2.0."""
+"""ser_jax's side of the wav2vec 2.0 race."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def make_job(
     cached: bool = False,
     remat: bool = False,
 ) -> Job:
-    """Forward passes, or training steps with the convolutions frozen, of one batch.
+    """Make forward passes, or training steps with frozen convolutions, of one batch.
 
     Args:
       folder: weights, as transformers saves them.
@@ -33,7 +33,7 @@ def make_job(
       steps: of a turn.
       precision: float32, tf32 or bfloat16.
       attention, remat: see `config.BackboneConfig`.
-      cached: what is frozen is computed once, before, as `train` does it.
+      cached: compute frozen parts once, beforehand, as `train` does.
     """
     import functools
 

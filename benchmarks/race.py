@@ -1,9 +1,9 @@
-"""The race of steps: contestants warmed up, synchronised and interleaved in one run; rows from it.
+"""Race steps: contestants warmed up, synchronised and interleaved in one run.
 
-Contestants are prepared first (built, and one turn, which compiles): one after another on CPU, side
-by side where a device does the timed work. Then the turns go round: each round every contestant has
-one, in an order that rotates, so that drift of the machine hits all. Only one works at a time; the
-others sleep in their own processes.
+Contestants are prepared first: built, and run for one turn, which compiles. On CPU this happens one
+after another; where a device does the timed work, side by side. Then come rounds in which every
+contestant has one turn, in a rotating order, so that drift of the machine affects all. Only one
+works at a time; the others sleep in their own processes.
 """
 
 import argparse
@@ -25,42 +25,42 @@ OnRows = Callable[[list[Row]], None]
 
 
 def order_turns(n: int, turn: int) -> list[int]:
-    """Numbers of the contestants in the order of round `turn`; every one is first in its turn."""
+    """Order the contestants' numbers for round `turn`; each is first in some round."""
     return [(turn + i) % n for i in range(n)]
 
 
 def count_parallel(options: argparse.Namespace) -> int:
-    """How many contestants are prepared at once: `options.parallel`, else by the device."""
+    """Count the contestants to prepare at once: `options.parallel`, else by device."""
     asked = getattr(options, "parallel", None)
     return asked or (1 if options.device["kind"] == "cpu" else count_cores())
 
 
 def count_left_s(options: argparse.Namespace) -> float:
-    """Seconds to `options.end_s` of the monotonic clock, the command line's; without it no end."""
+    """Seconds until `options.end_s` of the monotonic clock; infinite without a limit."""
     end_s = getattr(options, "end_s", None)
     return math.inf if end_s is None else end_s - time.monotonic()
 
 
 def is_over(options: argparse.Namespace) -> bool:
-    """Whether the time of the command line is used up."""
+    """Whether the command line's time limit has passed."""
     return count_left_s(options) <= 0
 
 
 def start_worker(contestant: Contestant, options: argparse.Namespace) -> Worker:
-    """The process of a contestant; ser_jax's look into `options.ours_path` first."""
+    """Start a contestant's process; ser_jax's import from `options.ours_path` first."""
     path = getattr(options, "ours_path", None) if contestant.side == results.OURS else None
     return Worker(contestant, options.threads, path)
 
 
 def skip(place: dict[str, Any]) -> list[Row]:
-    """No rows, and a line that says so."""
+    """Return no rows, and print a line that says so."""
     words = ", ".join(str(value) for value in place.values())
     print(f"{words}: skipped, the time is up", flush=True)
     return []
 
 
 def report(rows: list[Row], options: argparse.Namespace, on_rows: OnRows | None) -> None:
-    """Rows printed and told."""
+    """Print rows and pass them on."""
     results.print_rows(rows)
     tell = on_rows or getattr(options, "on_rows", None)
     if tell is not None:
@@ -89,15 +89,14 @@ def race(
       warm: turns after the first that are not measured.
       equal: facts that must be equal between all contestants, with relative tolerances in float32;
         see `figures.mark_differing`.
-      on_rows: told of the rows; default `options.on_rows`.
-      prepare_s: after this time a contestant that is not prepared is killed, and one whose later
-        turn takes longer.
-      measure_s: rounds, warm ones included, end after this time, or when that of the command line
-        is used up; one is always measured.
+      on_rows: called with the rows; default `options.on_rows`.
+      prepare_s: a contestant is killed if preparing it, or a later turn, takes longer.
+      measure_s: rounds, including warm ones, end after this time or at the command line's limit;
+        one is always measured.
 
     Returns:
-      A row per contestant, in their order; its status is ok, failed or differs. None where the time
-      of the command line is used up.
+      A row per contestant, in their order, with status ok, failed or differs; an empty list after
+      the command line's time limit.
     """
     if is_over(options):
         return skip(place)
@@ -126,18 +125,18 @@ def race(
 
 
 class _Entry:
-    """A contestant's process and what is recorded of it."""
+    """A contestant's process and its record."""
 
     def __init__(self, worker: Worker, limit_s: float | None):
         self.worker, self.limit_s = worker, limit_s
         self.record: dict[str, Any] = {"seconds": []}
 
     def allow(self) -> None:
-        """From now on kill the process when its time is over and an answer is not there."""
+        """Kill the process if it has not answered when its time is over."""
         self.worker.allow(self.limit_s)
 
     def attempt(self, act: Callable[[Worker, dict[str, Any]], None]) -> None:
-        """`act`, unless it has failed before; a failure is recorded."""
+        """Call `act` unless an earlier call failed; record a failure."""
         if "reason" not in self.record:
             try:
                 act(self.worker, self.record)
@@ -146,7 +145,7 @@ class _Entry:
 
 
 def _prepare(entries: Sequence[_Entry], parallel: int) -> None:
-    """Build all, `parallel` at once; then first turns, alone first; all within one limit."""
+    """Build all, `parallel` at once, then run first turns, `alone` ones first, within one limit."""
 
     def attempt_all(
         act: Callable[[Worker, dict[str, Any]], None], some: Sequence[_Entry], beside: int
@@ -154,7 +153,7 @@ def _prepare(entries: Sequence[_Entry], parallel: int) -> None:
         with ThreadPoolExecutor(max(1, beside)) as pool:
             try:
                 list(pool.map(lambda entry: entry.attempt(act), some))
-            except BaseException:  # interrupted: the threads wait for what is killed here
+            except BaseException:  # interrupted: the threads wait for the processes killed here
                 for entry in entries:
                     entry.worker.kill()
                 raise
@@ -173,7 +172,7 @@ def _prepare(entries: Sequence[_Entry], parallel: int) -> None:
 
 
 def _list_rounds(turns: int, warm: int, most_s: float) -> Iterator[int]:
-    """Numbers of the rounds, from -warm; once the time is up round 0, if it has not been."""
+    """Yield round numbers from -warm; after the time limit only round 0, if still to come."""
     start_s = time.monotonic()
     for turn in range(-warm, turns):
         if turn != 0 and time.monotonic() - start_s >= most_s:

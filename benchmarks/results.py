@@ -1,4 +1,4 @@
-"""Rows to files: JSON with the ratios, a Markdown table, a plot."""
+"""Write rows to files: JSON with ratios, a Markdown table, a plot."""
 
 import argparse
 import json
@@ -21,7 +21,7 @@ def default_path(device_name: str) -> Path:
 
 
 def compute_ratios(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
-    """The best other side's median over ser_jax's best, for every key that both sides count in."""
+    """Divide the other side's best median by ser_jax's best, for every key of both sides."""
     best: dict[str, dict[bool, float]] = {}
     for row in rows:
         for key in row["ratio_keys"] if row["status"] == "ok" else ():
@@ -42,9 +42,9 @@ def load(path: Path) -> dict[str, Any]:
 def save(
     options: argparse.Namespace, benchmark: str, rows: list[dict[str, Any]], seconds: float
 ) -> None:
-    """Put a benchmark's rows into `options.out`, in place of those it had there.
+    """Save a benchmark's rows in `options.out`, replacing its earlier ones.
 
-    A run calls it after every race, each time with all rows it has until then.
+    Called after every race, each time with all rows so far.
     """
     path: Path = options.out
     found = load(path) if path.exists() else {}
@@ -67,7 +67,7 @@ def save(
 
 
 def print_ratios(path: Path) -> None:
-    """The ratios of a file of results, if there is one."""
+    """Print the ratios of a results file, if there is one."""
     if path.exists():
         ratios = ", ".join(f"{key} {ratio:.2f}" for key, ratio in load(path)["ratios"].items())
         print(f"ratios: {ratios}\n{path}", flush=True)
@@ -77,7 +77,7 @@ _PLACE = ("benchmark", "case", "shape", "temperature")
 
 
 def mark_best(rows: Iterable[dict[str, Any]]) -> None:
-    """Set 'best' in the fastest row of each side of each case."""
+    """Set 'best' in each side's fastest row of each case."""
     groups: dict[tuple, list[dict[str, Any]]] = {}
     for row in rows:
         row["best"] = False
@@ -101,7 +101,7 @@ _COLUMNS = [
 
 
 def name_row(row: dict[str, Any]) -> str:
-    """Side and configuration, and whether the run was a process's first."""
+    """Name a row: side, configuration, and whether the run was the first of its process."""
     words = (row["configuration"], row.get("temperature"))
     return f"{row['side']}: {', '.join(filter(None, words))}"
 
@@ -125,7 +125,7 @@ def list_cells(row: dict[str, Any]) -> list[str]:
 
 
 def print_rows(rows: Sequence[dict[str, Any]]) -> None:
-    """Rows as they come, losing ones too."""
+    """Print rows as they come, losing ones too."""
     for row in rows:
         cells = list_cells(row)
         names = ["", "", "", "", "threads", *(name for name, *_ in _COLUMNS)]
@@ -134,7 +134,7 @@ def print_rows(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def make_markdown(document: dict[str, Any]) -> str:
-    """The whole file as Markdown: ratios, then a table per benchmark; the best rows are bold."""
+    """Make Markdown of the whole file: ratios, then a table per benchmark, best rows in bold."""
     versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
     lines = [f"## {document['device']}", "", versions, ""]
     lines += ["| ratio to the best of the other side | |", "|---|---|"]
@@ -153,7 +153,7 @@ def make_markdown(document: dict[str, Any]) -> str:
 
 
 def list_evidence(document: dict[str, Any]) -> list[str]:
-    """What `gpu.py` found besides times, as Markdown: sections, checks, notes."""
+    """List what `gpu.py` found besides times, as Markdown: sections, checks, notes."""
     lines: list[str] = []
     if sections := document.get("sections"):
         lines += ["", "### sections", "", "| | | s | |", "|---|---|---|---|"]
@@ -172,7 +172,7 @@ def list_evidence(document: dict[str, Any]) -> list[str]:
 
 
 def list_kernels(case: str, note: dict[str, Any], most: int = 8) -> list[str]:
-    """A table of the kernels that take longest, of a turn that was profiled."""
+    """List the slowest kernels of a profiled turn, as a table."""
     calls = f"{note['count']:,} calls of {note['names']} kernels"
     head = f"### {case}: {note['turn_s'] * 1e3:.3g} ms, {note['busy_s'] * 1e3:.3g} in {calls}"
     lines = ["", head, "", "| kernel | calls | us each | share |", "|---|---|---|---|"]
@@ -191,7 +191,7 @@ def format_check(row: dict[str, Any]) -> str:
 
 
 def draw(document: dict[str, Any], path: Path) -> None:
-    """A panel of horizontal bars per case: median time of every row, ser_jax's in colour."""
+    """Draw a panel of bars per case: every row's median time, ser_jax's in colour."""
     from matplotlib.figure import Figure
 
     panels: dict[tuple, list[dict[str, Any]]] = {}

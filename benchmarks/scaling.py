@@ -1,4 +1,4 @@
-"""How time grows: with runs in the grid, batch size, clip length, devices (simulated on CPU).
+"""How time grows with runs in a grid, batch size, clip length and (simulated) devices.
 
 Command: python benchmarks/scaling.py [--quick] [--only runs,batch]; draws FILE-scaling.png.
 """
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-if not __package__:  # run as a script: modules are found from the root
+if not __package__:  # run as a script: find modules from the root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks import harness, results
@@ -26,7 +26,7 @@ SIZES: dict[str, tuple[int, ...]] = {
 
 
 def make_arguments(options: argparse.Namespace, shape: tuple[int, int, int]) -> dict[str, Any]:
-    """What both sides' builders take, for one step of a turn."""
+    """Make the arguments of both sides' builders, for one step per turn."""
     import numpy as np
 
     n_frames, n_features, batch = shape
@@ -47,7 +47,7 @@ def make_arguments(options: argparse.Namespace, shape: tuple[int, int, int]) -> 
 def list_contestants(
     axis: str, size: int, options: argparse.Namespace
 ) -> tuple[list[Contestant], tuple[int, int, int]]:
-    """Both sides at one point of an axis; a step is a training step of all that take part."""
+    """Both sides at one point of an axis; a step trains all its runs or devices once."""
     kind = options.device["kind"]
     n_frames, n_features, batch = SHAPE
     shape = (
@@ -105,7 +105,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def draw(document: dict[str, Any], path: Path) -> None:
-    """A panel per axis, both scales logarithmic, with a straight line for linear growth."""
+    """Draw a panel per axis, on logarithmic scales, with a line for linear growth."""
     from matplotlib.figure import Figure
 
     rows = [r for r in document["rows"] if r["benchmark"] == NAME and r["status"] == "ok"]
@@ -135,14 +135,14 @@ def draw(document: dict[str, Any], path: Path) -> None:
 
 
 def plot_path(out: Path) -> Path:
-    """Beside the file of results."""
+    """The plot's path, beside the results file."""
     return out.with_name(f"{out.stem}-scaling.png")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     parser = harness.make_parser(__doc__)
-    parser.add_argument("--only", help=f"some of {', '.join(SIZES)}, parted by commas")
+    parser.add_argument("--only", help=f"some of {', '.join(SIZES)}, separated by commas")
     options = parser.parse_args(arguments)
     options.axes = options.only.split(",") if options.only else None
     harness.run(measure, options, NAME)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-if not __package__:  # run as a script: modules are found from the root
+if not __package__:  # run as a script: find modules from the root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks import harness
@@ -62,7 +62,7 @@ def list_our_ways(name: str, kind: str, threads: int, quick: bool) -> list[Way]:
 
 
 def list_torch_ways(name: str, kind: str, quick: bool) -> list[Way]:
-    """How PyTorch runs it; the quick list keeps those that won or may win."""
+    """How PyTorch runs it; the quick list keeps those that have won or might."""
     list_ways = _list_torch_ways_on_cpu if kind == "cpu" else _list_torch_ways_on_gpu
     return list_ways(name, quick)
 
@@ -93,7 +93,7 @@ def _list_torch_ways_on_cpu(name: str, quick: bool) -> list[Way]:
         ("compile, channels_last, pool before ELU, tuned allocator", "float32",
          FIRST | COMPILED, True),
     ]  # fmt: skip
-    if quick and name != "lstm":  # compiling takes half a minute each, and never won
+    if quick and name != "lstm":  # each compiles for half a minute, and never won
         chosen = [way for way in chosen if "compile" not in way[0]]
     ways = chosen if quick else full + chosen
     # The LSTM has no channels.
@@ -105,7 +105,7 @@ def _list_torch_ways_on_gpu(name: str, quick: bool) -> list[Way]:
     if name != "lstm":  # which has no channels and no pools
         last, first = (", channels_last", LAST), (", channels_last, pool before ELU", FIRST)
     graph, reduced = {"graph": True}, {"compile_mode": "reduce-overhead"}
-    # The losses of all others are held against float32's.
+    # All other losses are compared with float32's.
     ways: list[Way] = [(f"eager{last[0]}", "float32", last[1], False)]
     for precision in PRECISIONS[quick:]:
         entries = [
@@ -127,7 +127,7 @@ def _list_torch_ways_on_gpu(name: str, quick: bool) -> list[Way]:
 
 
 def list_ratio_keys(key: str, kind: str, precision: str, standard: bool) -> tuple[str, ...]:
-    """Ratios in which a row counts: at equal precision, and at any.
+    """List the ratios that a row counts in: at equal precision, and at any.
 
     On CPU the headline is float32 against float32. On a GPU both sides may use TF32 and bfloat16,
     and the headline is the best of each.
@@ -167,7 +167,7 @@ def list_contestants(
     contestants = []
     for side, builder, more, (words, precision, own, tuned) in entries:
         keys = list_ratio_keys(name, kind, precision, shape == STANDARD)
-        # A compile time of each side that shares its cores with nothing.
+        # One compile time per side that shares its cores with nothing.
         alone = kind != "cpu" and (name, precision) == LONE and words in LONE_WAYS
         work = count_step(layers, batch, BYTES[precision])
         contestants.append(Contestant(
@@ -198,9 +198,9 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     parser = harness.make_parser(__doc__)
-    parser.add_argument("--models", default=",".join(MODELS), help="networks, parted by commas")
+    parser.add_argument("--models", default=",".join(MODELS), help="networks, separated by commas")
     for name, number in zip(("frames", "features", "batch"), STANDARD, strict=True):
         parser.add_argument(f"--{name}", type=int, default=number, help=f"default {number}")
     options = parser.parse_args(arguments)

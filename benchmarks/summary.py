@@ -1,4 +1,4 @@
-"""What a call of `gpu.py` found: a short summary, and files of results from its rows."""
+"""Summarise a call of `gpu.py`, and make results files from its rows."""
 
 import json
 from pathlib import Path
@@ -12,35 +12,35 @@ SUMMARY_FILE = "summary.md"
 
 
 def list_checks(rows: list[Row]) -> list[Row]:
-    """What was compared with a reference."""
+    """List what was compared with a reference."""
     return [row for row in rows if row["benchmark"] == "right"]
 
 
 def list_races(rows: list[Row]) -> list[Row]:
-    """What was timed, or could not be."""
+    """List what was timed, or could not be."""
     return [row for row in rows if "side" in row]
 
 
 def list_sections(rows: list[Row]) -> list[Row]:
-    """How each section went."""
+    """List how each section went."""
     return [row for row in rows if row["benchmark"] == "section"]
 
 
 def has_failed(out: Path) -> bool:
-    """Whether a section did not end as it should or a check found something wrong."""
+    """Whether a section failed or a check found an error."""
     rows = load_rows(out)
     asked = list_sections(rows) + list_checks(rows)
     return any(row["status"] not in ("ok", "noted") for row in asked)
 
 
 def find_device(rows: list[Row]) -> Row:
-    """The row of the device; of an unknown one if `facts` did not get that far."""
+    """Find the row of the device; an unknown one if `facts` did not get that far."""
     unknown = {"device": {"name": "unknown device", "peaks": {}, "peaks_from": ""}, "versions": {}}
     return next((row for row in rows if row["benchmark"] == "device"), unknown)
 
 
 def make_summary(rows: list[Row], seconds: float) -> str:
-    """A page: how sections went, what is not right, the ratios."""
+    """Make a page: how sections went, what is wrong, the ratios."""
     checks, ratios = list_checks(rows), results.compute_ratios(list_races(rows))
     lines = [f"# {find_device(rows)['device']['name']}", "", f"{seconds:.0f} s", ""]
     lines += ["| section | | s | |", "|---|---|---|---|"]
@@ -60,14 +60,14 @@ def make_summary(rows: list[Row], seconds: float) -> str:
 
 
 def write_summary(out: Path, seconds: float) -> str:
-    """Write summary.md; its text."""
+    """Write summary.md, and return its text."""
     text = make_summary(load_rows(out), seconds)
     (out / SUMMARY_FILE).write_text(text)
     return text
 
 
 def make_document(rows: list[Row]) -> dict[str, Any]:
-    """A file of results, as `results.save` makes it, with the checks and facts besides."""
+    """Make a results file like `results.save`, with checks and facts added."""
     device, races = find_device(rows), list_races(rows)
     results.mark_best(races)
     return {
@@ -85,7 +85,7 @@ def make_document(rows: list[Row]) -> dict[str, Any]:
 
 
 def render(out: Path, folder: Path = results.FOLDER) -> None:
-    """DEVICE.json, .md and .png in `folder` from the rows in `out`, losing ones too."""
+    """Write DEVICE.json, .md and .png to `folder` from the rows in `out`, losing ones too."""
     document = make_document(load_rows(out))
     path = folder / results.default_path(document["device"]).name
     write_atomic(path, json.dumps(document, indent=1))

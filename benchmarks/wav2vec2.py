@@ -3,7 +3,7 @@
 Command: python benchmarks/wav2vec2.py [--quick] [--batch 8 --seconds 5.27] [--layers 12]
 
 Same weights, clips and settings on both sides: the study's head, convolutions frozen, dropouts of
-0.1, SpecAugment, no layer drop (its luck would be measured), Adam.
+0.1, SpecAugment, Adam, and no layer drop, whose luck would be measured.
 """
 
 import argparse
@@ -12,14 +12,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if not __package__:  # run as a script: modules are found from the root
+if not __package__:  # run as a script: find modules from the root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks import harness
 from benchmarks.flops import Work
 from benchmarks.worker import Contestant
 
-if TYPE_CHECKING:  # it brings JAX, which no process is to see before it is pinned
+if TYPE_CHECKING:  # imports JAX, which a process must not do before it is pinned
     from ser_jax.wav2vec2.architecture import Architecture
 
 NAME = "wav2vec2"
@@ -49,7 +49,7 @@ def list_ways(kind: str, train: bool, quick: bool) -> list[Way]:
 
 
 def count_work(architecture: "Architecture", batch: int, n_samples: int, train: bool) -> Work:
-    """Products and convolutions; a training step has three passes above the frozen convolutions."""
+    """Count products and convolutions; a training step passes the unfrozen part three times."""
     encoder, frames, channels = 0, n_samples, 1
     sizes = (architecture.conv_kernel, architecture.conv_stride, architecture.conv_dim)
     for kernel, stride, dim in zip(*sizes, strict=True):
@@ -113,7 +113,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     parser = harness.make_parser(__doc__)
     parser.add_argument("--batch", type=int, help="clips; default 8 on CPU, else 32")
     parser.add_argument("--seconds", type=float, help="of each clip; default 5.27")

@@ -1,7 +1,8 @@
-"""A contestant in a process of its own, driven turn by turn over a pipe.
+"""Run a contestant in its own process, driven turn by turn over a pipe.
 
-Allocator settings, XLA flags and the number of CPU devices are fixed when a process starts, and its
-peak memory is its own. Nothing here imports numpy, jax or torch before the process is pinned.
+Allocator settings, XLA flags and the number of CPU devices are fixed when a process starts, and
+peak memory is counted per process. Nothing here imports numpy, jax or torch before the process is
+pinned.
 """
 
 import contextlib
@@ -20,10 +21,10 @@ from benchmarks import device
 from benchmarks.flops import Work
 
 _SETTINGS = {
-    # Each process traces and compiles anew, on both sides, so that compile times mean something.
+    # Every process compiles afresh, on both sides, so that compile times mean something.
     "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
     "JAX_ENABLE_COMPILATION_CACHE": "false",
-    "PYTHONWARNINGS": "ignore",  # of settings such as these
+    "PYTHONWARNINGS": "ignore",  # about settings such as these
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # several processes share the device's memory
 }
 
@@ -33,7 +34,7 @@ class Job(NamedTuple):
 
     Attributes:
       turn: does the contestant's steps and waits for the device.
-      facts: asked for after the first turn; JSON-able, and go into the contestant's row.
+      facts: called after the first turn; its JSON-able result goes into the contestant's row.
     """
 
     turn: Callable[[], Any]
@@ -50,9 +51,9 @@ class Contestant:
       builder: 'module:function' that makes a `Job` from `arguments`.
       precision: float32, tf32 or bfloat16.
       environment: set before the process starts.
-      tuned: whether ser_jax's settings of the memory allocator hold, which its command line
-        makes on CPU, and which serve PyTorch as well.
-      alone: its first turn has nothing beside it, so that its compile time is a lone one's.
+      tuned: whether to tune the memory allocator, as ser_jax's command line does on CPU; PyTorch
+        gains as well.
+      alone: nothing runs beside its first turn, which gives a compile time of its own.
       threads: cores it may use; None: all that the race has.
       steps: steps (or batches, clips, runs) of one turn.
       clips: clips of one step.
@@ -85,7 +86,7 @@ class Worker:
     Args:
       contestant: who works.
       threads: cores, unless the contestant has a number of its own.
-      path: a folder in which its packages are looked for first; None: those installed.
+      path: a folder to import packages from first; `None` uses those installed.
     """
 
     def __init__(self, contestant: Contestant, threads: int, path: str | None = None):
@@ -105,12 +106,12 @@ class Worker:
         theirs.close()
 
     def allow(self, seconds: float | None) -> None:
-        """From now on kill the process when `seconds` are over and an answer is not there."""
+        """Kill the process if it has not answered after `seconds`."""
         self._allowed_s = seconds
         self._end_s = time.monotonic() + (seconds or 0)
 
     def build(self) -> None:
-        """Make weights and data, compile nothing. Not timed."""
+        """Make weights and data without compiling. Not timed."""
         self._ask(("build", self.contestant.builder, self.contestant.arguments))
 
     def turn(self) -> float:
@@ -118,11 +119,11 @@ class Worker:
         return self._ask(("turn",))
 
     def read_facts(self) -> dict[str, Any]:
-        """What the job says of itself."""
+        """What the job reports."""
         return self._ask(("facts",))
 
     def call(self, function: str, **arguments: Any) -> Any:
-        """The result of 'module:function' in the process."""
+        """Call 'module:function' in the process."""
         return self._ask(("call", function, arguments))
 
     def read_peak_memory(self) -> int:
@@ -130,7 +131,7 @@ class Worker:
         return self._ask(("memory",))
 
     def hang_up(self) -> None:
-        """Ask the process to end, without waiting for it."""
+        """Ask the process to end, without waiting."""
         self._connection.close()
 
     def close(self) -> None:
@@ -144,7 +145,7 @@ class Worker:
             self.kill()
 
     def kill(self) -> None:
-        """End the process at once, whatever it does."""
+        """Kill the process at once."""
         self._process.kill()
         self._process.join(5)
 
@@ -181,7 +182,7 @@ def _environment(changes: dict[str, str]) -> Iterator[None]:
 
 
 def look_up(path: str) -> Callable[..., Any]:
-    """The function that 'module:function' names."""
+    """Look up the function that 'module:function' names."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
 
@@ -189,7 +190,7 @@ def look_up(path: str) -> Callable[..., Any]:
 def serve(
     connection: Connection, threads: int, side: str, tuned: bool, path: str | None = None
 ) -> None:
-    """The process: answer requests until the pipe is closed."""
+    """Answer requests until the pipe is closed; runs in the process."""
     device.pin(threads)
     if path is not None:
         _look_first_in(path)
@@ -225,7 +226,7 @@ def serve(
 
 
 def _look_first_in(path: str) -> None:
-    """Import from `path` before what is installed; processes started from here do so too."""
+    """Import from `path` before installed packages, here and in child processes."""
     # A spawned process has its parent's sys.path; it is too late for PYTHONPATH.
     sys.path.insert(0, path)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (path, os.getenv("PYTHONPATH"))))

@@ -35,6 +35,9 @@ def on_page_markdown(markdown, page, config, files):
     else:
         outside = r"\]\(((?:\.\./)*)\.\./(?=benchmarks/|C[A-Z]+\.md)"
         markdown = re.sub(outside, r"](\1", markdown)
+    if page.file.src_uri == "reference/python.md":
+        for name in ser_jax._HOMES.keys() - set(re.findall(r"\w+", markdown)):
+            log.warning("reference/python.md: lacks ser_jax.%s; add it below a heading", name)
     markdown = re.sub(r"\{\{ help (\w+) \}\}", lambda found: read_help(found[1]), markdown)
     markdown = re.sub(r"\{\{ keys ([\w.]+) \}\}", lambda found: list_keys(found[1]), markdown)
     return re.sub(r"\{\{ api (.*?) \}\}", lambda found: find_names(found[1].split()), markdown)
@@ -63,7 +66,7 @@ def list_keys(name):
     entries = []
     for field in dataclasses.fields(cls):
         if dataclasses.is_dataclass(marked[field.name]):
-            continue  # a section with a table of its own
+            continue  # a section with its own list
         default = field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
@@ -110,19 +113,17 @@ def to_yaml(value):
         return "[" + ", ".join(map(to_yaml, value)) + "]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
+    return str(value).replace(str(Path.home()), "~")
 
 
 def find_names(names):
     """mkdocstrings' directives for public names, wherever `ser_jax` keeps them."""
-    homes = ser_jax._HOMES
-    for name in set(names) - homes.keys():
-        log.warning("reference/python.md: ser_jax has no %s; take it out", name)
-    short = (
-        "\n    options: {members: false, show_bases: false}"  # configuration.md has their fields
-    )
-    return "\n\n".join(
-        f"::: ser_jax.{homes[name]}.{name}" + short * name.endswith("Config")
-        for name in names
-        if name in homes
-    )
+    homes, lines = ser_jax._HOMES, []
+    for name in names:
+        if name not in homes:
+            log.warning("reference/python.md: ser_jax has no %s; take it out", name)
+            continue
+        lines.append(f"::: ser_jax.{homes[name]}.{name}")
+        if name.endswith("Config"):  # configuration.md has its fields
+            lines[-1] += "\n    options: {members: false, show_bases: false}"
+    return "\n\n".join(lines)

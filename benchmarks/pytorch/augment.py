@@ -53,7 +53,7 @@ def apply(
         if not alone:
             return torch.where(chosen_B[:, None] & real_BN, function(x_BN, *draws), x_BN)
         rows = chosen_B.nonzero()[:, 0]
-        if len(rows) == 0:  # there is no FFT of nothing
+        if len(rows) == 0:  # an FFT needs at least one row
             return x_BN
         new = function(x_BN[rows], *(values[rows] for values in draws))
         return x_BN.index_copy(0, rows, torch.where(real_BN[rows], new, 0))
@@ -82,7 +82,7 @@ def roll(wave_BN: torch.Tensor, shift_B: torch.Tensor, length_B: torch.Tensor) -
 def stretch(wave_BN: torch.Tensor, rate_B: torch.Tensor, n_out: int | None = None) -> torch.Tensor:
     """Each clip `rate_B` times as fast at its own pitch, by a phase vocoder; [B, n_out or N].
 
-    `n_out` must hold for the slowest clip what is wanted of it.
+    `n_out` must be long enough for the slowest clip.
     """
     n_out = n_out or wave_BN.shape[1]
     window = torch.hann_window(N_FFT, device=wave_BN.device)
@@ -95,8 +95,8 @@ def stretch(wave_BN: torch.Tensor, rate_B: torch.Tensor, n_out: int | None = Non
 def invert(spectrum_BKT: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
     """Waves [B, (T - 1) * HOP] of centred spectra.
 
-    The numbers of `torch.istft`, which looks at the window's envelope on the host: the device waits
-    for that, and no CUDA graph can hold it.
+    Equals `torch.istft`, which checks the window's envelope on the host; the device would wait for
+    that, and no CUDA graph could hold it.
     """
     frames_BTN = torch.fft.irfft(spectrum_BKT.mT, N_FFT) * window
     wave_BN = overlap(frames_BTN)
@@ -126,7 +126,7 @@ def vocode(spectrum_BKT: torch.Tensor, rate_B: torch.Tensor, n_frames: int) -> t
     advance_K1 = torch.linspace(0, math.pi * HOP, K, device=device)[:, None]
     step_BT = torch.arange(n_frames, device=device)[None] * rate_B[:, None]
     padded = F.pad(spectrum_BKT, (0, 2))
-    # Both neighbours of frames past the end are the padding's zeros.
+    # Frames past the end lie between zeros of the padding.
     left_BT = step_BT.long().clamp_max(T)
     alpha_B1T = (step_BT % 1)[:, None]
     left = padded.gather(2, left_BT[:, None].expand(B, K, n_frames))
@@ -175,7 +175,7 @@ def make_augment(
     *, wave_BN: np.ndarray, length_B: np.ndarray, rate_hz: int, augment: dict[str, Any], kind: str,
     alone: bool,
 ) -> Job:  # fmt: skip
-    """A turn is all clips augmented, with new draws; clips lie on the device; see `apply`."""
+    """One turn augments all clips with new draws; the clips are on the device; see `apply`."""
     device, config = pick_device(kind), override(AugmentConfig(), augment)
     wave, length = torch.from_numpy(wave_BN).to(device), torch.from_numpy(length_B).to(device)
 

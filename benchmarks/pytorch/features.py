@@ -56,7 +56,7 @@ def make_features(
     *, wave_BN: np.ndarray, length_B: np.ndarray, rate_hz: int, features: dict[str, Any],
     kind: str, compiled: bool = False,
 ) -> Job:  # fmt: skip
-    """A turn is the features of all clips, int16 [B, N] on the device."""
+    """One turn computes the features of all clips, int16 [B, N] on the device."""
     del length_B
     device = pick_device(kind)
     front_end = FrontEnd(override(FeaturesConfig(), features), rate_hz).to(device)

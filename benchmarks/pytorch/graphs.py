@@ -14,15 +14,14 @@ WARM_UPS = 3
 class Graphed:
     """A function of tensors that is captured once per shape of its inputs, then replayed.
 
-    It must not wait for the host, and must leave its results in tensors that exist before and
-    outside of it. Capturing changes no number: what the warm-up did to the state is undone. PyTorch
-    itself registers the generator that dropout draws from.
+    It must not wait for the host, and must write its results to tensors that exist outside it.
+    Capturing changes no number: the warm-up's effect on the state is undone. PyTorch itself
+    registers the generator that dropout draws from.
 
     Args:
       function: of tensors on the device.
-      list_state: the tensors that the function changes, once it has run; those that were not there
-        before begin with zeros.
-      prepare: called before capture, outside of it; gradients are to be None then, so that backward
+      list_state: the tensors that the function changes, after it has run; new ones start at zero.
+      prepare: called before capture, outside it; must set gradients to `None`, so that backward
         writes them instead of adding to them.
     """
 
@@ -49,7 +48,7 @@ class Graphed:
     def _capture(self, inputs: tuple[torch.Tensor, ...]) -> Any:
         static = tuple(tensor.clone() for tensor in inputs)
         before = {id(tensor): tensor.detach().clone() for tensor in self._list_state()}
-        # Handles and workspaces belong to a stream, so that the one warmed up is the one captured.
+        # Handles and workspaces belong to a stream, so warm up the stream that is captured.
         self._stream = self._stream or torch.cuda.Stream()
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
@@ -58,7 +57,7 @@ class Graphed:
         torch.cuda.current_stream().wait_stream(self._stream)
         self._prepare()
         graph = torch.cuda.CUDAGraph()
-        # Other threads, such as a loader's that pins memory, may go on meanwhile.
+        # Other threads, such as a loader's pinning memory, may run meanwhile.
         with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
             self._function(*static)
         with torch.no_grad():

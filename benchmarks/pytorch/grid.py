@@ -44,7 +44,7 @@ def make_grid(
     *, runs: list[dict[str, Any]], kind: str, processes: int, precision: str = "float32",
     **ways: Any,
 ) -> Job:  # fmt: skip
-    """A turn is the whole grid.
+    """One turn is the whole grid.
 
     Args:
       runs: dotted keys of ser_jax's `Config`, a dictionary per run.

@@ -17,7 +17,7 @@ def make_inference(
     features: dict[str, Any], variables: dict[str, Any], kind: str, precision: str = "float32",
     channels_last: bool = False, compile_mode: str | None = None,
 ) -> Job:  # fmt: skip
-    """A turn is one batch; arguments as `ours.make_inference`, ways as `Trainer`."""
+    """One turn is one batch; arguments as in `ours.make_inference`, ways as in `Trainer`."""
     del length_B
     device = pick_device(kind)
     set_precision(precision)

@@ -1,4 +1,4 @@
-"""Eager PyTorch twins of CNN, LSTM and CNN-LSTM, with Keras' defaults where the study uses them.
+"""Eager PyTorch twins of CNN, LSTM and CNN-LSTM, with Keras's defaults where the study uses them.
 
 Modules carry the names of their Flax counterparts, so weights are copied by path. The twins read
 padding as data (`mask_padding: false`), and have one bias per gate, as Keras and Flax do.
@@ -27,7 +27,7 @@ class ConvBlock(nn.Module):
     def __init__(self, n_in: int, n_out: int, config: ModelConfig):
         super().__init__()
         self.conv = nn.Conv2d(n_in, n_out, 3, padding="same", bias=False)
-        # Keras' momentum is the share kept, PyTorch's the share taken.
+        # Keras's momentum is the share kept, PyTorch's the share taken.
         momentum = 1 - config.norm_momentum
         self.norm = nn.BatchNorm2d(n_out, eps=config.norm_epsilon, momentum=momentum)
         self.elu = nn.ELU()

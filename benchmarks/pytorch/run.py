@@ -1,6 +1,6 @@
 """A whole run of the baseline: data, augmentation, features, training, best epoch, test.
 
-Imports no jax: the corpus and the split come from the parts of ser_jax that know of none.
+Imports no jax: corpus and split come from parts of ser_jax that do not use it.
 """
 
 import os
@@ -46,7 +46,7 @@ class AugmentedClips(torch.utils.data.Dataset):
 
 
 def seed_worker(number: int) -> None:
-    """audiomentations draws from the global generators; one thread for each worker process."""
+    """Seed the global generators, which audiomentations draws from; one thread per worker."""
     del number
     seed = torch.initial_seed() % 2**32
     random.seed(seed)
@@ -84,10 +84,10 @@ class Run:
           config: the run's settings, ser_jax's own.
           clips: the corpus on the device.
           precision: see `Trainer`.
-          augment_in: workers (audiomentations in processes; none of them: in this one) or device.
+          augment_in: workers (audiomentations in processes; with 0 in this one) or device.
           workers: processes.
-          graph: CUDA graphs of all that a batch needs on the device, augmentation and features
-            included, and of a batch's evaluation; one for each size of batch.
+          graph: capture a batch's augmentation, features and step as one CUDA graph, and its
+            evaluation as another, for each batch size.
           **ways: see `Trainer`.
         """
         torch.manual_seed(config.seed)
@@ -199,7 +199,7 @@ class Run:
 
 
 def make_run(*, keys: dict[str, Any], kind: str, precision: str = "float32", **ways: Any) -> Job:
-    """A turn is a whole run: the corpus read, features, training, test.
+    """One turn is a whole run: corpus, features, training, test.
 
     Args:
       keys: dotted keys of ser_jax's `Config`.

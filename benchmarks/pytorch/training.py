@@ -40,7 +40,7 @@ def set_precision(precision: str) -> None:
 def make_context(device: torch.device, precision: str, *, graph: bool = False) -> Callable[[], Any]:
     """What the forward pass runs under; `graph`: it is to be captured."""
     if precision == "bfloat16":
-        # Casts that are kept would be made outside of the graph, and be stale in it.
+        # Cached casts would be made outside the graph, and be stale in it.
         return lambda: torch.autocast(device.type, torch.bfloat16, cache_enabled=not graph)
     return contextlib.nullcontext
 
@@ -48,12 +48,12 @@ def make_context(device: torch.device, precision: str, *, graph: bool = False) -
 def make_adam(
     network: torch.nn.Module, variant: str, capturable: bool = False
 ) -> torch.optim.Optimizer:
-    """Adam with Keras' epsilon.
+    """Adam with Keras's epsilon.
 
     Args:
       network: whose parameters.
       variant: default, foreach or fused.
-      capturable: its steps are to be captured, which every variant must be told of.
+      capturable: whether its steps will be captured, which every variant must know.
     """
     train = TrainConfig()
     flags: dict[str, Any] = {} if variant == "default" else {variant: True}

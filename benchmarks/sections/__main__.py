@@ -10,14 +10,14 @@ from benchmarks.sections.context import Context
 
 
 def end_with_parent() -> None:
-    """Kill the whole group when the orchestrator is gone, which holds the other end of stdin."""
+    """Kill the whole group when the orchestrator, at the other end of stdin, is gone."""
     while os.read(0, 4096):
         pass
     os.killpg(0, signal.SIGKILL)
 
 
 def stop(signum: int, frame: object) -> None:
-    """Leave by an exception, so that a section can still put what it knows."""
+    """Leave by an exception, so that a section can still write what it knows."""
     del frame
     sys.exit(128 + signum)
 

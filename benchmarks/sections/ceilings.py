@@ -1,7 +1,7 @@
-"""What the card reaches in each library, at its own best size and at the package's shapes.
+"""What the card reaches in each library, at a size that suits it and at the package's shapes.
 
-Each of many calls is put in line and the last one waited for, as a program's kernels are; the time
-of one is the median over rounds. Data are random: zeros can run faster than real numbers.
+Many calls are queued and the last one awaited, like the kernels of a program; the time of one is
+the median over rounds. Data are random: zeros can run faster than real numbers.
 """
 
 import statistics
@@ -17,7 +17,7 @@ _SIZES = (32, 165, 40, 64, 256)  # the networks' batch, frames, features, channe
 
 
 def list_cases(dry: bool) -> list[Case]:
-    """What is measured: case, precision, sizes, and the bytes or operations of one call."""
+    """List what is measured: case, precision, sizes, and the bytes or operations of one call."""
     n_copy, n, clips = (1 << 20, 64, 4) if dry else (1 << 30, 8192, 32 * 165)
     B, T, F, C, H = (2, 8, 8, 4, 8) if dry else _SIZES
     convolution, lstm = 2 * B * T * F * 9 * C * C, 2 * T * B * 4 * H * (F + H)
@@ -37,7 +37,7 @@ def list_cases(dry: bool) -> list[Case]:
 def time_calls(
     call: Callable[[], Any], wait: Callable[[Any], Any], calls: tuple[int, int]
 ) -> float:
-    """Seconds of one call: the median of `calls[0]` rounds of `calls[1]`, after two to warm up."""
+    """Time one call: the median of `calls[0]` rounds of `calls[1]`, after two warm-up rounds."""
     rounds = []
     for _ in range(calls[0] + 2):
         start_s = time.perf_counter()
@@ -49,7 +49,7 @@ def time_calls(
 
 
 def measure_jax(case: Case) -> float:
-    """Seconds of one call by JAX."""
+    """Time one call in JAX, in seconds."""
     import jax
 
     make = {
@@ -113,7 +113,7 @@ def _run_lstm_jax(B: int, T: int, F: int, H: int, precision: str) -> Any:
 
 
 def load_torch() -> str:
-    """Import PyTorch and meet the card, which takes seconds; its version."""
+    """Import PyTorch and open the card, which takes seconds; return its version."""
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = True
@@ -125,7 +125,7 @@ def load_torch() -> str:
 
 
 def measure_torch(case: Case) -> float:
-    """Seconds of one call by PyTorch."""
+    """Time one call in PyTorch, in seconds."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

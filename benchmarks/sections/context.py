@@ -1,6 +1,6 @@
 """What a section knows: where its rows go, how long it may take.
 
-Imports the standard library alone.
+Imports only the standard library.
 """
 
 import json
@@ -21,14 +21,14 @@ class Context:
 
     Attributes:
       section: its name, which goes into its rows.
-      call: when this call of the orchestrator began; of a section run twice the later rows count.
+      call: when this call of the orchestrator began; if a section runs twice, its later rows count.
       out: folder of the results.
       work: scratch folder, gone at the end of the call.
       dry: tiny shapes on a CPU.
       deadline_s: when it is stopped, by the monotonic clock.
-      ours_path: folder in which ser_jax's processes look for packages first; None: none.
-      data_root: folder of the RAVDESS recordings; None: synthetic clips of RAVDESS' shapes.
-      store_dir: folder of decoded corpora; None: one in `work`.
+      ours_path: folder that ser_jax's processes import from first; `None`: installed packages.
+      data_root: folder of the RAVDESS recordings; `None`: synthetic clips of the same shapes.
+      store_dir: folder of decoded corpora; `None`: one in `work`.
     """
 
     section: str
@@ -71,7 +71,7 @@ class Context:
 
 
 def load_rows(out: str | Path) -> list[Row]:
-    """All rows in `out`, of a section run again those of the last call; torn lines are left out."""
+    """Load all rows in `out`; of a repeated section only the last call's, and no torn lines."""
     rows = list(_iterate_rows(Path(out) / ROWS_FILE))
     last: dict[str, float] = {}
     for row in rows:

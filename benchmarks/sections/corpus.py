@@ -10,7 +10,7 @@ from ser_jax.data.store import prepare
 
 
 def measure(context: Context) -> None:
-    """Build the store; a row of its size and time."""
+    """Build the store, and write a row of its size and time."""
     start_s = time.monotonic()
     keys = choose_corpus(context) | {"data.workers": max(1, (os.cpu_count() or 1) // 2)}
     clips = prepare(override(Config(), keys).data).clips

@@ -46,7 +46,7 @@ def _list_side(
     chosen = [contestant for contestant in contestants if contestant.side == side]
     if side == "ser_jax":
         return chosen
-    # What was measured of a part counts in no ratio; what follows from it for the whole does.
+    # Rows of a part count in no ratio; those extrapolated to the whole do.
     return [dataclasses.replace(contestant, ratio_keys=()) for contestant in chosen]
 
 

@@ -25,7 +25,7 @@ def time_steps(
       measure_s: what the timed rounds may take in all; each has one at least.
     """
     n_frames, n_features, batch = (16, 16, 4) if dry else (83, 20, 32)
-    # XLA on CPU takes minutes over a convolution of many runs.
+    # On CPU a convolution of many runs takes XLA minutes to compile.
     model = {"name": "lstm", "hidden": 8} if dry else {"name": "cnn_lstm"}
     rng = np.random.default_rng(0)
     arguments: dict[str, Any] = {
@@ -44,7 +44,7 @@ def time_steps(
         try:
             job = make_runs_step(**arguments, runs=row["runs"], how=row["configuration"])
             job.turn()
-        except Exception as error:  # too little memory, say
+        except Exception as error:  # such as too little memory
             traceback.print_exc()  # for the log; the row has room for a line
             row |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"[:200]}
             return

@@ -66,7 +66,7 @@ class Group:
         if self._process.poll() is None:
             self._signal(signal.SIGTERM)
             self.wait(GRACE_S)
-        self._signal(signal.SIGKILL)  # also what its first process has left behind
+        self._signal(signal.SIGKILL)  # including what its first process left behind
         self._process.wait()
         self._reader.join(GRACE_S)
         return self

@@ -1,4 +1,4 @@
-"""Options: what searches of the compiler cost and gain, by steps and by whole runs, cold."""
+"""Options: what compiler searches cost and gain, in steps and in whole cold runs."""
 
 import argparse
 import dataclasses
@@ -12,7 +12,7 @@ from benchmarks.worker import Contestant
 
 _TRITON = "--xla_gpu_enable_triton_gemm"
 _FUSION = "--xla_gpu_experimental_enable_fusion_autotuner"
-# Words and XLA's flags; a further setting is a further line. The package leaves alone what is named
+# Words and XLA's flags; a further setting is a further line. The package respects what is named
 # here (`accelerator.choose_compiler_options`).
 SETTINGS = (
     ("as the package", ""),
@@ -26,7 +26,7 @@ NETWORKS = {"cnn_lstm": 0.5, "lstm": 0.5}  # and the share of the time left
 
 
 def vary(contestant: Contestant) -> list[Contestant]:
-    """The same work under each setting, each compiled alone so that compile times compare."""
+    """Vary the settings of the same work; each compiles alone, so that compile times compare."""
     found = []
     for words, flags in SETTINGS:
         environment = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()}
@@ -38,7 +38,7 @@ def vary(contestant: Contestant) -> list[Contestant]:
 
 
 def change_forms(contestant: Contestant) -> list[Contestant]:
-    """The same step with other forms of convolution."""
+    """Vary the form of convolution in the same step."""
     return [
         dataclasses.replace(
             contestant, configuration=f"{contestant.configuration}, {form} convolution",
@@ -49,7 +49,7 @@ def change_forms(contestant: Contestant) -> list[Contestant]:
 
 
 def measure(context: Context) -> None:
-    """A race of each network's step, then cold runs."""
+    """Race each network's step, then cold runs."""
     options = make_options(context)
     for name, share in NETWORKS.items():
         _race_steps(context, options, name, share)

@@ -1,4 +1,4 @@
-"""The races of `gpu.py`: the benchmarks' own, with rows kept at once and a section's limits."""
+"""The races of `gpu.py`: those of the benchmarks, with rows saved at once and time limits."""
 
 import argparse
 import dataclasses
@@ -12,13 +12,13 @@ from benchmarks.worker import Contestant, Worker
 from ser_jax.machine.cores import count_cores
 
 NEEDS_GPU = "needs a GPU"
-CLIP_S = 5.272  # RAVDESS' longest
+CLIP_S = 5.272  # RAVDESS's longest
 
 
 def make_options(context: Context, **more: Any) -> argparse.Namespace:
-    """A section's command line, as the benchmarks take theirs.
+    """Make a section's options, as the benchmarks' command line would.
 
-    What `facts` found of the device is read from its row; a section alone describes it itself.
+    The device is read from the row of `facts`; a section run alone describes it itself.
     """
     options = argparse.Namespace(
         quick=True, turns=None, threads=count_cores(), out=Path(context.out) / "unused.json",
@@ -36,12 +36,12 @@ def make_options(context: Context, **more: Any) -> argparse.Namespace:
 
 
 def start_worker(side: str, options: argparse.Namespace) -> Worker:
-    """A process of one side that answers calls."""
+    """Start a process of one side that answers calls."""
     return harness.start_worker(Contestant(side, "helper", ""), options)
 
 
 def choose_corpus(context: Context) -> dict[str, Any]:
-    """Keys of the corpus: RAVDESS where its recordings were named, else clips of its shapes."""
+    """Choose the corpus: RAVDESS if its recordings were named, else clips of its shapes."""
     own = f"{context.work}/store"
     if context.data_root is not None:
         store = {"data.store_dir": context.store_dir or own}
@@ -53,15 +53,15 @@ def choose_corpus(context: Context) -> dict[str, Any]:
 
 
 def list_as_gpu(options: argparse.Namespace) -> argparse.Namespace:
-    """The same command line for what lists contestants: as on a GPU, in a dry run too."""
+    """The same options for listing contestants: as on a GPU, even in a dry run."""
     return argparse.Namespace(**vars(options) | {"device": options.device | {"kind": "gpu"}})
 
 
 def adapt(context: Context, contestants: Iterable[Contestant]) -> tuple[list[Contestant], list]:
-    """Those that run here, and those that do not, each with the reason.
+    """Split contestants into those that run here and those that do not, with reasons.
 
-    On a GPU all run. In a dry run the first of each side that can does, on the CPU; of a side that
-    has CUDA graphs alone the first, without.
+    On a GPU all run. In a dry run, on the CPU, the first of each side that can runs; if a side has
+    only CUDA graphs, its first, without one.
     """
     contestants = list(contestants)
     if not context.dry:
@@ -98,12 +98,12 @@ def race(
     share: float = 1.0,
     **settings: Any,
 ) -> list[Row]:
-    """`harness.race` or `race_cold`, which leaves its rows in the results.
+    """Call `harness.race` or `race_cold`, and save the rows.
 
     Args:
       context, options: of the section.
       place, contestants: see `harness.race`.
-      cold: new processes, whose work is done cold, then warm.
+      cold: use new processes, which do the work cold, then warm.
       share: of the time that is left.
       **settings: see `harness.race` and `race_cold`.
     """
@@ -116,7 +116,7 @@ def race(
         })  # fmt: skip
     if cold:
         rows: list[Row] = []
-        for contestant in running:  # by itself, since each leaves another time to the next
+        for contestant in running:  # one at a time, since each leaves the next another budget
             rows += harness.race_cold(
                 place, [contestant], options, turns=1, on_rows=context.put_rows,
                 turn_s=context.left_s() * share, **settings,

@@ -1,4 +1,4 @@
-"""Real grid: what bfloat16 costs in accuracy, seed by seed, on RAVDESS where it is at hand."""
+"""Real grid: the accuracy that bfloat16 costs, seed by seed, on RAVDESS if available."""
 
 import statistics
 from pathlib import Path
@@ -16,7 +16,7 @@ NETWORKS = ("cnn", "lstm", "cnn_lstm")
 
 
 def measure(context: Context) -> None:
-    """One grid of networks in both types over five seeds; a row for each network."""
+    """Run one grid of networks in both types over five seeds; a row for each network."""
     options = make_options(context)
     networks, seeds, epochs = (NETWORKS, 5, 10) if not context.dry else (("lstm",), 2, 1)
     keys = grid.KEYS | choose_corpus(context) | {"train.epochs": epochs}
@@ -48,11 +48,11 @@ def measure(context: Context) -> None:
 def link_store(store_dir: Path, folder: Path) -> Path:
     """`folder`, in which ser_jax finds the store of RAVDESS that is in `store_dir`.
 
-    A store's name ends in a fingerprint of the recordings that it was made of. Here it is given
-    that of the download, which ser_jax looks for where no recordings are named.
+    The name of a store ends in a fingerprint of its recordings. The link has that of the download,
+    which ser_jax looks for if no recordings are named.
 
     Raises:
-      FileNotFoundError: there is none.
+      FileNotFoundError: there is no such store.
     """
     found = sorted(path for path in store_dir.expanduser().glob("ravdess-*") if path.is_dir())
     if not found:
@@ -65,7 +65,7 @@ def link_store(store_dir: Path, folder: Path) -> Path:
 
 
 def run(arguments: dict[str, Any]) -> list[float]:
-    """Test accuracies, system by system."""
+    """Run the grid; test accuracies by system."""
     from benchmarks.ours import make_grid
 
     job = make_grid(**arguments)
@@ -74,7 +74,7 @@ def run(arguments: dict[str, Any]) -> list[float]:
 
 
 def compare_paired(full: list[float], half: list[float]) -> dict[str, Any]:
-    """Mean accuracies, and the mean of the seeds' differences with its standard error."""
+    """Compute mean accuracies, and the mean difference over seeds with its standard error."""
     differences = [b - a for a, b in zip(full, half, strict=True)]
     error = statistics.stdev(differences) / len(differences) ** 0.5 if len(full) > 1 else None
     return {

@@ -1,4 +1,4 @@
-"""Rest: features, augmentation and prediction of clips, as far as there is time."""
+"""Rest: features, augmentation and prediction of clips, as time allows."""
 
 import argparse
 from typing import Any
@@ -9,7 +9,7 @@ from benchmarks.sections.racing import choose_corpus, list_as_gpu, make_options,
 
 
 def _load(context: Context, options: argparse.Namespace, n_clips: int) -> dict[str, Any]:
-    """Clips as builders take them; a prediction's batch, of which one clip can be taken, too."""
+    """Load clips as builders take them, and a batch for prediction."""
     return harness.call(
         options, "benchmarks.clips:load_clips", keys=choose_corpus(context), n_clips=n_clips
     )
@@ -20,7 +20,7 @@ def _take(arguments: dict[str, Any], n_clips: int) -> dict[str, Any]:
 
 
 def measure(context: Context) -> None:
-    """Features, the four augmentations, then batches of several sizes; a race each."""
+    """Race features, the four augmentations, then prediction at several batch sizes."""
     options = make_options(context)
     listing = list_as_gpu(options)
     clips = _load(context, options, 4 if context.dry else 256)

@@ -1,8 +1,8 @@
 """A run killed by SIGKILL and resumed in a new process, against one never interrupted, to the bit.
 
-A device's compiler times several algorithms and takes the fastest, another one perhaps in another
-process. So it is asked in three ways: with compiled programs kept between processes, as the package
-runs by default; with nothing kept; with nothing kept and deterministic operations alone.
+A device's compiler times several algorithms and takes the fastest, perhaps another one in another
+process. So the test runs in three ways: with compiled programs kept between processes, the default;
+with nothing kept; and with nothing kept and only deterministic operations.
 """
 
 import hashlib
@@ -36,13 +36,13 @@ _KILL_EPOCH = 3
 
 
 class Variant(NamedTuple):
-    """Under which conditions.
+    """The conditions of a trial.
 
     Attributes:
       words: for the row.
       kept: compiled programs are kept between the processes.
       flags: for XLA.
-      must: equal to the bit is required, not only noted.
+      must: bit equality is required, not only noted.
     """
 
     words: str
@@ -79,7 +79,7 @@ class Trial:
         ]
 
     def start(self, name: str) -> subprocess.Popen:
-        """A training run in a process of its own."""
+        """Start a training run in its own process."""
         environment = os.environ | {
             "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {self.variant.flags}".strip()
         }
@@ -93,7 +93,7 @@ class Trial:
             )  # fmt: skip
 
     def finish(self, name: str, process: subprocess.Popen) -> list[str]:
-        """Digests of what the run left, once it is complete."""
+        """Wait for the run to complete; digests of what it left."""
         if process.wait() != 0:
             lines = (self.folder / f"{name}.log").read_text(errors="replace").strip().splitlines()
             raise RuntimeError(f"training ended with status {process.returncode}: {lines[-1:]}")
@@ -110,17 +110,17 @@ class Trial:
             not _has_epoch(checkpoints, _KILL_EPOCH)
             or (self.folder / name / "metrics.json").exists()
         ):
-            self.finish(name, process)  # says why it ended
+            self.finish(name, process)  # reports why it ended
             raise RuntimeError("the run was over before it could be killed")
 
     def compare(self) -> list[Row]:
-        """A row of the resumed run; where nothing is kept, one of two that nobody interrupted."""
+        """Write a row of the resumed run; with nothing kept, also one of two uninterrupted runs."""
         names = ["whole"] if self.variant.kept or self.context.dry else ["whole", "again"]
         whole: dict[str, Any] = {}
         if not self.variant.kept:
             whole = {name: self.start(name) for name in names}
         self.kill("resumed")
-        # What it had kept, the others find.
+        # The others find what it kept.
         whole = whole or {name: self.start(name) for name in names}
         resumed = self.finish("resumed", self.start("resumed"))
         found = {name: self.finish(name, process) for name, process in whole.items()}
@@ -140,7 +140,7 @@ class Trial:
 
 
 def digest(run_dir: Path) -> list[str]:
-    """Of figures of each epoch, of the predictions, and of all arrays of the last checkpoint."""
+    """Digest each epoch's figures, the predictions, and all arrays of the last checkpoint."""
     import json
 
     events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
@@ -181,7 +181,7 @@ def _has_epoch(checkpoints: Path, epoch: int) -> bool:
 
 
 def measure(context: Context) -> None:
-    """The variants one after another, since each compiles; in a dry run the first alone."""
+    """Run the variants one after another, since each compiles; in a dry run only the first."""
     store = {"data.store_dir": f"{context.work}/resume-store"}
     prepare(override(Config(), KEYS | store).data)
     for number in range(1 if context.dry else len(VARIANTS)):

@@ -9,7 +9,7 @@ from benchmarks.worker import Contestant
 
 
 def list_all(context: Context, options: argparse.Namespace) -> tuple[Row, list[Contestant]]:
-    """The place of the rows, and both sides' ways in bfloat16."""
+    """List the place of the rows, and both sides' ways in bfloat16."""
     epochs = 1 if context.dry else 10
     keys = epoch.KEYS | choose_corpus(context) | {"train.epochs": epochs}
     clips = 64 if context.dry else 1440
@@ -22,7 +22,7 @@ def list_all(context: Context, options: argparse.Namespace) -> tuple[Row, list[C
 
 
 def measure(context: Context) -> None:
-    """Ours, PyTorch augmenting on the device, PyTorch augmenting in workers; in this order."""
+    """Race ours, then PyTorch augmenting on the device, then PyTorch augmenting in workers."""
     options = make_options(context)
     place, contestants = list_all(context, options)
     contestants.sort(key=lambda c: (c.side != "ser_jax", "workers" in c.configuration))

@@ -13,12 +13,12 @@ SHAPE, DRY_SHAPE = step.STANDARD, (16, 16, 4)  # frames, features, batch
 
 
 def choose(contestants: Iterable[Contestant]) -> list[Contestant]:
-    """None is prepared alone, for which there is no time here."""
+    """Prepare none alone; there is no time for it here."""
     return [dataclasses.replace(contestant, alone=False) for contestant in contestants]
 
 
 def measure(context: Context) -> None:
-    """A race for each network."""
+    """Run a race for each network."""
     options = make_options(context)
     n_frames, n_features, batch = shape = DRY_SHAPE if context.dry else SHAPE
     for number, name in enumerate(NETWORKS):

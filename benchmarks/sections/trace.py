@@ -1,4 +1,4 @@
-"""Trace: the main programs under the profiler: times of their kernels, and a trace to look into."""
+"""Trace: the main programs under the profiler: kernel times, and a trace to inspect."""
 
 import shutil
 import time
@@ -19,7 +19,7 @@ Program = tuple[str, int, Callable[[], Job]]  # words, steps of a turn, builder
 
 
 def measure(context: Context) -> None:
-    """A row of kernels for each program; all are compiled, side by side, before the first trace."""
+    """Write a row of kernels per program; all compile, side by side, before the first trace."""
     programs = list_programs(context.dry)
 
     def prepare(program: Program) -> Job | Exception:
@@ -42,7 +42,7 @@ def measure(context: Context) -> None:
 
 
 def list_programs(dry: bool) -> list[Program]:
-    """Steps of LSTM and CNN-LSTM as they are trained, of 32 runs side by side, and augmentation."""
+    """List steps of LSTM and CNN-LSTM, of 32 runs side by side, and augmentation."""
     from benchmarks.ours import make_augment, make_runs_step, make_step, make_variables
 
     rng = np.random.default_rng(0)
@@ -79,7 +79,7 @@ def list_programs(dry: bool) -> list[Program]:
         ("32 runs of cnn_lstm, one step", 1, make_runs),
         ("augmentation of 32 clips", 1, augment),
     ]  # fmt: skip
-    # XLA on CPU takes long over a convolution inside a loop, and over one of many runs.
+    # On CPU a convolution inside a loop, or of many runs, is slow.
     return programs[:1] + programs[-1:] if dry else programs
 
 
@@ -102,8 +102,8 @@ def _trace(context: Context, number: int, n_steps: int, job: Job) -> dict[str, A
 
 
 def list_kernels(profile: Any) -> dict[str, Any]:
-    """What ran on GPUs: 'kernels', [name, how often, seconds] with the longest first, and 'busy_s',
-    the sum over all of them.
+    """List what ran on GPUs: 'kernels', [name, count, seconds], longest first, and 'busy_s', their
+    sum.
 
     Args:
       profile: `jax.profiler.ProfileData`.
@@ -123,7 +123,7 @@ def list_kernels(profile: Any) -> dict[str, Any]:
 
 
 def pack(folder: Path, path: Path) -> dict[str, int]:
-    """All files of a trace in one archive, the largest left out if it would be too large; sizes."""
+    """Pack a trace's files into one archive, without the largest if too large; return sizes."""
     files = sorted((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     while True:
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:

@@ -24,7 +24,7 @@ WAYS: tuple[Way, ...] = (
 
 
 def copy_without_dropout(folder: Path) -> Path:
-    """The same weights with attention dropout switched off in their configuration."""
+    """Copy the weights, with attention dropout switched off in their configuration."""
     copy = folder.with_name(f"{folder.name}-no-dropout")
     copy.mkdir()
     for path in folder.iterdir():
@@ -37,7 +37,7 @@ def copy_without_dropout(folder: Path) -> Path:
 
 
 def measure(context: Context) -> None:
-    """One race; every contestant has the same weights and clips."""
+    """Run one race; every contestant has the same weights and clips."""
     import numpy as np
 
     from ser_jax.wav2vec2.architecture import Architecture

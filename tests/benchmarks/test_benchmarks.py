@@ -1,4 +1,4 @@
-"""The benchmarks count, compare and report right; how fast anything is, no test asks."""
+"""The benchmarks count, compare and report correctly; no test depends on speed."""
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ def _quickly():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()  # tests elsewhere compile anew, with optimisations
+    jax.clear_caches()  # so that other tests compile with optimisations
     torch.set_num_threads(before)
 
 
@@ -118,7 +118,7 @@ def test_floor_is_the_slower_of_arithmetic_and_memory():
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_both_sides_steps_have_equal_losses_and_go_on_learning(name):
+def test_both_sides_steps_have_equal_losses_and_keep_learning(name):
     rng = np.random.default_rng(0)
     arguments = {
         "model": {"name": name, **SMALL},
@@ -209,7 +209,7 @@ def test_torch_augments_some_clips_within_their_length():
         assert torch.equal(kept, wave_BN)
 
 
-def test_roll_wraps_round_within_the_clip():
+def test_roll_wraps_around_within_the_clip():
     wave = torch.tensor([[1.0, 2, 3, 0], [1, 2, 3, 4]])
     out = roll(wave, torch.tensor([1, -1]), torch.tensor([3, 4]))
     assert out[:, :3].tolist() == [[3, 1, 2], [2, 3, 4]]

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 SECTIONS = {
     "good": """
         def measure(context):
-            print("good is heard")
+            print("good has run")
             context.put({"benchmark": "right", "case": "good", "status": "ok"})
     """,
     "bad": """
@@ -110,18 +110,18 @@ def test_a_section_that_fails_stops_no_other_and_says_why(folder):
     assert find(rows, "before the kill")
     sections = summary.list_sections(rows)
     assert [row["status"] for row in sections] == ["failed", "failed", "ok"]
-    assert "good is heard" in output
-    assert "good is heard" in (folder / "out" / "log.txt").read_text()
+    assert "good has run" in output
+    assert "good has run" in (folder / "out" / "log.txt").read_text()
     assert output.endswith((folder / "out" / "summary.md").read_text() + "\n")
 
 
-def test_all_sections_right_is_success(folder):
+def test_the_exit_status_is_zero_when_all_sections_pass(folder):
     process = start(folder, "good:20:0")
     process.communicate(timeout=60)
     assert process.returncode == 0
 
 
-def test_a_limit_ends_the_whole_group_after_last_words(folder):
+def test_a_limit_ends_the_whole_group_after_its_last_rows(folder):
     process = start(folder, "kind:1.5:0", "slow:1.5:0", "good:20:0")
     process.communicate(timeout=60)
     rows = load_rows(folder / "out")
@@ -129,11 +129,11 @@ def test_a_limit_ends_the_whole_group_after_last_words(folder):
     for name in ("kind", "slow"):
         assert find(rows, name) is not None
     assert [row["status"] for row in summary.list_sections(rows)] == ["stopped", "stopped", "ok"]
-    # The child that would not hear SIGTERM is gone as well.
+    # The child that ignores SIGTERM is gone as well.
     assert list_group(find(rows, "group")["note"]) == []
 
 
-def test_a_section_that_does_not_fit_is_skipped_and_said_so(folder):
+def test_a_section_that_does_not_fit_is_skipped_and_reported(folder):
     process = start(folder, "slow:20:30", "good:20:0", budget=gpu._LAST_S + 20)
     output, _ = process.communicate(timeout=60)
     rows = load_rows(folder / "out")
@@ -172,7 +172,7 @@ def make_context(out: Path, section: str = "facts", call: float = 1.0) -> Contex
     return Context(section, call, str(out), "work", True, time.monotonic() + 10)
 
 
-def test_of_a_section_run_again_the_last_rows_count_and_torn_lines_do_not(tmp_path):
+def test_only_the_last_whole_rows_of_a_repeated_section_count(tmp_path):
     for call in (1.0, 2.0):
         make_context(tmp_path, call=call).put({"benchmark": "facts", "case": f"of {call}"})
     make_context(tmp_path, "right").put({"benchmark": "right", "case": "x", "status": "ok"})
@@ -187,7 +187,7 @@ def test_a_context_survives_the_command_line():
     assert 0 < context.left_s() <= 10
 
 
-def test_the_orchestrator_imports_the_standard_library_alone():
+def test_the_orchestrator_imports_only_the_standard_library():
     heavy = "numpy", "jax", "torch", "yaml", "flax"
     code = f"import sys; import benchmarks.gpu; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "[]\n"

@@ -58,7 +58,7 @@ def test_a_dry_run_takes_the_first_of_each_side_that_runs_on_a_cpu(tmp_path):
     assert set(reasons) == {"jit", "CUDA graph"}
 
 
-def test_contestants_left_out_have_rows_and_those_that_run_too(tmp_path):
+def test_contestants_left_out_have_rows_like_those_that_run(tmp_path):
     context = make_context(tmp_path, dry=True)
     log = str(tmp_path / "log")
     contestants = [
@@ -108,7 +108,7 @@ def test_other_forms_of_convolution_are_timed_beside_the_packages_own():
     assert not any(c.ratio_keys for c in found)
 
 
-def test_no_way_of_a_step_is_prepared_alone():
+def test_no_configuration_of_a_step_is_prepared_alone():
     made = [make_contestant("ser_jax", "scan")]
     assert made[0].alone
     assert not any(c.alone for c in step_section.choose(made))
@@ -121,7 +121,7 @@ def test_ceilings_count_the_work_of_both_libraries(case):
         assert 0 < measure(case) < 60
 
 
-def test_attention_dropout_alone_is_switched_off(tmp_path):
+def test_only_attention_dropout_is_switched_off(tmp_path):
     folder = tmp_path / "weights"
     folder.mkdir()
     (folder / "config.json").write_text('{"attention_dropout": 0.1, "hidden_dropout": 0.1}')
@@ -179,7 +179,7 @@ def test_a_trace_too_large_is_packed_without_its_largest_file(tmp_path, monkeypa
         assert archive.namelist() == ["plugins/small"]
 
 
-def test_kernels_are_added_up_by_name_over_the_streams_of_gpus_alone():
+def test_kernels_are_added_up_by_name_over_gpu_streams_only():
     def make_line(name: str, *events: tuple[int, int]) -> str:
         each = (
             f"events {{ metadata_id: {number} duration_ps: {us}000000 }}" for number, us in events
@@ -216,7 +216,7 @@ def test_an_error_is_the_greatest_relative_norm_of_the_parts():
     assert math.isnan(compute_error(np.array([np.nan]), np.ones(1)))
 
 
-def test_a_check_that_fails_or_finds_no_number_is_told_apart_and_stops_no_other():
+def test_a_check_that_fails_or_finds_no_number_is_marked_and_stops_no_other():
     def fail():
         raise ValueError("no kernel\nand more")
 

@@ -1,4 +1,4 @@
-"""Counting what a compiled program does, on texts such as XLA's."""
+"""Counting what a compiled program does, on texts like XLA's."""
 
 import pytest
 
@@ -58,7 +58,7 @@ condition:
 
 
 @pytest.mark.parametrize(("thunks", "launches"), [(CUT, 1 + 4 * 3), (WHOLE, 1)])
-def test_turns_of_a_loop_count_and_a_command_buffer_is_one_launch(thunks, launches, tmp_path):
+def test_loop_iterations_count_and_a_command_buffer_is_one_launch(thunks, launches, tmp_path):
     (tmp_path / "module.thunk_sequence_after_thunk_passes.txt").write_text(thunks)
     n_bytes = COPY + 4 * (FUSION + PRODUCT)
     assert count_kernels(PROGRAM, tmp_path) == Count(1 + 4 * 3, launches, n_bytes)

@@ -1,4 +1,4 @@
-"""The race: who takes turns when, what ends, what is marked, what is kept."""
+"""The race: turns, time limits, differing contestants, and the rows it keeps."""
 
 import argparse
 import dataclasses
@@ -44,7 +44,7 @@ def test_contestants_take_turns_in_processes_of_their_own(tmp_path):
     contestants = make_sleepers(tmp_path / "log")
     options = make_options(tmp_path)
     rows = harness.race(PLACE, contestants, options, turns=3, warm=1, equal={"loss": 1e-6})
-    # First calls, then a warm round, then three rounds that begin with another each.
+    # First calls, then a warm round, then three rounds, each with another first contestant.
     assert (tmp_path / "log").read_text() == "abc" + "cab" + "abc" + "bca" + "cab"
     assert len({row["process"] for row in rows} | {os.getpid()}) == 4
     for row in rows:
@@ -99,7 +99,7 @@ def test_contestants_are_prepared_side_by_side_where_asked(tmp_path):
     assert "(2 at once)" in results.list_cells(rows[0])[7]
 
 
-def test_contestant_that_wants_to_be_alone_is_prepared_first(tmp_path):
+def test_contestant_to_be_prepared_alone_is_prepared_first(tmp_path):
     contestants = make_sleepers(tmp_path / "log", b={"sleep_s": 0.2})
     contestants[1] = dataclasses.replace(contestants[1], alone=True)
     options = make_options(tmp_path, parallel=2)
@@ -116,7 +116,7 @@ def test_turns_are_serial_whatever_is_prepared_at_once(tmp_path):
     assert log[3:] == "cab" + "abc" + "bca"
 
 
-def test_contestant_that_is_late_is_killed_and_the_others_go_on(tmp_path):
+def test_contestant_that_is_late_is_killed_and_the_others_continue(tmp_path):
     contestants = make_sleepers(tmp_path / "log", b={"sleep_s": 600})
     options = make_options(tmp_path, parallel=3)
     rows = harness.race(PLACE, contestants, options, turns=1, warm=0, prepare_s=8)
@@ -164,7 +164,7 @@ def test_losses_may_differ_by_as_much_as_their_precision_allows():
     assert mark(2.0 * 1.009, 2.0 * 0.991, 2.0 * 1.0019, 2.0, 2.0 * 1.00009) == [False] * 5
     assert mark(2.0 * 1.011, 2.0, 2.0, 2.0, 2.0) == [True] + [False] * 4
     assert mark(2.0, 2.0, 2.0 * 1.003, 2.0, 2.0) == [False, False, True, False, False]
-    # The baseline's float32 is right, even where it is alone.
+    # The float32 of the baseline is the reference, even on its own.
     assert mark(1.0, 1.0, 1.0, 2.0, 1.0) == [True, True, True, False, True]
     assert mark(2.0, float("nan"), 2.0, 2.0, 2.0) == [False, True, False, False, False]
 
@@ -193,7 +193,7 @@ def test_cold_run_that_fails_or_hangs_leaves_one_row(tmp_path):
     assert [row["reason"] for row in rows] == ["RuntimeError: no compiler", "not ready after 3 s"]
 
 
-def test_nothing_begins_when_the_time_is_up(tmp_path, capsys):
+def test_nothing_starts_when_the_time_is_up(tmp_path, capsys):
     options = make_options(tmp_path, end_s=0.0)
     contestants = make_sleepers(tmp_path / "log")
     assert harness.race(PLACE, contestants, options, turns=1) == []
@@ -238,7 +238,7 @@ def test_rows_are_saved_after_every_race(tmp_path):
     assert len(json.loads(options.out.read_text())["rows"]) == 3
 
 
-def test_only_our_side_looks_into_the_folder_of_its_own(tmp_path):
+def test_only_our_side_imports_from_its_own_folder(tmp_path):
     for folder in ("own", "installed"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "some_library.py").touch()
@@ -280,7 +280,7 @@ def test_ratio_is_the_others_best_median_over_ours():
     assert results.compute_ratios(rows) == {"cnn": 2.5}
 
 
-def test_cpu_headline_is_float32_alone():
+def test_cpu_headline_is_float32_only():
     assert list_ratio_keys("cnn", "cpu", "float32", True) == ("cnn", "cnn_any_precision")
     assert list_ratio_keys("cnn", "cpu", "bfloat16", True) == ("cnn_any_precision",)
     assert list_ratio_keys("cnn", "gpu", "bfloat16", True) == ("cnn", "cnn_bfloat16")
@@ -289,7 +289,7 @@ def test_cpu_headline_is_float32_alone():
 
 @pytest.mark.parametrize("quick", [True, False])
 @pytest.mark.parametrize("name", ["cnn", "lstm", "cnn_lstm"])
-def test_ways_on_a_gpu_are_each_another_program_and_have_a_float32_reference(name, quick):
+def test_gpu_configurations_are_distinct_programs_with_a_float32_reference(name, quick):
     ours, theirs = list_our_ways(name, "gpu", 1, quick), list_torch_ways(name, "gpu", quick)
     for ways in (ours, theirs):
         programs = [(precision, repr(sorted(own.items()))) for _, precision, own, _ in ways]

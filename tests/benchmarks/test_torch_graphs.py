@@ -1,4 +1,4 @@
-"""What of the baseline's CUDA graphs can be seen without a GPU: flags, undoing, equal numbers."""
+"""The baseline's CUDA graphs, as far as they show without a GPU: flags, undoing, equal numbers."""
 
 import contextlib
 import types
@@ -33,7 +33,7 @@ def _one_thread():
 
 
 class Recorder:
-    """CUDA's part: what is called while a graph is open is only recorded, and replayed later."""
+    """Stands in for CUDA: records calls while a graph is open, and replays them later."""
 
     def __init__(self, monkeypatch):
         self.open, self.graphs, self.warm_ups, self.settings = None, [], 0, []
@@ -84,7 +84,7 @@ def make_batches(*sizes):
 
 
 @pytest.mark.parametrize("variant", ["default", "foreach", "fused"])
-def test_every_adam_that_is_captured_knows_of_it(variant):
+def test_every_captured_adam_is_capturable(variant):
     network = torch.nn.Linear(2, 2)
     for capturable in (True, False):
         (group,) = make_adam(network, variant, capturable).param_groups
@@ -93,14 +93,14 @@ def test_every_adam_that_is_captured_knows_of_it(variant):
         assert bool(group.get("foreach")) == (variant == "foreach")
 
 
-def test_autocast_keeps_no_casts_where_it_is_captured():
+def test_captured_autocast_keeps_no_casts():
     for graph in (True, False):
         with make_context(CPU, "bfloat16", graph=graph)():
             assert torch.is_autocast_enabled("cpu")
             assert torch.is_autocast_cache_enabled() is not graph
 
 
-def test_graphs_train_as_the_step_does_and_each_size_of_batch_has_one(recorder):
+def test_graphs_train_like_the_step_with_one_graph_per_batch_size(recorder):
     batches = make_batches(4, 4, 3, 4, 3)
     eager, graphed = make_trainer(), make_trainer(graph=True)
     for batch in batches:
@@ -152,7 +152,7 @@ class Watch(TorchDispatchMode):
 WAITING = {"_local_scalar_dense", "equal", "nonzero", "is_nonzero", "item", "masked_select"}
 
 
-def test_nothing_that_is_captured_waits_for_the_device():
+def test_nothing_captured_waits_for_the_device():
     trainer = make_trainer(graph=True)
     (batch,) = make_batches(4)
     trainer.take_step(*batch)  # makes Adam's state
@@ -168,7 +168,7 @@ def test_nothing_that_is_captured_waits_for_the_device():
     assert watch.seen & WAITING
 
 
-def test_inverse_of_spectra_is_pytorchs_own():
+def test_inverse_of_spectra_equals_pytorchs():
     window = torch.hann_window(N_FFT)
     spectrum_BKT = torch.stft(torch.randn(2, 3000), N_FFT, HOP, window=window, return_complex=True)
     length = (spectrum_BKT.shape[2] - 1) * HOP
@@ -217,7 +217,7 @@ def execute(**ways):
     return run, run.execute()
 
 
-def test_whole_run_of_graphs_is_the_run_without(recorder):
+def test_a_whole_run_with_graphs_equals_one_without(recorder):
     eager, expected = execute()
     graphed, found = execute(graph=True)
     assert found == expected

@@ -17,7 +17,7 @@ from ser_jax import config
 
 ROOT = Path(__file__).parents[1]
 OUTSIDE = ["CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/README.md", "benchmarks/results/*.*[dg]"]
-log = logging.getLogger("mkdocs.plugins.site")  # --strict makes its warnings errors
+log = logging.getLogger("mkdocs.plugins.hooks")  # --strict makes its warnings errors
 
 
 def on_files(files, config):

@@ -1,22 +1,21 @@
 """Settings of the recordings: which, from where, and how they are split."""
 
-import codecs
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Annotated, Any, Literal, get_args
 
 from ser_jax.config.fields import SEED, at_least, between, check_bounds, within
 from ser_jax.config.paths import default_store_dir, expand_paths
 from ser_jax.errors import check
+from ser_jax.files.atomic import expand
+from ser_jax.files.csv_rows import read_columns
 
 Protocol = Literal["auto", "study", "given", "emobox6", "luna5", "loso", "speakers", "speakers5"]
 CorpusName = Literal[
     "ravdess", "synthetic", "crema_d", "savee", "tess", "emodb", "manifest", "joined"
 ]
-_HEAD_BYTES = 2**16  # of a manifest
 _RAVDESS_ACTORS = ("ravdess", "synthetic")  # the corpora whose speakers are RAVDESS' 24
 
 
@@ -25,26 +24,10 @@ def choose_protocol(protocol: Protocol, corpus: str, root: str | None = None) ->
     has one, and elsewhere none that lets a speaker be in two parts."""
     if protocol != "auto":
         return protocol
-    if corpus == "manifest" and root and _has_split(root):
+    # The one file that a default depends on; a run's config.yaml records the outcome.
+    if corpus == "manifest" and root and "split" in read_columns(expand(root)):
         return "given"
     return "study" if corpus in _RAVDESS_ACTORS else "speakers"
-
-
-def _has_split(path: str) -> bool:
-    """Whether a manifest's head names a column split; False where it cannot be read.
-
-    The one file that a setting's default depends on. A run's own config.yaml says what came of it.
-    """
-    try:
-        with Path(os.path.expanduser(path)).open("rb") as file:
-            start = file.read(_HEAD_BYTES)
-    except OSError:
-        return False
-    is_utf16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    text = start.decode("utf-16" if is_utf16 else "utf-8-sig", errors="ignore")
-    lines = [line for line in text.splitlines() if line.strip(' "')]
-    head = next((line for line in lines if not re.match('"?sep=', line, re.IGNORECASE)), "")
-    return "split" in (cell.strip(' "\r\n').lower() for cell in re.split("[,;\t]", head))
 
 
 def _as_text(labels: Mapping[Any, Any]) -> dict[str, str | None]:

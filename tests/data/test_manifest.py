@@ -126,14 +126,14 @@ def rename_rare(rows: list[str]) -> list[str]:
 
 
 BAD = {
-    "empty": (lambda rows: b"", r"is empty; its head is path,emotion,speaker"),
+    "empty": (lambda rows: b"", r"is empty; its header is path,emotion,speaker"),
     "head alone": (lambda rows: rows[:1], "holds no clips; write a row for each"),
     "no speaker": (
         lambda rows: [",".join(row.split(",")[:2]) for row in rows],
-        r"row 1: the head lacks speaker \(it names path, emotion\); columns are path, emotion, spe",
+        r"row 1: the header lacks speaker \(it names path, emotion\); columns are path, emotion, s",
     ),
     "column twice": (replace_row(1, "path,emotion,speaker,Speaker"), "row 1: names speaker twice"),
-    "ragged": (replace_row(5, "clips/a3.wav,joy,a"), "row 5: has 3 values, but the head names 4"),
+    "ragged": (replace_row(5, "clips/a3.wav,joy,a"), "row 5: has 3 values, but the header names 4"),
     "no emotion": (replace_row(5, "clips/a3.wav,,a,f"), "row 5: has no emotion; fill it in"),
     "unknown emotion": (
         replace_row(6, "clips/a4.wav,longing,a,f"),
@@ -145,7 +145,7 @@ BAD = {
     ),
     "duplicate": (
         replace_row(9, "clips/../clips/a0.wav,joy,a,f"),
-        r"row 9: path=clips/../clips/a0.wav: stands in row 2 already as path=clips/a0.wav; delete",
+        r"row 9: path=clips/../clips/a0.wav: appears in row 2 already as path=clips/a0.wav; delete",
     ),
     "encoding": (
         lambda rows: "\n".join([*rows[:3], "clips/ä.wav,joy,a,f"]).encode("latin-1"),
@@ -300,8 +300,8 @@ def test_parts_of_a_file_are_clips_of_their_own(write, tmp_path):
 @pytest.mark.parametrize(
     ("span", "said"),
     [
-        ((1.0, 0.5), "row 2: start=1.0, end=0.5: a part starts at 0 s or later and before its end"),
-        ((-1, 0.5), "row 2: start=-1, end=0.5: a part starts"),
+        ((1.0, 0.5), "row 2: start=1.0, end=0.5: a segment starts at 0 s or later and"),
+        ((-1, 0.5), "row 2: start=-1, end=0.5: a segment starts"),
         (("x", 0.5), "row 2: start=x: is not a number of seconds; correct it"),
     ],
 )
@@ -328,7 +328,7 @@ def test_a_part_that_ends_beyond_its_file_is_cut_there_and_named_once(write, tmp
     row = corpus.file_names.index("clips/a_long.wav#0.5-3.0")
     assert corpus.length_B[row] == round(1.5 * RATE_HZ)
     (line,) = capsys.readouterr().err.splitlines()
-    assert "4 rows end beyond the file and are cut there; the first: " in line
+    assert "4 rows end after their files; they are cut there; the first: " in line
     assert "row 2: start=0.5, end=3: clips/a_long.wav lasts 2.000 s" in line
 
 
@@ -343,10 +343,10 @@ def test_parts_that_overlap_across_the_split_are_named(write, tmp_path, capsys):
 
 def test_the_same_file_twice_may_be_two_parts_of_it(rows, write):
     again = [*rows, "clips/a0.wav,anger,a,f"]
-    with pytest.raises(UserError, match=r"row 26: .*or give their parts of the file in columns st"):
+    with pytest.raises(UserError, match=r"row 26: .*or give their segments of the file in c"):
         load_corpus(write(again))
     parts = add_column(again, "start,end", lambda row: "0,0.1" if "a0" in row else ",")
-    with pytest.raises(UserError, match=r"start=0, end=0.1: stands in row 2 already; delete one"):
+    with pytest.raises(UserError, match=r"start=0, end=0.1: appears in row 2 already; delete one"):
         load_corpus(write(parts))
     parts[-1] = "clips/a0.wav,joy,a,f,0.1,0.2"
     assert len(load_corpus(write(parts)).file_names) == 25
@@ -465,9 +465,13 @@ def test_a_stray_quote_joins_no_two_rows_in_the_middle_of_a_table(rows, write):
 
 def test_a_stray_quote_between_commas_is_an_error_that_names_its_row(rows, write):
     spoilt = write_sentences(rows, ",", a3='"Hello')
-    with pytest.raises(UserError, match="row 5: a quote opens here that takes what follows into"):
+    with pytest.raises(
+        UserError, match="row 5: a quote opens here and takes the rows after it into"
+    ):
         load_corpus(write(spoilt))
-    with pytest.raises(UserError, match="row 5: a quote opens here that takes what follows into"):
+    with pytest.raises(
+        UserError, match="row 5: a quote opens here and takes the rows after it into"
+    ):
         load_corpus(write([*spoilt, *[f"{row},{'x' * 500}" for row in rows[1:]] * 20]))
 
 
@@ -494,7 +498,9 @@ def test_excel_s_unicode_text_is_read(rows, write):
 def test_empty_cells_beyond_the_head_are_passed_over_and_missing_ones_are_named(rows, write):
     checksum = load_corpus(write(rows)).checksum
     assert load_corpus(write([*rows[:9], *(f"{row},," for row in rows[9:])])).checksum == checksum
-    with pytest.raises(UserError, match=r"row 10: has 3 values.*write a ',' for each, also where"):
+    with pytest.raises(
+        UserError, match=r"row 10: has 3 values.*write a ',' for each column, even where"
+    ):
         load_corpus(write([*rows[:9], *(row.rpartition(",")[0] for row in rows[9:])]))
 
 
@@ -578,7 +584,7 @@ def test_rows_that_repeat_others_are_left_out_and_counted(rows, write, capsys):
         UserError, match=r"row 26: .*repeats a row above, as do 2 more \(data.strict"
     ):
         load_corpus(write([*rows, *rows[1:4]], strict=True))
-    with pytest.raises(UserError, match=r"row 26: path=clips/a0.wav: stands in row 2 already"):
+    with pytest.raises(UserError, match=r"row 26: path=clips/a0.wav: appears in row 2 already"):
         load_corpus(write([*rows, "clips/a0.wav,anger,a,f"]))
 
 
@@ -586,7 +592,7 @@ def test_files_that_are_links_to_one_are_named_with_it_and_counted(rows, write, 
     for number in range(3):
         (tmp_path / f"clips/link{number}.wav").symlink_to("a0.wav")
     linked = [*rows, *(f"clips/link{number}.wav,anger,b,f" for number in range(3))]
-    said = "row 26: path=clips/link0.wav: stands in row 2 already as path=clips/a0.wav, as do 2 mo"
+    said = "row 26: path=clips/link0.wav: appears in row 2 already as path=clips/a0.wav, as do 2 m"
     with pytest.raises(UserError, match=said):
         load_corpus(write(linked))
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PureWindowsPath
 
 from ser_jax.config.paths import is_url
-from ser_jax.data.sources.csv_rows import Row
 from ser_jax.errors import UserError, check, warn_once
 from ser_jax.files.atomic import expand
+from ser_jax.files.csv_rows import Row
 
 _BLANKS = {"nan", "<na>", "na", "n/a", "#n/a", "nat", "none", "null", "unknown", "-", "?"}
 _NAMELESS = {"nan", "<na>", "#n/a", "nat", "none", "null"}  # na may be a person's initials

@@ -1,4 +1,4 @@
-"""What files hold, as checksums: read once, then known by their sizes, inodes and times."""
+"""Checksums of files, cached: a file is read again only when its size, inode or times change."""
 
 import contextlib
 import hashlib
@@ -8,106 +8,79 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from ser_jax.errors import UserError
 from ser_jax.files.atomic import write_atomic
 from ser_jax.machine.cores import count_cores
 
-_BLOCK = 2**20
-_SETTLED_S = 2.0  # a file changed again within the clock's tick would look the same
+_SETTLED_S = 2.0  # a file that changes twice within a tick of the clock would look unchanged
 
-
-class Signature(NamedTuple):
-    """What changes with a file, of which times alone can be set at will."""
-
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-
-
-class _Known(NamedTuple):
-    signature: Signature
-    checksum: str
-    settled: bool
-    """Whether the file had been left alone for a while when it was read."""
-
-
-_known: dict[str, _Known] = {}  # of this process, by path
+_known: dict[str, list[Any]] = {}  # by path: the signature, then the checksum
+_signed: dict[str, list[int]] = {}  # by path: the signature when its checksum was asked for
 
 
 def compute_checksums(paths: Sequence[Path], cache: Path) -> list[str]:
-    """What each file holds, 32 hexadecimal digits; files that `cache` knows are not read again.
+    """A checksum of each file's content, 32 hexadecimal digits; `cache` saves reading it again.
 
-    A file that cannot be read has a text of its own instead; to load it gives the reason.
+    A file that cannot be read has a text in place of one; loading it later gives the reason.
     """
-    _load(cache)
+    for path, values in _read_cache(cache).items():
+        _known.setdefault(path, values)
     with ThreadPoolExecutor(count_cores()) as pool:
         return list(pool.map(_compute, paths))
 
 
 def save_checksums(paths: Iterable[Path], cache: Path) -> None:
-    """Keep what `compute_checksums` found; that it cannot be kept is no error."""
-    known = {str(path): _known[str(path)] for path in paths if str(path) in _known}
-    tree = {path: [*one.signature, one.checksum] for path, one in known.items() if one.settled}
+    """Write what `compute_checksums` found to `cache`; a failure to write is ignored."""
+    known = {name: _known[name] for name in map(str, paths) if name in _known}
     with contextlib.suppress(UserError):
-        if tree != _read(cache):
-            write_atomic(cache, json.dumps(tree))
+        if known != _read_cache(cache):
+            write_atomic(cache, json.dumps(known))
 
 
 def is_unchanged(path: Path) -> bool:
-    """Whether a file is still the one of which the checksum was computed."""
-    known = _known.get(str(path))
-    return known is None or _sign(path) == known.signature
+    """Whether a file is still the one whose checksum was computed."""
+    signature = _sign(path)
+    return _signed.get(str(path), signature) == signature
 
 
 def _compute(path: Path) -> str:
     signature = _sign(path)
-    known = _known.get(str(path))
     if signature is None:
         return "missing"
-    if known is not None and known.settled and known.signature == signature:
-        return known.checksum
+    _signed[str(path)] = signature
+    *known, checksum = _known.get(str(path), [""])
+    if known == signature:
+        return checksum
     try:
         checksum = _read_checksum(path)
     except OSError as error:
         return f"unreadable {error.errno} {signature}"
-    age_s = time.time() - max(signature.mtime_ns, signature.ctime_ns) / 1e9
-    settled = age_s > _SETTLED_S and _sign(path) == signature
-    _known[str(path)] = _Known(signature, checksum, settled)
+    age_s = time.time() - max(signature[1:3]) / 1e9
+    if age_s > _SETTLED_S and _sign(path) == signature:
+        _known[str(path)] = [*signature, checksum]
     return checksum
 
 
 def _read_checksum(path: Path) -> str:
-    digest = hashlib.blake2b(digest_size=16)
     with path.open("rb", buffering=0) as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
-def _sign(path: Path) -> Signature | None:
+def _sign(path: Path) -> list[int] | None:
+    """What changes with a file: size, times, inode. A program cannot set the ctime at will."""
     try:
         stat = os.stat(path)
     except OSError:
         return None
-    return Signature(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
-def _load(cache: Path) -> None:
-    for path, values in _read(cache).items():
-        *signature, checksum = values
-        _known.setdefault(path, _Known(Signature(*signature), checksum, settled=True))
-
-
-def _read(cache: Path) -> dict[str, list]:
-    """What the cache holds; nothing where it is missing, cut short or of another kind."""
+def _read_cache(cache: Path) -> dict[str, list[Any]]:
+    """What the cache holds; nothing if it is missing or damaged."""
     try:
-        tree = json.loads(cache.read_text())
-    except (OSError, ValueError):
+        known = json.loads(cache.read_text())
+        return {path: values for path, values in known.items() if len(values) == 5}
+    except (OSError, ValueError, TypeError, AttributeError):
         return {}
-    whole = isinstance(tree, dict) and all(
-        isinstance(one, list) and len(one) == len(Signature._fields) + 1 for one in tree.values()
-    )
-    return tree if whole else {}

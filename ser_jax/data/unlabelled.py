@@ -12,9 +12,9 @@ from ser_jax.audio.kinds import SUFFIXES
 from ser_jax.audio.reading import import_decoders, load_audio, load_int16, measure_audio
 from ser_jax.audio.samples import to_float
 from ser_jax.config import DataConfig, UnlabelledConfig
+from ser_jax.data.sources.filenames import GRAMMARS
 from ser_jax.data.sources.find import find_source
 from ser_jax.data.sources.folders import list_files
-from ser_jax.data.sources.ravdess import GRAMMAR, parse_name
 from ser_jax.data.splits import draw_split
 from ser_jax.data.store import load_numbered
 from ser_jax.errors import FewWarnings, UserError, check, count_noun, warn
@@ -164,10 +164,11 @@ def _choose_training(paths: Sequence[Path], data: UnlabelledConfig, seed: int) -
     """The files that are training clips of a split, drawn as `train` draws it of the same folder:
     from the clips that can be read and are no copies, since any other number of them is parted
     otherwise."""
+    grammar = GRAMMARS["ravdess"]
     check(
-        any((name := parse_name(path.name)) and name.kind == "speech" for path in paths),
-        f"data.part=train: no file of data.root={data.root} has a RAVDESS name; {GRAMMAR}, or take "
-        "data.part=all",
+        any((named := grammar.parse(path)) and named.kind == "speech" for path in paths),
+        f"data.part=train: no file of data.root={data.root} has a RAVDESS name; "
+        f"{grammar.expected}, or use data.part=all",
     )
     labelled = DataConfig(
         root=data.root, rate_hz=data.rate_hz, store_dir=data.store_dir, protocol=data.protocol,

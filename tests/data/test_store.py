@@ -23,7 +23,8 @@ from ser_jax.data.corpus import with_clip_length
 from ser_jax.data.protocols import check_protocols
 from ser_jax.data.shard import load_shard
 from ser_jax.data.sources import checksums, download, find, folders
-from ser_jax.data.sources.ravdess import EMOTIONS, parse_name
+from ser_jax.data.sources.filenames import GRAMMARS, NamedClip
+from ser_jax.data.sources.ravdess import EMOTIONS
 from ser_jax.data.store import load_corpus, prepare
 from ser_jax.errors import UserError
 from tests.tiny import make_config
@@ -64,17 +65,24 @@ def list_stores(data: DataConfig) -> list[str]:
     )
 
 
+def parse(file_name: str) -> NamedClip | None:
+    return GRAMMARS["ravdess"].parse(Path(file_name))
+
+
 def test_a_name_says_what_ravdess_says_it_does():
-    name = parse_name("03-01-06-02-01-02-12.wav")
+    name = parse("03-01-06-02-01-02-12.wav")
     assert name is not None
-    assert dataclasses.asdict(name) == {
-        "kind": "speech",
+    assert name.kind == "speech"
+    assert name.name == "03-01-06-02-01-02-12"
+    assert dataclasses.asdict(name.facts) == {
         "emotion": "fearful",
-        "actor": 12,
+        "speaker": "12",
         "gender": "female",
         "intensity": "strong",
         "statement": "kids",
         "repetition": "2",
+        "corpus": "",
+        "split": "",
     }
 
 
@@ -86,8 +94,8 @@ def test_a_name_says_what_ravdess_says_it_does():
         ("02-02-06-02-01-02-12.mp4", "video"),
     ],
 )
-def test_song_and_video_are_told_from_speech(file_name, kind):
-    name = parse_name(file_name)
+def test_song_and_video_are_not_speech(file_name, kind):
+    name = parse(file_name)
     assert name is not None
     assert name.kind == kind
 
@@ -109,7 +117,7 @@ def test_song_and_video_are_told_from_speech(file_name, kind):
     ],
 )
 def test_other_names_are_refused(file_name):
-    assert parse_name(file_name) is None
+    assert parse(file_name) is None
 
 
 def test_a_corpus_holds_every_clip_sample_by_sample_sorted_by_name(root, data):

@@ -1,4 +1,4 @@
-"""The file-name grammars of the corpora beside RAVDESS: what a name says about its clip."""
+"""The file-name grammar of each corpus: what a name says about its clip."""
 
 import re
 from collections.abc import Callable
@@ -6,20 +6,18 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import NamedTuple
 
-from ser_jax.data.sources.ravdess import EMOTIONS
-from ser_jax.data.sources.ravdess import GRAMMAR as RAVDESS_GRAMMAR
-from ser_jax.data.sources.ravdess import parse_name as parse_ravdess
+from ser_jax.data.sources.ravdess import EMOTIONS, INTENSITIES, STATEMENTS
 
 ATTRIBUTES = ("gender", "intensity", "statement", "repetition", "corpus", "split")
-"""What may be known of a clip beside emotion and speaker."""
+"""What may be known of a clip besides its emotion and speaker."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a clip; an empty text where nothing is."""
+    """What is known of a clip; an empty string for what is not."""
 
     emotion: str
-    """In the corpus' own word; see `labels`."""
+    """In the corpus's own word; see `labels`."""
     speaker: str
     gender: str = ""
     """female or male."""
@@ -27,21 +25,23 @@ class Facts:
     statement: str = ""
     repetition: str = ""
     corpus: str = ""
-    """Where several are joined."""
+    """If several are joined."""
     split: str = ""
-    """train, val or test, where a manifest says so."""
+    """train, val or test, if a manifest says so."""
 
 
 class NamedClip(NamedTuple):
     """A file whose name says what it is.
 
     Attributes:
-      name: unlike all others of the corpus, wherever the file lies; without suffix.
-      facts: what it says.
+      name: unique in the corpus, wherever the file is; without suffix.
+      facts: what the name says.
+      kind: speech, song or video; only audio-only speech is used.
     """
 
     name: str
     facts: Facts
+    kind: str = "speech"
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,38 @@ class Grammar:
 
     title: str
     expected: str
-    """A name, and its parts, for messages."""
+    """An example of a name and its parts, for messages."""
     words: tuple[str, ...]
     """Its emotions, in its own words."""
     parse: Callable[[PurePath], NamedClip | None]
-    """None for names that do not follow the grammar."""
-    find_kind: Callable[[PurePath], str] = lambda path: "speech"
-    """speech, song, video or unnamed: what a file holds by its name."""
+    """`None` for a name that does not follow the grammar."""
 
 
-# By the corpus' VideoDemographics.csv, since its file names do not say.
+_RAVDESS = re.compile(
+    r"(0[1-3])-(0[12])-(0[1-8])-(0[12])-(0[12])-(0[12])-(0[1-9]|1\d|2[0-4])", re.ASCII
+)
+
+
+def _parse_ravdess(path: PurePath) -> NamedClip | None:
+    match = _RAVDESS.fullmatch(path.stem)
+    if match is None:
+        return None
+    modality, channel, emotion, intensity, statement, repetition, actor = map(int, match.groups())
+    is_video = modality != 3 or path.suffix.lower() == ".mp4"
+    facts = Facts(
+        emotion=EMOTIONS[emotion - 1],
+        speaker=f"{actor:02d}",
+        gender="male" if actor % 2 else "female",
+        intensity=INTENSITIES[intensity - 1],
+        statement=STATEMENTS[statement - 1],
+        repetition=str(repetition),
+    )
+    return NamedClip(
+        path.stem, facts, "video" if is_video else "song" if channel == 2 else "speech"
+    )
+
+
+# From the corpus's VideoDemographics.csv: its file names do not say.
 CREMA_D_WOMEN = frozenset(map(str, (
     1002, 1003, 1004, 1006, 1007, 1008, 1009, 1010, 1012, 1013, 1018, 1020, 1021, 1024, 1025, 1028,
     1029, 1030, 1037, 1043, 1046, 1047, 1049, 1052, 1053, 1054, 1055, 1056, 1058, 1060, 1061, 1063,
@@ -98,14 +120,14 @@ _SAVEE = re.compile(r"(?:(dc|je|jk|kl)_)?(a|d|f|h|n|sa|su)(\d\d)", re.ASCII)
 
 
 def _parse_savee(path: PurePath) -> NamedClip | None:
-    """The speaker stands before the name, or is the folder."""
+    """The speaker is a prefix of the name, or its folder."""
     match = _SAVEE.fullmatch(path.stem.lower())
     if match is None:
         return None
     speaker = (match[1] or path.parent.name).upper()
     if speaker not in ("DC", "JE", "JK", "KL"):
         return None
-    # The number counts the sentences of one emotion, and so names no statement.
+    # The number counts the sentences of one emotion, so it does not name a statement.
     facts = Facts(_SAVEE_EMOTIONS[match[2]], speaker, gender="male")
     return NamedClip(f"{speaker}_{match[2]}{match[3]}", facts)
 
@@ -155,30 +177,14 @@ def _parse_emodb(path: PurePath) -> NamedClip | None:
     return NamedClip(f"{speaker}{text}{emotion}{version}", facts)
 
 
-def _parse_ravdess(path: PurePath) -> NamedClip | None:
-    name = parse_ravdess(path.name)
-    if name is None or name.kind != "speech" or path.suffix.lower() == ".mp4":
-        return None
-    facts = Facts(
-        emotion=name.emotion,
-        speaker=f"{name.actor:02d}",
-        gender=name.gender,
-        intensity=name.intensity,
-        statement=name.statement,
-        repetition=name.repetition,
-    )
-    return NamedClip(path.stem, facts)
-
-
-def _find_ravdess_kind(path: PurePath) -> str:
-    name = parse_ravdess(path.name)
-    if name is None:
-        return "unnamed"
-    return "video" if path.suffix.lower() == ".mp4" else name.kind
-
-
 GRAMMARS = {
-    "ravdess": Grammar("RAVDESS", RAVDESS_GRAMMAR, EMOTIONS, _parse_ravdess, _find_ravdess_kind),
+    "ravdess": Grammar(
+        "RAVDESS",
+        "expected names such as 03-01-06-02-01-01-12.wav "
+        "(modality-channel-emotion-intensity-statement-repetition-actor)",
+        EMOTIONS,
+        _parse_ravdess,
+    ),
     "crema_d": Grammar(
         "CREMA-D",
         "expected names such as 1001_DFA_ANG_XX.wav (actor_sentence_emotion_level)",

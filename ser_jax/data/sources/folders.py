@@ -41,12 +41,11 @@ def list_folder(data: DataConfig, root: Path) -> Listing:
         if suffix not in (*_SUFFIXES, _COUNTED):
             others[suffix] += 1
             continue
-        kind = grammar.find_kind(path)
-        named = grammar.parse(path) if kind == "speech" else None
-        if suffix == _COUNTED and kind != "video":
+        named = grammar.parse(path)
+        if suffix == _COUNTED and (named is None or named.kind != "video"):
             continue
-        if named is None:
-            skipped[kind if kind != "speech" else "unnamed"].append(_name(path, root))
+        if named is None or named.kind != "speech":
+            skipped[named.kind if named else "unnamed"].append(_name(path, root))
         elif named.name in kept:
             skipped["duplicates"].append(_name(path, root))
             used = kept[named.name].path

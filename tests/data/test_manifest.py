@@ -515,7 +515,7 @@ def test_a_program_s_word_for_an_empty_cell_is_no_value(blank, rows, write):
 
 
 def test_a_speaker_that_is_an_empty_cell_is_an_error(rows, write):
-    with pytest.raises(UserError, match="row 2: speaker=nan: is a program's word for an empty"):
+    with pytest.raises(UserError, match="row 2: speaker=nan: stands for an empty cell; fill"):
         load_corpus(write([row.replace(",a,", ",nan,") for row in rows]))
 
 
@@ -557,15 +557,15 @@ def test_letters_composed_in_two_ways_are_one_speaker_one_word_and_one_file(rows
 def test_paths_of_windows_are_found_or_named_as_what_they_are(rows, write):
     corpus = load_corpus(write([row.replace("/", "\\") for row in rows]))
     assert len(corpus.file_names) == 24
-    with pytest.raises(UserError, match="as with 23 more rows; this is another system's path; giv"):
+    with pytest.raises(UserError, match="as with 23 more rows; this is a Windows path; giv"):
         load_corpus(write([rows[0], *(f"C:\\me\\{row}" for row in rows[1:])]))
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("a0.wav", "a0.WAV"), r"a0.WAV\); there is a0.wav, and letter case counts; write it so"),
-        (("clips/", "https://x.org/"), "as with 23 more rows; addresses are not downloaded; do"),
+        (("a0.wav", "a0.WAV"), r"a0.WAV\); there is a0.wav; use the same letter case"),
+        (("clips/", "https://x.org/"), "as with 23 more rows; URLs are not downloaded; do"),
         (("clips/a", "clips/z"), "as with 5 more rows; paths are relative to the folder of the"),
     ],
 )

@@ -374,8 +374,8 @@ def test_a_second_version_of_the_recordings_is_told_of_by_its_content(root, data
         assert load_corpus(data).checksum == checksum
     err = capsys.readouterr().err
     used = root / "Actor_01" / f"{make_name(1, 1)}.wav"
-    said = "1 file has the name of another clip but holds something else, and is left out; the "
-    assert err.count(f"{said}first: {other} (used: {used}); give the folder of one version") == 1
+    said = "1 file has the name of another clip but other content, and is left out; the "
+    assert err.count(f"{said}first: {other} (used: {used}); give a folder with one version") == 1
 
 
 def test_silent_clips_are_left_out_as_such_and_not_as_copies_of_each_other(root, data, capsys):

@@ -1,4 +1,4 @@
-"""The RAVDESS download: its archive is fetched, verified, unpacked beside and renamed."""
+"""RAVDESS from Zenodo: the archive is downloaded, verified and unpacked, whole or not at all."""
 
 import zipfile
 import zlib
@@ -13,7 +13,7 @@ from ser_jax.progress import progress
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip file to download, and what proves that it came whole."""
+    """A zip file to download, and what verifies it."""
 
     url: str
     file_name: str
@@ -35,17 +35,17 @@ RAVDESS = Archive(
 
 
 def ensure_ravdess(store_dir: Path, archive: Archive = RAVDESS) -> Path:
-    """The folder with the archive's wav files under `store_dir`; downloads them if need be.
+    """The folder with the archive's wav files under `store_dir`; downloads them if necessary.
 
     Raises:
-      UserError: no network, or another reason why the archive cannot be had; a failed write.
+      UserError: the download fails, as by `fetch`; a corrupt archive; a failed write.
     """
     folder = store_dir / archive.file_name.removesuffix(".zip")
     if _count_wavs(folder) == archive.n_wavs:
         return folder
     remedy = "or download that file by hand, unpack it, and give --data.root DIR"
     with locked(folder):
-        if _count_wavs(folder) != archive.n_wavs:  # another process may have been at it
+        if _count_wavs(folder) != archive.n_wavs:  # another process may have done it
             zipped = store_dir / archive.file_name
             fetch(archive.url, zipped, archive.size, archive.md5, remedy=remedy)
             unpack(zipped, folder)
@@ -59,13 +59,13 @@ def _count_wavs(folder: Path) -> int:
 
 
 def unpack(zipped: Path, folder: Path) -> None:
-    """Unpack a zip file beside `folder` and rename it into place.
+    """Unpack a zip file into a temporary folder and rename it to `folder`.
 
     Raises:
-      UserError: the zip file is corrupt (it is deleted) or has names that lead out of the folder;
-        a failed write. `folder` is as it was.
+      UserError: the zip file is corrupt (and deleted) or has names that lead out of the folder; a
+        failed write. `folder` is unchanged then.
     """
-    broken = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)  # the last: encrypted
+    broken = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)  # RuntimeError: encrypted
     try:
         with new_folder(folder) as beside, zipfile.ZipFile(zipped) as archive:
             entries = archive.infolist()

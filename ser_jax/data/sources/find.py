@@ -1,4 +1,4 @@
-"""Where clips come from: folders, a manifest, the download, the synthesiser; each as one list."""
+"""Where clips come from: a folder, a manifest, the download or the synthesiser."""
 
 import dataclasses
 import os
@@ -18,8 +18,8 @@ def find_source(data: DataConfig) -> Source:
     """The source that `data` names.
 
     Raises:
-      UserError: `data.root` is missing, no folder, or holds no recordings of the corpus; a manifest
-        with an error in it.
+      UserError: `data.root` is missing, not a folder, or holds no recordings of the corpus; a
+        manifest has an error.
     """
     if data.corpus == "joined":
         return _join(data)
@@ -51,14 +51,14 @@ def find_source(data: DataConfig) -> Source:
 
 
 def _make_source(data: DataConfig, listing: Listing) -> Source:
-    """The source of clips in files, told from others by what the files hold."""
+    """The source of clips in files; its fingerprint covers what the files contain."""
     paths = tuple(
         dict.fromkeys(
             [clip.path for clip in listing.clips if clip.path is not None] + [*listing.doubles]
         )
     )
     checksums = dict(zip(paths, compute_checksums(paths, find_cache(data)), strict=True))
-    _warn_of_others(listing, checksums)
+    _warn_of_doubles(listing, checksums)
     held = [
         [clip.file_name, *vars(clip.facts).values(), clip.part_s, checksums[clip.path]]
         for clip in listing.clips
@@ -67,22 +67,21 @@ def _make_source(data: DataConfig, listing: Listing) -> Source:
     return Source(hash_values([held, listing.skipped]), lambda: listing, paths)
 
 
-def _warn_of_others(listing: Listing, checksums: dict[Path, str]) -> None:
-    """Warn of files that bear the name of another, but hold something else: a second version of
-    the recordings, or one of them damaged."""
+def _warn_of_doubles(listing: Listing, checksums: dict[Path, str]) -> None:
+    """Warn of files with the same name but other content: a second version of the recordings, or a
+    damaged copy."""
     others = [path for path, used in listing.doubles.items() if checksums[path] != checksums[used]]
     if others:
         one = len(others) == 1
         warn_once(
             f"{len(others)} {'file has' if one else 'files have'} the name of another clip but "
-            f"{'holds' if one else 'hold'} something else, and {'is' if one else 'are'} left out; "
-            f"the first: {others[0]} (used: {listing.doubles[others[0]]}); give the folder of one "
-            "version alone as data.root"
+            f"other content, and {'is' if one else 'are'} left out; the first: {others[0]} (used: "
+            f"{listing.doubles[others[0]]}); give a folder with one version as data.root"
         )
 
 
 def find_cache(data: DataConfig) -> Path:
-    """The file beside the stores that keeps the checksums of this corpus' files."""
+    """The file beside the stores that caches the checksums of this corpus's files."""
     roots = [data.root, *data.roots.values()]
     places = [os.path.abspath(os.path.expanduser(root)) for root in roots if root is not None]
     name = f"checksums-{hash_values([data.corpus, *sorted(places)])}.json"
@@ -90,7 +89,7 @@ def find_cache(data: DataConfig) -> Path:
 
 
 def _join(data: DataConfig) -> Source:
-    """The corpora of `data.roots` as one; names and speakers begin with the corpus' name."""
+    """The corpora of `data.roots` as one; names and speakers start with the corpus's name."""
     titles: dict[str, Source] = {}
     for name, root in sorted(data.roots.items()):
         known = name in get_args(CorpusName)
@@ -101,8 +100,8 @@ def _join(data: DataConfig) -> Source:
         title = part.title if known else name
         check(
             title not in titles,
-            f"data.roots.{name}={root}: another corpus is called {title} too; name this manifest "
-            "by a key of its own, as in {mine: FILE.csv}",
+            f"data.roots.{name}={root}: another corpus is called {title} too; give this manifest "
+            "a key of its own, as in {mine: FILE.csv}",
         )
         titles[title] = find_source(part)
 

@@ -1,4 +1,4 @@
-"""The clips of a folder, by the file names of its corpus."""
+"""The clips of a folder, recognised by the file names of its corpus."""
 
 import os
 from collections import defaultdict
@@ -13,7 +13,7 @@ from ser_jax.data.sources.listing import Clip, Listing
 from ser_jax.errors import UserError, check
 
 _SUFFIXES = (".wav", ".flac")
-_COUNTED = ".mp4"  # RAVDESS' videos: listed to be counted
+_COUNTED = ".mp4"  # RAVDESS's videos: only counted
 _ELSEWHERE = (".zip", ".tar", ".gz", ".rar", ".7z", ".mp3", ".ogg", ".m4a", ".aif", ".aiff", ".sph")
 _SHOWN = 60  # characters of a list of file kinds
 
@@ -22,11 +22,10 @@ def list_folder(data: DataConfig, root: Path) -> Listing:
     """The files at any depth below `root` that follow the grammar of `data.corpus`.
 
     Raises:
-      UserError: no such folder, one that cannot be listed, or none of its files is a recording of
-        the corpus.
+      UserError: the folder does not exist, cannot be listed, or holds no recording of the corpus.
     """
     grammar = GRAMMARS[data.corpus]
-    download_it = ", or leave data.root out to download them" if data.corpus == "ravdess" else ""
+    download_it = ", or omit data.root to download them" if data.corpus == "ravdess" else ""
     check(
         root.is_dir(),
         f"data.root={root}: {'not a folder' if root.exists() else 'no such folder'}; give the "
@@ -61,7 +60,7 @@ def list_folder(data: DataConfig, root: Path) -> Listing:
 
 
 def _name(path: Path, root: Path) -> str:
-    """A file below `root`, as text even where its name is not."""
+    """The path of a file relative to `root`; bytes that are not UTF-8 are escaped."""
     return os.fsencode(path.relative_to(root)).decode("utf-8", "backslashreplace")
 
 
@@ -85,18 +84,18 @@ def _raise_no_clips(
         found = "holds no wav or flac files"
     if others:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
-        unpack = "; unpack archives first, and convert other sounds to wav"
+        unpack = "; unpack archives first, and convert other formats to wav"
         found += f" (but {kinds[:_SHOWN]}{unpack})"
     remedy = "give another folder or data.corpus"
     if data.corpus == "ravdess":
-        remedy = "leave data.root out to download RAVDESS"
+        remedy = "omit data.root to download RAVDESS"
     raise UserError(f"data.root={root}: {found}; {grammar.expected}; {remedy}")
 
 
 def list_files(root: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
-    """Files at any depth below `root` that end so, in upper or lower case, in a fixed order.
+    """Files at any depth below `root` with these suffixes, in either case, in a fixed order.
 
-    Links are followed, but no folder is listed twice; macOS' shadows of files are passed over.
+    Links are followed, but no folder is listed twice; macOS's `._` files are ignored.
 
     Raises:
       UserError: a folder cannot be listed.

@@ -1,4 +1,4 @@
-"""Clips before they are read: what a source names, and how one source is told from another."""
+"""Clips before they are read, and the source that lists them."""
 
 import dataclasses
 import hashlib
@@ -14,15 +14,15 @@ from ser_jax.data.sources.filenames import Facts
 
 
 class Clip(NamedTuple):
-    """A clip not yet read.
+    """A clip that is not read yet.
 
     Attributes:
-      file_name: unlike all others of the corpus.
-      load: gives its int16 samples [N].
+      file_name: unique in the corpus.
+      load: reads its samples, int16 [N].
       facts: what is known of it.
-      where: where that stands, for messages.
-      path: of its file; None where it has none.
-      part_s: first and last second of the file, where the clip is a part of it.
+      where: file or row that says so, for messages.
+      path: of its file, if it has one.
+      part_s: start and end in the file, in seconds, if the clip is a segment of it.
     """
 
     file_name: str
@@ -35,27 +35,27 @@ class Clip(NamedTuple):
 
 @dataclass(frozen=True)
 class Listing:
-    """The clips of a source, sorted by file name, and the files that were skipped, by reason."""
+    """The clips of a source, sorted by file name, and the skipped files by reason."""
 
     clips: list[Clip]
     skipped: dict[str, list[str]]
     """song, video, duplicates, unnamed."""
     doubles: dict[Path, Path] = dataclasses.field(default_factory=dict)
-    """Of files with the name and suffix of another the one that is used."""
+    """Files with the name and suffix of another, and the one used in their place."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Clips not yet read."""
+    """Where a corpus comes from."""
 
     fingerprint: str
-    """Of all that a store of them holds: what the files contain, and what is known of them."""
+    """Identifies what a store of the clips holds: the files' content and what is known of them."""
     list_clips: Callable[[], Listing]
-    """Downloads first, where the source is the download."""
+    """Lists the clips; downloads them first if necessary."""
     paths: tuple[Path, ...] = ()
-    """The files, where the source is no download."""
+    """The files; empty for a download or the synthesiser."""
 
 
 def hash_values(values: Any) -> str:
-    """12 hexadecimal digits."""
+    """Hash of JSON values, 12 hexadecimal digits."""
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""What a manifest's cells mean, as other programs and systems write them."""
+"""What a manifest's cells mean, however other programs and systems write them."""
 
 import re
 import unicodedata
@@ -17,11 +17,11 @@ _SHOWN = 3  # names in a line
 
 
 def read_cells(rows: Iterable[Row], optional: Sequence[str]) -> list[Row]:
-    """The rows with each letter in its composed form, and with optional cells empty where they hold
-    a program's word for that. Paths are left as they are.
+    """The rows in Unicode's composed form (NFC), except paths; optional cells that hold a program's
+    word for an empty cell, such as 'nan', become empty.
 
     Raises:
-      UserError: a speaker that is such a word, and so no speaker.
+      UserError: a speaker that is such a word.
     """
     cleaned = []
     for row in rows:
@@ -32,19 +32,17 @@ def read_cells(rows: Iterable[Row], optional: Sequence[str]) -> list[Row]:
             values[column] = "" if column in optional and value.lower() in _BLANKS else value
         check(
             values.get("speaker", "").lower() not in _NAMELESS,
-            f"{row.where}: speaker={values.get('speaker')}: is a program's word for an empty cell; "
-            "fill it in",
+            f"{row.where}: speaker={values.get('speaker')}: stands for an empty cell; fill it in",
         )
         cleaned.append(row._replace(values=values))
     return cleaned
 
 
 def find_files(folder: Path, rows: Sequence[Row]) -> list[Path]:
-    """The file of each row's `path`, also where another system separates folders by a backslash or
-    composes letters otherwise.
+    """The file of each row's `path`, even if written with backslashes or composed differently.
 
     Args:
-      folder: to which paths are relative.
+      folder: base of relative paths.
       rows: of a manifest.
 
     Raises:
@@ -78,20 +76,20 @@ def _list_spellings(name: str) -> list[str]:
 
 def _find_remedy(folder: Path, name: str) -> str:
     if is_url(name):
-        return "addresses are not downloaded; do that first, and give the files' paths"
+        return "URLs are not downloaded; download them first, and give the files' paths"
     if PureWindowsPath(name).drive:
-        return "this is another system's path; give paths relative to the folder of the manifest"
+        return "this is a Windows path; give paths relative to the folder of the manifest"
     file = folder / expand(name.replace("\\", "/"))
     if file.parent.is_dir():
         for other in file.parent.iterdir():
             if other.name.casefold() == file.name.casefold():
-                return f"there is {other.name}, and letter case counts; write it so"
+                return f"there is {other.name}; use the same letter case"
     return "paths are relative to the folder of the manifest; correct it or delete the row"
 
 
 def warn_of_spellings(path: Path, rows: Iterable[Row]) -> None:
-    """Warn of speakers whose names differ in letter case, zeros or `.0` alone, as when one file's
-    numbers were read as such: one person in several parts of a split makes a test easier.
+    """Warn of speakers whose names differ only in letter case, leading zeros or a trailing `.0`, as
+    spreadsheets add them: the same person in training and test makes the test easier.
 
     Args:
       path: of the manifest.
@@ -106,8 +104,8 @@ def warn_of_spellings(path: Path, rows: Iterable[Row]) -> None:
         said = "; ".join(", ".join(names) for names in several[:_SHOWN])
         more = f" and {len(several) - _SHOWN} more" if len(several) > _SHOWN else ""
         warn_once(
-            f"{path}: speaker: {said}{more}: count as different people, of whom one may train and "
-            "another test; if they are one, write them alike"
+            f"{path}: speaker: {said}{more}: count as different people, so one may be in training "
+            "and another in the test; if they are the same person, spell them alike"
         )
 
 

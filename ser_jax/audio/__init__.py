@@ -1,5 +1,5 @@
 """Sound files to waveforms at one rate; nothing else decodes audio.
 
-Read `reading` first, then `decoding` and, of a file's own format, `kinds`, `wav`, `compressed`,
+Read `reading` first, then `decoding`, and for the file formats `kinds`, `wav`, `compressed`,
 `joined` and `ffmpeg`.
 """

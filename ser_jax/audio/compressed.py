@@ -1,4 +1,4 @@
-"""What the headers of mp3 and ogg promise, held against the file."""
+"""Lengths in the headers of mp3 and ogg, checked against the file."""
 
 import io
 import struct
@@ -8,20 +8,20 @@ from typing import BinaryIO, NamedTuple
 from ser_jax.audio.kinds import find_frame
 from ser_jax.errors import check
 
-_PAGE = 65307  # bytes of the greatest ogg page
+_PAGE = 65307  # bytes of the largest ogg page
 
 
 class Count(NamedTuple):
-    """An mp3's statement of its length, in its first frame."""
+    """The length that an mp3 states in its first frame."""
 
     place: int
-    """Of the tag's name in the file."""
+    """Offset of the tag's name in the file."""
     n_frames: int
-    """Frames of audio; 0: not said."""
+    """Frames of audio; 0 if unknown."""
     n_bytes: int
-    """Bytes of audio; 0: not said."""
+    """Bytes of audio; 0 if unknown."""
     start: int
-    """The first frame's place."""
+    """Offset of the first frame."""
 
 
 def find_count(file: BinaryIO) -> Count | None:
@@ -41,9 +41,9 @@ def find_count(file: BinaryIO) -> Count | None:
 
 
 def is_counted(file: BinaryIO, count: Count) -> bool:
-    """Whether an mp3 holds what its tag counts, and no more.
+    """Whether an mp3 holds exactly what its tag counts.
 
-    The tag of several that were joined counts the first alone.
+    In concatenated files the first tag counts only the first recording.
     """
     if not count.n_frames:
         return False
@@ -58,7 +58,7 @@ def is_counted(file: BinaryIO, count: Count) -> bool:
 
 
 def check_ogg(file: BinaryIO, path: Path) -> None:
-    """Raise `UserError` where an ogg file ends within a page."""
+    """Raise `UserError` if an ogg file ends within a page."""
     file.seek(0)
     if file.read(4) != b"OggS":
         return
@@ -66,7 +66,7 @@ def check_ogg(file: BinaryIO, path: Path) -> None:
     start = file.seek(max(size - _PAGE - 4, 0))
     tail = file.read()
     page = tail[tail.rfind(b"OggS") :]
-    if page[:4] != b"OggS":  # something follows the sound
+    if page[:4] != b"OggS":  # something follows the audio
         return
     n_segments = page[26] if len(page) > 26 else 255
     n_bytes = 27 + n_segments + sum(page[27 : 27 + n_segments])

@@ -1,4 +1,4 @@
-"""Sound files as blocks of samples, by libsndfile where it reads them, else by ffmpeg."""
+"""Sound files as blocks of samples, read by libsndfile if it can, else by ffmpeg."""
 
 import contextlib
 import functools
@@ -23,23 +23,22 @@ from ser_jax.files.stand_ins import explain_stand_in
 
 BLOCK = 2**18  # frames decoded at a time
 _RATES_HZ = (1000, 768000)  # a damaged header must not ask for gigabytes when resampled
-_UNKNOWN = 2**62  # libsndfile says more than this where a header does not say
+_UNKNOWN = 2**62  # libsndfile reports more than this if the header does not give the length
 _PROMISING = ("FLAC", "WAV", "WAVEX", "RF64")
-_SPARE_S = 1.0  # by which an mp3 may fall short of its count, as encoders' padding does
+_SPARE_S = 1.0  # an mp3 may be this much shorter than its count, because of encoder padding
 
 
 class _RefusedError(UserError):
-    """libsndfile does not read it; ffmpeg may."""
+    """libsndfile cannot read it; ffmpeg may."""
 
 
 class Sound(NamedTuple):
-    """A sound file, open to be read once.
+    """An open sound file, which can be read once.
 
     Attributes:
       rate_hz: of the file.
-      n_frames: how many samples each channel has; None where the header does not say.
-      read: from the number of the first frame, and how many to decode at a time, to blocks,
-        float32 [n, channels].
+      n_frames: samples per channel; None if the header does not say.
+      read: (first frame, frames to decode at a time) -> blocks, float32 [n, channels].
     """
 
     rate_hz: int
@@ -52,7 +51,7 @@ def open_sound(path: Path) -> Iterator[Sound]:
     """Open a sound file.
 
     Raises:
-      UserError: the file is missing, unreadable, no sound or truncated; so does reading it.
+      UserError: the file is missing, unreadable, not audio or truncated; reading it may raise too.
     """
     with _open_file(path) as file, contextlib.ExitStack() as stack:
         sound = _enter(stack, path, file)
@@ -65,10 +64,10 @@ def open_sound(path: Path) -> Iterator[Sound]:
 
 
 def _enter(stack: contextlib.ExitStack, path: Path, file: BinaryIO) -> Sound:
-    """The sound by libsndfile or ffmpeg, which `stack` closes."""
+    """Open the sound by libsndfile or ffmpeg; `stack` closes it."""
     check_joined(file, path)
     foreign = name_foreign(file)
-    if foreign is None and is_chained(file):  # of which libsndfile reads the first link
+    if foreign is None and is_chained(file):  # libsndfile reads only the first link
         foreign = "a chain of ogg streams"
     if foreign is None:
         corrections = find_corrections(file, path)
@@ -77,7 +76,7 @@ def _enter(stack: contextlib.ExitStack, path: Path, file: BinaryIO) -> Sound:
         try:
             return stack.enter_context(_open_native(path, file, corrections))
         except _RefusedError as error:
-            # An mp3 may begin with anything; ffmpeg looks for its first frame.
+            # An mp3 may start with anything; ffmpeg searches for its first frame.
             named, known = path.suffix.lower() == ".mp3", is_container(file)
             if not (known or named) or find_ffmpeg() is None:
                 raise
@@ -97,20 +96,20 @@ def _enter(stack: contextlib.ExitStack, path: Path, file: BinaryIO) -> Sound:
 
 
 def check_file(path: str | Path) -> None:
-    """Raise `UserError` where a file is missing, a folder, unreadable or empty."""
+    """Raise `UserError` if a file is missing, a folder, unreadable or empty."""
     _open_file(Path(path)).close()
 
 
 def _open_file(path: Path) -> BinaryIO:
-    """Open a regular file that is not empty and no stand-in for another."""
+    """Open a regular file that is neither empty nor a stand-in for another."""
     try:
         mode, size = (found := path.stat()).st_mode, found.st_size
         check(not stat.S_ISDIR(mode), f"{path}: is a folder; name the files in it, as {path}/*")
-        check(stat.S_ISREG(mode), f"{path}: is no file but a pipe or device; save it to a file")
-        file = path.open("rb", buffering=0)  # soundfile would hide the system's own reason
+        check(stat.S_ISREG(mode), f"{path}: is a pipe or device, not a file; save it to a file")
+        file = path.open("rb", buffering=0)  # soundfile would hide the system's reason
     except UserError:
         raise
-    except (OSError, ValueError) as error:  # a zero byte in a name, or what is no text
+    except (OSError, ValueError) as error:  # a null byte in the name, or a name that is not text
         reason = getattr(error, "strerror", None) or str(error)
         reason = "no such file" if isinstance(error, FileNotFoundError) else reason
         raise UserError(f"{path}: {reason}; check the path and the permissions") from error
@@ -129,7 +128,7 @@ def _make_reader() -> Any:
     import soundfile
 
     class Reader(soundfile.SoundFile):
-        """Reads on to the end of the sound, whatever the header says of the length."""
+        """Reads to the end of the audio, whatever length the header gives."""
 
         def seekable(self) -> bool:
             return False
@@ -156,7 +155,7 @@ def _open_native(path: Path, file: BinaryIO, corrections: dict[int, bytes]) -> I
             source: Any = stack.enter_context(_pipe(Corrected(file, corrections)))
         elif corrections:
             source = Corrected(file, corrections)
-        else:  # not the name, by whose end libsndfile would guess what the file is
+        else:  # not the name, from whose suffix libsndfile would guess the format
             source = file.fileno()
         try:
             sound = stack.enter_context(_make_reader()(source, closefd=False))
@@ -173,7 +172,7 @@ def _read(
     import soundfile
 
     def count_next() -> int:
-        """A block, but up to where the sound should end: an error beyond must not lose it."""
+        """A block, cut where the audio should end, so that an error after it does not lose it."""
         return block if n_frames is None or done >= n_frames else min(block, n_frames - done)
 
     done = 0
@@ -185,11 +184,11 @@ def _read(
                 yield wanted_NC
             done += len(block_NC)
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        if sound.format != "FLAC" or done != n_frames:  # a tag or padding may follow the sound
+        if sound.format != "FLAC" or done != n_frames:  # a tag or padding may follow the audio
             raise _make_error(path, error) from error
     if sound.format == "FLAC":
         check_single_flac(file, path)
-    # That of ogg, and of mp3 in a wav, is an estimate.
+    # The length of ogg, and of mp3 in a wav, is an estimate.
     promises = sound.format in _PROMISING and "MPEG" not in sound.subtype
     spare = round(_SPARE_S * sound.samplerate) if sound.format == "MP3" else 0
     if n_frames is not None and (promises or spare):
@@ -215,9 +214,9 @@ def _open_foreign(path: Path) -> Iterator[Sound]:
 
 @contextlib.contextmanager
 def _pipe(file: io.RawIOBase) -> Iterator[int]:
-    """The file through a pipe: libsndfile then reads to its end, as it cannot guess where that is.
+    """The file through a pipe, whose length libsndfile cannot guess, so it reads to the end.
 
-    Of an mp3 without a count it would else stop where the first frame's bit rate makes it end.
+    In an mp3 without a count it would stop where the first frame's bit rate puts the end.
     """
     read_end, write_end = os.pipe()
 
@@ -240,6 +239,6 @@ def _pipe(file: io.RawIOBase) -> Iterator[int]:
 def _make_error(path: Path, error: Exception) -> UserError:
     reason = getattr(error, "error_string", str(error)).strip().rstrip(".")
     return UserError(
-        f"{path}: cannot be decoded: {reason}; give a whole wav, flac, ogg or mp3 file"
+        f"{path}: cannot be decoded: {reason}; give a complete wav, flac, ogg or mp3 file"
         + ("" if find_ffmpeg() else ", or install ffmpeg, which reads more")
     )

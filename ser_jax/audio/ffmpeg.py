@@ -1,4 +1,4 @@
-"""Sound that libsndfile does not read, decoded by ffmpeg where it is on PATH."""
+"""Audio that libsndfile cannot read, decoded by ffmpeg if it is on PATH."""
 
 import re
 import shutil
@@ -13,7 +13,7 @@ import numpy as np
 
 from ser_jax.errors import UserError, check
 
-_CUT = ("partial file", "ended prematurely")  # what ffmpeg says of a file cut short
+_CUT = ("partial file", "ended prematurely")  # how ffmpeg describes a truncated file
 
 
 def find_ffmpeg() -> str | None:
@@ -22,7 +22,7 @@ def find_ffmpeg() -> str | None:
 
 
 class Pipe:
-    """A sound file as ffmpeg decodes it, one block at a time.
+    """A sound file decoded by ffmpeg, one block at a time.
 
     Attributes:
       rate_hz: of the file, in Hz.
@@ -31,13 +31,13 @@ class Pipe:
     def __init__(self, path: Path):
         """
         Raises:
-          UserError: ffmpeg cannot read it, or it holds no sound.
+          UserError: ffmpeg cannot read it, or it holds no audio.
         """
         program = find_ffmpeg()
         assert program is not None
         self._path = path
         self._said = tempfile.TemporaryFile()  # noqa: SIM115
-        # A Sun au file begins with rate and channels, and needs no length.
+        # A Sun au file starts with rate and channels, and needs no length.
         line = [
             program, "-nostdin", "-v", "error", "-i", b"file:" + fsencode(path), "-map", "0:a:0",
             "-c:a", "pcm_f32be", "-f", "au", "pipe:1",
@@ -58,7 +58,7 @@ class Pipe:
             raise
 
     def iterate(self, n_frames: int) -> Iterator[np.ndarray]:
-        """Blocks of that many frames, float32 [n, channels]; the last one may be shorter.
+        """Blocks of `n_frames`, float32 [n, channels]; the last one may be shorter.
 
         Raises:
           UserError: the file is damaged or truncated.
@@ -72,7 +72,7 @@ class Pipe:
             self._raise_failed()
         check(
             not any(words in said for words in _CUT),
-            f"{self._path}: truncated, as ffmpeg finds; copy or download it again",
+            f"{self._path}: truncated, according to ffmpeg; copy or download it again",
         )
 
     def close(self) -> None:
@@ -89,7 +89,7 @@ class Pipe:
 
     def _raise_failed(self) -> None:
         said = self._read_said()
-        check("matches no streams" not in said, f"{self._path}: holds no sound; name another file")
+        check("matches no streams" not in said, f"{self._path}: holds no audio; give another file")
         lines = [re.sub(r"^(\[[^\]]*\] ?)+", "", line) for line in said.splitlines()]
         reason = next(filter(None, lines), f"exit status {self._process.returncode}")
         raise UserError(

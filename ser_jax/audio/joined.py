@@ -1,4 +1,4 @@
-"""Files that hold several recordings one after another, of which decoders would read the first."""
+"""Files that hold several recordings in a row, of which decoders would read only the first."""
 
 import io
 import struct
@@ -8,27 +8,27 @@ from typing import BinaryIO
 from ser_jax.audio.kinds import find_frame
 from ser_jax.errors import UserError
 
-_FLAC = b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22"  # with the head of the block that comes first
+_FLAC = b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22"  # with the header of the first block
 _BLOCK = 2**20
 
 
 def check_joined(file: BinaryIO, path: Path) -> None:
-    """Raise `UserError` where another wav, aiff or mp4 follows the first, as `cat` joins them."""
+    """Raise `UserError` if another wav, aiff or mp4 follows the first, as after `cat`."""
     file.seek(0)
     head = file.read(12).ljust(12, b"\0")
     place = None
     if head[:4] in (b"RIFF", b"RF64") and head[8:] == b"WAVE":
-        place = _find_form(file, "<", (b"RIFF", b"RF64"), (b"WAVE",))
+        place = _find_second_form(file, "<", (b"RIFF", b"RF64"), (b"WAVE",))
     elif head[:4] == b"FORM":
-        place = _find_form(file, ">", (b"FORM",), (b"AIFF", b"AIFC"))
+        place = _find_second_form(file, ">", (b"FORM",), (b"AIFF", b"AIFC"))
     elif head[4:8] == b"ftyp":
-        place = _find_box(file)
+        place = _find_second_box(file)
     if place:
         raise _make_error(path, place)
 
 
 def check_single_flac(file: BinaryIO, path: Path) -> None:
-    """Raise `UserError` where a flac file holds another; it is read through to see that."""
+    """Raise `UserError` if a flac file holds another; reads the whole file."""
     place, held = file.seek(find_frame(file) + 4), b""  # a tag may come first
     while block := file.read(_BLOCK):
         held += block
@@ -40,12 +40,12 @@ def check_single_flac(file: BinaryIO, path: Path) -> None:
 
 def _make_error(path: Path, place: int) -> UserError:
     return UserError(
-        f"{path}: holds another recording from byte {place} on, as of files joined by cat, and "
-        "only the first would be read; give the files one by one, or join them by sox or ffmpeg"
+        f"{path}: holds another recording from byte {place} on, like files joined by cat, and only "
+        "the first would be read; give the files one by one, or join them with sox or ffmpeg"
     )
 
 
-def _find_form(
+def _find_second_form(
     file: BinaryIO, order: str, names: tuple[bytes, ...], kinds: tuple[bytes, ...]
 ) -> int | None:
     file.seek(4)
@@ -56,8 +56,8 @@ def _find_form(
     return place if head[:4] in names and head[8:] in kinds else None
 
 
-def _find_box(file: BinaryIO) -> int | None:
-    """A second file's head among an mp4's boxes; in fragments heads may recur, and all is read."""
+def _find_second_box(file: BinaryIO) -> int | None:
+    """Where a second file starts among an mp4's boxes; fragmented files may repeat the header."""
     place, found, size = 0, [], file.seek(0, io.SEEK_END)
     while place + 8 <= size:
         file.seek(place)
@@ -74,7 +74,7 @@ def _find_box(file: BinaryIO) -> int | None:
 
 
 def is_chained(file: BinaryIO) -> bool:
-    """Whether a page of an ogg file begins another stream once the sound of the first has begun."""
+    """Whether an ogg file starts another stream after the audio of the first."""
     place = 0
     begun = False
     while True:

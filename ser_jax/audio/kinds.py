@@ -1,9 +1,9 @@
-"""What a sound file is by its first bytes, whatever its name says."""
+"""The format of a sound file by its first bytes, whatever its name says."""
 
 import io
 from typing import BinaryIO
 
-# Read by libsndfile in common codecs, by ffmpeg in all.
+# libsndfile reads their common codecs, ffmpeg all.
 _NATIVE = (b"RIFF", b"RF64", b"BW64", b"riff", b"FORM", b"caff", b"OggS", b"fLaC", b".snd", b"NIST")
 _FOREIGN = (
     (4, b"ftyp", "an MP4, M4A or 3GP file"),
@@ -25,11 +25,11 @@ SUFFIXES = (
     ".m4a", ".mp4", ".m4b", ".mov", ".3gp", ".3g2", ".aac", ".webm", ".mka", ".mkv", ".wma", ".asf",
     ".amr", ".awb", ".ac3", ".wv", ".ape", ".tta", ".avi", ".flv",
 )  # fmt: skip
-"""How the names of sound files end; ffmpeg is needed from .m4a on."""
+"""Suffixes of sound files; from .m4a on they need ffmpeg."""
 
 
 def name_foreign(file: BinaryIO) -> str | None:
-    """What a file is that only ffmpeg reads; `None` for all others."""
+    """The format of a file that only ffmpeg reads; `None` for all others."""
     head = _read(file, 0, 16)
     for offset, magic, name in _FOREIGN:
         if head[offset:].startswith(magic):
@@ -39,18 +39,18 @@ def name_foreign(file: BinaryIO) -> str | None:
 
 
 def is_container(file: BinaryIO) -> bool:
-    """Whether a file is of a kind of which libsndfile reads only some codecs."""
+    """Whether a file has a format of which libsndfile reads only some codecs."""
     return _read(file, find_frame(file), 4).startswith(_NATIVE) or is_mp3(file)
 
 
 def is_mp3(file: BinaryIO) -> bool:
-    """Whether a frame of MPEG audio, layers I to III, comes first or after an ID3 tag."""
+    """Whether the file, after any ID3 tag, starts with a frame of MPEG audio, layer I to III."""
     first, second = _read(file, find_frame(file), 2).ljust(2, b"\0")
     return first == 0xFF and second & 0xE0 == 0xE0 and second & 0x06 != 0
 
 
 def find_frame(file: BinaryIO) -> int:
-    """Where the first frame of an mp3 stands: after its ID3 tags."""
+    """Offset of an mp3's first frame: after its ID3 tags."""
     start = 0
     while (head := _read(file, start, 10))[:3] == b"ID3" and len(head) == 10:
         n_bytes = 0

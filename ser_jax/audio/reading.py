@@ -13,11 +13,11 @@ from ser_jax.audio.levels import Level
 from ser_jax.audio.samples import FULL_SCALE, round_to_int16, to_float
 from ser_jax.errors import FewWarnings, check
 
-_LOUD = 4.0  # times full scale: beyond what lossy formats and limiters make of whole recordings
-_DELAY_S = 0.1  # by which the resampler is behind
+_LOUD = 4.0  # times full scale: more than lossy formats overshoot
+_DELAY_S = 0.1  # the resampler's latency
 
-_no_sound = FewWarnings(after="more files that hold no sound are not named")
-_loud = FewWarnings(after="more files beyond full scale are not named")
+_no_sound = FewWarnings(after="further files without sound are not named")
+_loud = FewWarnings(after="further files beyond full scale are not named")
 
 
 def stream_audio(
@@ -31,23 +31,23 @@ def stream_audio(
     """A sound file as one mono waveform, block by block; full scale is 1.
 
     Channels are averaged, and another rate is resampled with soxr's HQ, as librosa's soxr_hq does.
-    However long the file is, some megabytes of it are in memory.
+    Only some megabytes are in memory, however long the file is.
 
     Args:
-      path: a file that libsndfile reads, such as wav, flac, ogg or mp3, or, where ffmpeg is on
-        PATH, any that it reads; of any rate and any number of channels.
+      path: a file that libsndfile reads, such as wav, flac, ogg or mp3, or, if ffmpeg is on PATH,
+        any that it reads; at any rate, with any number of channels.
       rate_hz: rate of the result, in Hz.
-      start_s: where to begin, in seconds.
-      block_s: decode about as many seconds at a time, if they are few.
-      advance: called with each block's share of the file, where the header says its length.
-      tell: called at the end where no sound is heard, with the reason; None: warn of the first
-        such files.
+      start_s: where to start, in seconds.
+      block_s: seconds to decode at a time, at most the default.
+      advance: called with each block's share of the file, if the header gives its length.
+      tell: called at the end with the reason, if the file has no audible sound; by default warns
+        of the first such files.
 
     Yields:
       float32 [n].
 
     Raises:
-      UserError: the file is missing, unreadable, no audio, truncated, empty, or holds NaN or inf.
+      UserError: the file is missing, unreadable, not audio, truncated, empty, or has NaN or inf.
     """
     path = Path(path)
     with open_sound(path) as sound:
@@ -70,14 +70,14 @@ def stream_audio(
         if said := level.describe():
             (tell or _no_sound.add)(f"{path}: {said}")
         if sound.rate_hz != rate_hz:
-            # As many as librosa makes, which appends a zero where soxr makes one less.
+            # As many as librosa returns, which appends a zero if soxr returns one less.
             missing = math.ceil(n_read * (rate_hz / sound.rate_hz)) - n_made
             last_N = resample(np.zeros(0, np.float32), True)[:missing]
             yield np.pad(last_N, (0, missing - len(last_N)))
 
 
 def _make_resampler(source_hz: int, rate_hz: int) -> Callable[[np.ndarray, bool], np.ndarray]:
-    """A function from the next samples, and whether they are the last, to samples at `rate_hz`."""
+    """A function (next samples, whether they are the last) -> samples at `rate_hz`."""
     if source_hz == rate_hz:
         return lambda wave_N, last: wave_N
     import soxr
@@ -96,8 +96,8 @@ def stream_int16(
 ) -> Iterator[np.ndarray]:
     """`stream_audio` rounded to int16 [n].
 
-    What lies beyond full scale is clipped, with a warning if it is far beyond: integers written as
-    floats, most likely.
+    Samples beyond full scale are clipped, with a warning if they are far beyond: most likely
+    integers written as floats.
     """
     warned = False
     for wave_N in stream_audio(path, rate_hz, start_s, block_s, advance, tell):
@@ -106,7 +106,7 @@ def stream_int16(
             warned = True
             _loud.add(
                 f"{path}: samples reach {peak:.0f} times full scale and are clipped; if they are "
-                "whole numbers written as floats, divide them by the greatest of their type, as "
+                "integers written as floats, divide them by the largest of their type, such as "
                 "32768"
             )
         yield round_to_int16(wave_N * FULL_SCALE)
@@ -119,8 +119,8 @@ def load_audio(
 
     Args:
       path, rate_hz, start_s: as for `stream_audio`.
-      length_s: seconds to read at most; None: to the end of the file. No more is decoded, and what
-        is read equals the beginning of the whole.
+      length_s: seconds to read at most; None reads to the end of the file. No more is decoded, and
+        the result equals the start of the whole.
 
     Raises:
       UserError: as `stream_audio`.
@@ -140,7 +140,7 @@ def load_int16(
 def load_clip(
     path: str | Path, rate_hz: int, length_s: float | None = None, start_s: float = 0.0
 ) -> np.ndarray:
-    """`load_int16`, without a word where all samples are 0: who asks for clips says that."""
+    """`load_int16` without the warning if all samples are 0: the caller reports silent clips."""
     most = None if length_s is None else round(length_s * rate_hz)
     said: list[str] = []
     wave_N = _collect(stream_int16(path, rate_hz, start_s, length_s, tell=said.append), most)
@@ -164,16 +164,16 @@ def _collect(blocks: Iterator[np.ndarray], most: int | None) -> np.ndarray:
 
 
 def find_sound(wave_N: np.ndarray, rate_hz: int, trim_db: float | None, margin_s: float) -> slice:
-    """Where a clip sounds: from its first to its last frame within `trim_db` of the loudest.
+    """A clip without silent ends: from its first to its last frame within `trim_db` of the loudest.
 
     Args:
       wave_N: samples, int16.
       rate_hz: their rate.
-      trim_db: by how much a frame's RMS may lie below that of the loudest; None: by any.
-      margin_s: what is kept on either side, as far as there is any.
+      trim_db: how far a frame's RMS may be below the loudest; None keeps all.
+      margin_s: seconds to keep on either side, if there are any.
 
     Returns:
-      The samples to keep; all of a clip of nothing but zeros, or where `trim_db` is None.
+      The samples to keep; all of them if the clip is silent.
 
     Source: `librosa.effects.trim`, frames of 2048 samples every 512.
     """
@@ -187,7 +187,7 @@ def find_sound(wave_N: np.ndarray, rate_hz: int, trim_db: float | None, margin_s
 
 
 def import_decoders() -> None:
-    """Import what `load_audio` needs; threads that do so at once may see half a module."""
+    """Import what `load_audio` needs: threads that import it at once may see a partial module."""
     import soundfile  # noqa: F401
     import soxr  # noqa: F401
 
@@ -211,7 +211,7 @@ def decode_flac(flac: bytes) -> np.ndarray:
 def measure_audio(path: str | Path) -> float:
     """Length of a sound file in seconds.
 
-    The header says it, but where it does not: then the file is decoded.
+    Taken from the header; a file whose header does not say is decoded.
 
     Raises:
       UserError: as `stream_audio`.

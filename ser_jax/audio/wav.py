@@ -1,8 +1,8 @@
-"""The sizes in a wav's header held against the file: placeholders mended, truncation told.
+"""The sizes in a wav's header, checked against the file: corrects placeholders, finds truncation.
 
-Programs that write to a pipe, or are killed, leave a size that says nothing. sox and ffmpeg read to
-the end of the file where it is their own placeholder, and play a truncated file without a word;
-libsndfile believes a size of zero. Here a size is a placeholder only if it cannot be a promise.
+Programs that write to a pipe, or are killed, leave a meaningless size. sox and ffmpeg read to the
+end of the file if it is their own placeholder, and play a truncated file silently; libsndfile
+trusts a size of zero. Here a size counts as a placeholder only if it cannot be a real one.
 """
 
 import io
@@ -12,34 +12,34 @@ from typing import BinaryIO, NamedTuple
 
 from ser_jax.errors import UserError
 
-_NEAR = 2**16  # a header's bytes, or what is rounded to pages, are taken off 2 and 4 GiB
+_NEAR = 2**16  # placeholders are 2 or 4 GiB less a header, or rounded to pages
 _GREATEST = 0xFFFFFFFF
 _TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICS")
 
 
 class _Data(NamedTuple):
-    """A data chunk: its first sample's place, the size it promises, and where that stands."""
+    """A data chunk: offset of its first sample, its stated size, and the offset of that size."""
 
     start: int
     promised: int
     field: int
     wide: bool
-    """The size has 64 bits and stands in RF64's own chunk."""
+    """The size has 64 bits and is in RF64's own chunk."""
     align: int
     """Bytes of one sample of all channels."""
     outer: int
-    """Where the size of the whole file says that it ends."""
+    """End of the file according to its outer size."""
 
 
 def find_corrections(file: BinaryIO, path: Path) -> dict[int, bytes]:
-    """Bytes of a wav's header as they should be, by their place in the file.
+    """Corrected bytes of a wav's header, by their offset in the file.
 
     Args:
-      file: any file, open at any place; what is no wav has no corrections.
+      file: any open file; one that is not a wav has no corrections.
       path: its name, for messages.
 
     Raises:
-      UserError: the file is truncated: its header promises more than there is, and means it.
+      UserError: the file is truncated: its header states more than there is, and no placeholder.
     """
     size = file.seek(0, io.SEEK_END)
     data = _find_data(file)
@@ -52,8 +52,7 @@ def find_corrections(file: BinaryIO, path: Path) -> dict[int, bytes]:
         and (data.promised + _NEAR > _GREATEST or (left - data.promised) % 2**32 < 2)
     ):
         raise UserError(
-            f"{path}: holds {left} bytes of samples, more than the 4 GiB that a wav can say; save "
-            "it as flac"
+            f"{path}: holds {left} bytes of samples, more than the 4 GiB of a wav; save it as flac"
         )
     if data.promised > left:
         if not _is_placeholder(data, size):
@@ -63,7 +62,7 @@ def find_corrections(file: BinaryIO, path: Path) -> dict[int, bytes]:
             )
         if not data.wide:  # libsndfile reads to the end
             return {}
-    elif not _goes_on(file, data, size):
+    elif not _has_more(file, data, size):
         return {}
     if data.wide:
         sizes = struct.pack("<QQQ", size - 8, left, left // data.align)
@@ -72,9 +71,9 @@ def find_corrections(file: BinaryIO, path: Path) -> dict[int, bytes]:
 
 
 def check_total(file: BinaryIO, path: Path) -> None:
-    """Raise `UserError` where an aiff, au or w64 states a size that is greater than the file's.
+    """Raise `UserError` if an aiff, au or w64 states a size larger than the file's.
 
-    libsndfile returns what is there without a word.
+    libsndfile returns what is there without an error.
     """
     file.seek(0)
     head = file.read(24).ljust(24, b"\0")
@@ -86,9 +85,9 @@ def check_total(file: BinaryIO, path: Path) -> None:
         total = sum(struct.unpack(">4x2I", head[:12]))
     elif head[:4] == b"riff":
         total = struct.unpack("<16xQ", head)[0]
-    # A placeholder is the greatest number of its kind, less a header and, by sox, 16 MiB.
+    # A placeholder is the largest number of its type, less a header and, for sox, 16 MiB.
     unknown = any(-(2**25) <= total - n < _NEAR for n in (2**31, 2**32, 2**63, 2**64))
-    if total > size + 1 and not unknown:  # some leave out the last padding byte
+    if total > size + 1 and not unknown:  # some programs omit the last padding byte
         raise UserError(
             f"{path}: truncated: holds {size} of {total} bytes; copy or download it again"
         )
@@ -117,26 +116,26 @@ def _find_data(file: BinaryIO) -> _Data | None:
 
 
 def _is_placeholder(data: _Data, size: int) -> bool:
-    """Whether a size greater than what is there cannot be a promise.
+    """Whether a size larger than the data cannot be a real one.
 
-    It is near 2 GiB, 4 GiB or 2**63, the greatest numbers of their kinds; a whole number of 10**9,
-    bytes or samples; the size of the whole file, which some programs write there; or the header
-    itself says elsewhere that the file is whole.
+    It is near 2 GiB, 4 GiB or 2**63, the largest numbers of their types; a multiple of 10**9 bytes
+    or samples; the size of the whole file, which some programs write there; or the outer size says
+    that the file is complete.
     """
     n_bytes, left = data.promised, size - data.start
     near = n_bytes > 2**63 - _NEAR or any(-_NEAR <= n_bytes - n < _NEAR for n in (2**31, 2**32))
-    # More than 4 GiB of it leave the lower 32 bits.
+    # Beyond 4 GiB only the lower 32 bits are left.
     counts = n_bytes, n_bytes / data.align, (n_bytes + 2**32) / data.align
     rounded = any(count >= 10**9 and count % 10**9 == 0 for count in counts)
     whole = n_bytes in (size, size - 8) or n_bytes - left < data.align or data.outer == size
     return near or rounded or whole
 
 
-def _goes_on(file: BinaryIO, data: _Data, size: int) -> bool:
-    """Whether samples follow those that the header promises.
+def _has_more(file: BinaryIO, data: _Data, size: int) -> bool:
+    """Whether more samples follow those that the header states.
 
-    What follows is samples where none are promised, or more is there than is promised, unless it
-    is chunks, a tag or padding.
+    The rest counts as samples if the header states none, or if it is longer than the stated part,
+    unless it is chunks, a tag or padding.
     """
     end = data.start + data.promised
     rest = size - end
@@ -149,7 +148,7 @@ def _goes_on(file: BinaryIO, data: _Data, size: int) -> bool:
 
 
 def _is_chunks(file: BinaryIO, start: int, size: int) -> bool:
-    """Whether chunks follow one another from `start` to the end of the file."""
+    """Whether the rest of the file, from `start`, is a sequence of chunks."""
     while size - start >= 8:
         file.seek(start)
         name, n_bytes = struct.unpack("<4sI", file.read(8))
@@ -166,12 +165,12 @@ def _is_blank(file: BinaryIO, start: int) -> bool:
 
 
 class Corrected(io.RawIOBase):
-    """A file, read with some of its bytes replaced."""
+    """A file with some of its bytes replaced as it is read."""
 
     def __init__(self, file: BinaryIO, corrections: dict[int, bytes]):
         """
         Args:
-          file: open for reading; left open.
+          file: open for reading; not closed.
           corrections: see `find_corrections`.
         """
         self._file, self._corrections = file, corrections

@@ -66,7 +66,7 @@ def test_channels_are_averaged(tmp_path):
     st.lists(st.integers(-32768, 32767), min_size=1, max_size=6000),
     st.sampled_from([8000, 16000, 22050]),
 )
-def test_flac_gives_back_every_sample(samples, rate_hz):
+def test_flac_keeps_every_sample(samples, rate_hz):
     wave_N = np.array(samples, np.int16)
     np.testing.assert_array_equal(decode_flac(encode_flac(wave_N, rate_hz)), wave_N)
 
@@ -232,14 +232,14 @@ def test_a_wav_whose_header_cannot_mean_its_size_is_read_whole(tmp_path, n_bytes
 
 
 @pytest.mark.parametrize("n_bytes", [16100, 20000, 10**6, 123456789, 1_234_567_890, 3 * 2**30])
-def test_a_wav_that_promises_more_than_there_is_is_truncated(tmp_path, n_bytes):
+def test_a_wav_that_states_more_than_it_holds_is_truncated(tmp_path, n_bytes):
     write_wav(tmp_path / "cut.wav", n_bytes, riff=n_bytes + 36)
     for read in (lambda path: load_audio(path, 16000), measure_audio):
         with pytest.raises(UserError, match=f"truncated: holds 16000 of {n_bytes} bytes"):
             read(tmp_path / "cut.wav")
 
 
-def test_a_thousand_million_samples_are_a_placeholder_beyond_32_bits_too(tmp_path):
+def test_a_billion_samples_are_a_placeholder_beyond_32_bits_too(tmp_path):
     path = tmp_path / "a.wav"
     soundfile.write(path, make_tone(8000, 16000, 2), 16000, subtype="PCM_24")
     raw = path.read_bytes()
@@ -248,7 +248,7 @@ def test_a_thousand_million_samples_are_a_placeholder_beyond_32_bits_too(tmp_pat
     assert len(load_audio(path, 16000)) == 8000
 
 
-def test_a_stale_size_is_mended_where_most_of_the_samples_follow(tmp_path):
+def test_a_stale_size_is_corrected_if_most_samples_follow(tmp_path):
     write_wav(tmp_path / "killed.wav", 4000)
     assert len(load_audio(tmp_path / "killed.wav", 16000)) == 8000
 
@@ -261,7 +261,7 @@ LIST = b"LIST" + struct.pack("<I", 4) + b"INFO"
     [LIST * 2000, b"TAG" + bytes(range(1, 126)) * 200, bytes(20000), bytes(range(99))],
     ids=["chunks", "a tag", "zeros", "less than is promised"],
 )
-def test_what_follows_the_samples_is_not_heard(tmp_path, after):
+def test_what_follows_the_samples_is_ignored(tmp_path, after):
     write_wav(tmp_path / "a.wav", 16000, after=after)
     assert len(load_audio(tmp_path / "a.wav", 16000)) == 8000
 
@@ -350,7 +350,7 @@ SIZES = {"AIFF": (4, ">I", 0x7F000000), "AU": (8, ">I", 2**32 - 1), "W64": (16, 
 
 
 @pytest.mark.parametrize("form", SIZES)
-def test_aiff_au_and_w64_are_held_to_their_size_but_for_placeholders(tmp_path, form):
+def test_aiff_au_and_w64_are_checked_against_their_size_unless_it_is_a_placeholder(tmp_path, form):
     path = tmp_path / "a"
     soundfile.write(path, make_tone(8000, 16000), 16000, format=form)
     raw = bytearray(path.read_bytes())
@@ -372,7 +372,7 @@ def test_a_wav_beyond_4_gib_is_refused_and_not_cut(tmp_path, says):
         measure_audio(tmp_path / "long.wav")
 
 
-def test_an_mp3_that_is_cut_short_says_so(tmp_path):
+def test_a_truncated_mp3_is_an_error(tmp_path):
     soundfile.write(tmp_path / "a.mp3", make_tone(320000, 16000), 16000)
     os.truncate(tmp_path / "a.mp3", (tmp_path / "a.mp3").stat().st_size // 2)
     with pytest.raises(UserError, match="truncated: holds"):
@@ -409,7 +409,7 @@ def test_no_more_is_decoded_than_was_asked_for(tmp_path):
         load_int16(tmp_path / "a.flac", 16000)
 
 
-def test_whole_numbers_written_as_floats_are_told_once(tmp_path, capsys):
+def test_integers_written_as_floats_are_warned_of_once(tmp_path, capsys):
     path = tmp_path / "loud.wav"
     soundfile.write(path, make_tone(8000, 16000) * 32768, 16000, subtype="FLOAT")
     for _ in range(2):
@@ -422,13 +422,13 @@ def test_whole_numbers_written_as_floats_are_told_once(tmp_path, capsys):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are text there")
-def test_a_name_that_cannot_be_is_told(tmp_path):
+def test_an_impossible_name_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r"embedded null .*; check the path"):
         load_audio(tmp_path / "a\0b.wav", 16000)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are text there")
-def test_a_name_of_bytes_that_are_no_text_is_opened(tmp_path):
+def test_a_name_that_is_not_utf8_is_opened(tmp_path):
     path = tmp_path / os.fsdecode(b"caf\xe9.wav")
     soundfile.write(tmp_path / "a.wav", make_tone(8000, 16000), 16000)
     (tmp_path / "a.wav").rename(path)
@@ -466,7 +466,7 @@ def test_what_libsndfile_does_not_read_is_read_by_ffmpeg(tmp_path, capfd, suffix
     assert capfd.readouterr().err == ""  # libmpg123 prints where it sees what is no mp3
 
 
-def test_without_ffmpeg_a_file_is_told_for_what_it_is(tmp_path, monkeypatch, capfd):
+def test_without_ffmpeg_the_error_names_the_format(tmp_path, monkeypatch, capfd):
     (tmp_path / "a.mp3").write_bytes(struct.pack(">I", 24) + b"ftypM4A " + bytes(5000))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match=r"an MP4, M4A or 3GP file, which needs ffmpeg; install"):
@@ -484,7 +484,7 @@ def test_ffmpegs_reason_is_one_line(tmp_path):
     assert " @ 0x" not in str(caught.value)
 
 
-def test_a_recording_cut_short_is_told_by_ffmpeg_too(tmp_path):
+def test_a_truncated_recording_is_an_error_by_ffmpeg_too(tmp_path):
     path = tmp_path / "a.m4a"
     make_by_ffmpeg(path, "-movflags", "+faststart")
     os.truncate(path, path.stat().st_size * 3 // 4)
@@ -517,12 +517,12 @@ def test_sound_is_found_between_silences_to_within_a_frame_and_keeps_its_margin(
     assert find_sound(wave_N, 16000, 90, 0.0) == slice(0, len(wave_N))
 
 
-def test_a_clip_of_nothing_but_zeros_is_kept_whole():
+def test_a_silent_clip_is_kept_whole():
     assert find_sound(np.zeros(5000, np.int16), 16000, 35, 0.0) == slice(0, 5000)
 
 
 LEVELS = {
-    "zeros": (lambda tone_N: 0 * tone_N, "holds nothing but zeros"),
+    "zeros": (lambda tone_N: 0 * tone_N, "holds only zeros"),
     "inverse": (lambda tone_N: np.stack([tone_N, -tone_N], 1), "its channels cancel each other"),
     "faint": (lambda tone_N: 1e-5 * tone_N, "its loudest sample is 3e-06 of full scale"),
     "one channel": (lambda tone_N: np.stack([tone_N, 0 * tone_N], 1), None),
@@ -531,7 +531,7 @@ LEVELS = {
 
 
 @pytest.mark.parametrize("case", LEVELS)
-def test_a_file_of_which_no_sound_is_heard_is_told_with_the_reason(tmp_path, capsys, case):
+def test_a_file_without_audible_sound_is_warned_of_with_the_reason(tmp_path, capsys, case):
     make, said = LEVELS[case]
     path = tmp_path / "a.wav"
     soundfile.write(path, make(make_tone(16000, 16000)[:, 0]), 16000, subtype="FLOAT")
@@ -586,7 +586,7 @@ def test_a_chain_of_oggs_is_refused_without_ffmpeg(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("after", [b"TAG" + bytes(125), bytes(4096), b"ID3junk" * 99])
-def test_a_tag_after_the_sound_of_a_flac_is_not_heard(tmp_path, after):
+def test_a_tag_after_the_sound_of_a_flac_is_ignored(tmp_path, after):
     path = tmp_path / "a.flac"
     soundfile.write(path, make_tone(5000, 16000), 16000)
     path.write_bytes(path.read_bytes() + after)
@@ -610,5 +610,5 @@ def test_an_mp3_that_begins_with_zeros_is_read(tmp_path):
     path.write_bytes(bytes(5000) + path.read_bytes())
     assert len(load_audio(path, 16000)) == pytest.approx(16000, abs=2000)
     path.write_text("no sound at all\n" * 100)
-    with pytest.raises(UserError, match="cannot be decoded: Format not recognised; give a whole"):
+    with pytest.raises(UserError, match="cannot be decoded: Format not recognised; give a compl"):
         load_audio(path, 16000)

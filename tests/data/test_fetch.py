@@ -40,17 +40,17 @@ def send(handler: Handler, body: bytes, status: int = 200, length: int | None = 
     for key, value in headers.items():
         handler.send_header(key.replace("_", "-"), value)
     handler.end_headers()
-    with contextlib.suppress(OSError):  # the client may have had enough
+    with contextlib.suppress(OSError):  # the client may have hung up
         handler.wfile.write(body)
 
 
 def asked_from(handler: Handler) -> int:
-    wish = handler.headers.get("Range")
-    return int(wish.removeprefix("bytes=").removesuffix("-")) if wish else 0
+    span = handler.headers.get("Range")
+    return int(span.removeprefix("bytes=").removesuffix("-")) if span else 0
 
 
 def obey(handler: Handler, body: bytes = BODY, cut: int | None = None) -> None:
-    """Serve from where the client asks; `cut`: only so many bytes of what was promised."""
+    """Serve from where the client asks; `cut`: send only so many bytes of those announced."""
     start = asked_from(handler)
     rest = body[start:]
     sent = rest if cut is None else rest[:cut]
@@ -147,7 +147,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def waits(monkeypatch) -> list[float]:
-    """Seconds between the tries, none of which passes."""
+    """The waits between tries, in seconds; none really passes."""
     seconds: list[float] = []
     monkeypatch.setattr(time, "sleep", seconds.append)
     return seconds
@@ -183,14 +183,14 @@ def test_wrong_file_already_there_is_replaced(server, tmp_path):
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
-def test_passing_refusals_are_tried_again(server, tmp_path, status):
+def test_temporary_refusals_are_retried(server, tmp_path, status):
     url = server.start(refuse(status), refuse(status))
     assert get(url, tmp_path / "a.zip").read_bytes() == BODY
     assert len(server.requests) == 3
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
-def test_final_refusals_are_not_tried_again(server, tmp_path, status):
+def test_final_refusals_are_not_retried(server, tmp_path, status):
     url = server.start(always=refuse(status))
     with pytest.raises(UserError, match=f"answers {status}"):
         get(url, tmp_path / "a.zip")
@@ -206,14 +206,14 @@ def test_waits_double_from_try_to_try(server, tmp_path, waits):
     assert len(server.requests) == TRIES
 
 
-def test_retry_after_in_seconds_is_heeded(server, tmp_path, waits, capsys):
+def test_retry_after_in_seconds_is_respected(server, tmp_path, waits, capsys):
     url = server.start(refuse(429, Retry_After="1"))
     get(url, tmp_path / "a.zip")
     assert waits == [1]
     assert "the server answers 429 Too Many Requests; retrying in 1 s" in capsys.readouterr().err
 
 
-def test_retry_after_as_a_date_is_heeded(server, tmp_path, waits):
+def test_retry_after_as_a_date_is_respected(server, tmp_path, waits):
     url = server.start(
         refuse(503, Retry_After=email.utils.formatdate(time.time() + 60, usegmt=True))
     )
@@ -226,7 +226,7 @@ def test_retry_after_that_makes_no_sense_is_ignored(server, tmp_path):
     assert get(url, tmp_path / "a.zip").read_bytes() == BODY
 
 
-def test_server_that_asks_to_wait_too_long_is_left_alone(server, tmp_path):
+def test_server_that_asks_for_too_long_a_wait_ends_the_download(server, tmp_path):
     url = server.start(always=refuse(429, Retry_After="3600"))
     with pytest.raises(UserError, match="asks to wait 3600 s"):
         get(url, tmp_path / "a.zip")
@@ -240,12 +240,12 @@ def test_cut_connection_is_resumed_where_it_stopped(server, tmp_path):
     assert asked == [None, "bytes=70000-", "bytes=140000-"]
 
 
-def test_more_cuts_than_tries_are_no_matter_as_long_as_bytes_come(server, tmp_path):
+def test_any_number_of_cuts_is_survived_while_bytes_arrive(server, tmp_path):
     url = server.start(*[lambda handler: obey(handler, cut=10_000)] * 20)
     assert get(url, tmp_path / "a.zip").read_bytes() == BODY
 
 
-def test_cuts_that_bring_next_to_nothing_come_to_an_end(server, tmp_path):
+def test_cuts_that_bring_almost_nothing_end_the_download(server, tmp_path):
     url = server.start(always=lambda handler: obey(handler, cut=10))
     with pytest.raises(UserError, match="connection ended at 80 of 300000 bytes"):
         get(url, tmp_path / "a.zip")
@@ -253,7 +253,7 @@ def test_cuts_that_bring_next_to_nothing_come_to_an_end(server, tmp_path):
     assert (tmp_path / "a.zip.part").read_bytes() == BODY[:80]
 
 
-def test_server_that_ignores_ranges_and_always_cuts_comes_to_an_end(server, tmp_path):
+def test_server_that_ignores_ranges_and_always_cuts_ends_the_download(server, tmp_path):
     url = server.start(always=ignore_range_and_cut)
     with pytest.raises(UserError, match="connection ended"):
         get(url, tmp_path / "a.zip")
@@ -276,14 +276,14 @@ def test_complete_part_needs_no_server(server, tmp_path):
 
 
 @pytest.mark.parametrize("part", [b"x" * 1000, b"x" * len(BODY), b"x" * (len(BODY) + 1)])
-def test_wrong_part_is_thrown_away(server, tmp_path, part):
+def test_wrong_part_is_discarded(server, tmp_path, part):
     url = server.start()
     (tmp_path / "a.zip.part").write_bytes(part)
     assert get(url, tmp_path / "a.zip").read_bytes() == BODY
     assert "Range" not in server.requests[-1]
 
 
-def test_server_that_ignores_ranges_sends_all_anew(server, tmp_path):
+def test_server_that_ignores_ranges_sends_the_whole_file_again(server, tmp_path):
     url = server.start(always=ignore_range)
     (tmp_path / "a.zip.part").write_bytes(BODY[:1000])
     assert get(url, tmp_path / "a.zip").read_bytes() == BODY
@@ -291,7 +291,7 @@ def test_server_that_ignores_ranges_sends_all_anew(server, tmp_path):
 
 
 @pytest.mark.parametrize("answer", [send_another_range, refuse(416), send_too_many])
-def test_unusable_answer_to_a_range_starts_anew(server, tmp_path, answer):
+def test_unusable_answer_to_a_range_starts_over(server, tmp_path, answer):
     url = server.start(answer)
     (tmp_path / "a.zip.part").write_bytes(BODY[:1000])
     assert get(url, tmp_path / "a.zip").read_bytes() == BODY
@@ -299,7 +299,7 @@ def test_unusable_answer_to_a_range_starts_anew(server, tmp_path, answer):
 
 
 @pytest.mark.parametrize("answer", [send_wrong_bytes, send_too_many])
-def test_wrong_bytes_are_tried_once_more_from_the_start(server, tmp_path, answer):
+def test_wrong_bytes_are_downloaded_once_more_from_the_start(server, tmp_path, answer):
     url = server.start(answer)
     assert get(url, tmp_path / "a.zip").read_bytes() == BODY
     assert len(server.requests) == 2
@@ -328,7 +328,7 @@ def test_login_page_is_refused_and_the_part_kept(server, tmp_path):
     assert (tmp_path / "a.zip.part").read_bytes() == BODY[:1000]
 
 
-def test_stalled_and_closed_connections_are_tried_again(server, tmp_path):
+def test_stalled_and_closed_connections_are_retried(server, tmp_path):
     url = server.start(stall, hang_up)
     assert get(url, tmp_path / "a.zip").read_bytes() == BODY
     assert server.requests[1]["Range"] == "bytes=50000-"
@@ -350,7 +350,7 @@ def test_trickling_server_is_dropped(server, tmp_path):
 
 
 @pytest.mark.usefixtures("server")
-def test_no_network_is_one_line_that_says_what_else_to_do(tmp_path):
+def test_no_network_is_one_line_with_the_alternative(tmp_path):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/a.zip"
@@ -367,7 +367,7 @@ def test_unknown_host_is_named(tmp_path):
         get("http://nowhere.invalid/a.zip", tmp_path / "a.zip")
 
 
-def test_ctrl_c_keeps_what_came(server, tmp_path, capsys):
+def test_ctrl_c_keeps_what_arrived(server, tmp_path, capsys):
     def interrupt(signum, frame):
         raise KeyboardInterrupt
 
@@ -391,7 +391,7 @@ def test_ctrl_c_keeps_what_came(server, tmp_path, capsys):
     assert server.requests[-1]["Range"] == "bytes=150000-"
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux' /dev/full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
 def test_full_disk_is_one_line(server, tmp_path):
     url = server.start()
     (tmp_path / "a.zip.part").symlink_to("/dev/full")
@@ -436,7 +436,7 @@ PASSING = [
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.sampled_from(PASSING), max_size=5), st.integers(0, len(BODY) + 10))
-def test_any_mixture_of_passing_faults_ends_with_the_right_file(server, answers, n_part):
+def test_any_mixture_of_temporary_faults_ends_with_the_right_file(server, answers, n_part):
     url = server.start(*answers)
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "a.zip")

@@ -1,4 +1,4 @@
-"""Manifests: any corpus by a CSV file, whose errors name row and remedy before all else."""
+"""Manifests: any corpus as a CSV file, with errors that name row and remedy."""
 
 import collections
 import dataclasses
@@ -30,7 +30,7 @@ HEAD = "path,emotion,speaker,gender"
 
 @pytest.fixture
 def rows(tmp_path) -> list[str]:
-    """A head and 24 rows: 4 speakers, 3 emotions, 2 clips of each."""
+    """A header and 24 rows: 4 speakers, 3 emotions, 2 clips of each."""
     rows = [HEAD]
     for speaker in "abcd":
         for number, emotion in enumerate(EMOTIONS * 2):
@@ -77,7 +77,7 @@ def test_spreadsheets_ways_of_writing_csv_are_all_read(rows, write, delimiter):
     )
 
 
-def test_columns_may_stand_in_any_order_and_others_are_passed_over(rows, write):
+def test_columns_may_come_in_any_order_and_others_are_ignored(rows, write):
     checksum = load_corpus(write(rows)).checksum
     turned = [",".join([*row.split(",")[::-1], "x"]) for row in rows]
     turned[0] = "Gender,Speaker,Emotion,Path,age"
@@ -434,7 +434,7 @@ def test_classes_and_genders_that_a_part_lacks_are_named_with_a_remedy(rows, wri
     assert capsys.readouterr().err == ""
 
 
-# What programs and other systems make of a manifest.
+# How other programs and systems write a manifest.
 
 
 def write_sentences(rows: list[str], delimiter: str, **said: str) -> list[str]:
@@ -482,7 +482,7 @@ def test_quoted_cells_may_hold_delimiters_quotes_and_lines(rows, write):
 
 
 @pytest.mark.parametrize("first", ["sep=;", "SEP=;", '"sep=;"'])
-def test_excel_s_own_first_line_is_no_head(first, rows, write):
+def test_excel_s_own_first_line_is_not_the_header(first, rows, write):
     written = [first, *(row.replace(",", ";") for row in rows)]
     assert load_corpus(write(written)).checksum == load_corpus(write(rows)).checksum
     spoilt = [*written[:3], "clips/z.wav;joy;a;f"]
@@ -495,7 +495,7 @@ def test_excel_s_unicode_text_is_read(rows, write):
     assert load_corpus(write(text.encode("utf-16"))).checksum == load_corpus(write(rows)).checksum
 
 
-def test_empty_cells_beyond_the_head_are_passed_over_and_missing_ones_are_named(rows, write):
+def test_empty_cells_beyond_the_header_are_ignored_and_missing_ones_are_named(rows, write):
     checksum = load_corpus(write(rows)).checksum
     assert load_corpus(write([*rows[:9], *(f"{row},," for row in rows[9:])])).checksum == checksum
     with pytest.raises(

@@ -362,7 +362,7 @@ def test_songs_videos_duplicates_and_strangers_are_skipped_and_counted(root, dat
     assert load_corpus(data).checksum == checksum
 
 
-def test_a_second_version_of_the_recordings_is_told_of_by_its_content(root, data, capsys):
+def test_a_second_version_of_the_recordings_is_warned_of_by_its_content(root, data, capsys):
     twin = root / "audio_speech_actors_01-24"
     shutil.copytree(root / "Actor_01", twin / "Actor_01")
     checksum = load_corpus(data).checksum
@@ -653,7 +653,7 @@ def test_the_synthetic_corpus_goes_through_the_same_store(tmp_path):
     assert store.prepare(other).folder != store.prepare(data).folder
 
 
-def test_without_a_root_the_download_is_asked_for_once(root, data, monkeypatch):
+def test_without_a_root_the_download_runs_once(root, data, monkeypatch):
     asked = []
 
     def ensure_ravdess(store_dir: Path) -> Path:

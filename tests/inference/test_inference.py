@@ -636,7 +636,7 @@ def test_a_file_of_nothing_but_zeros_is_named(run_dir, write, corpus, capsys):
     files = [write("zeros.wav", np.zeros(RATE_HZ)), write("a.wav", get_clip(corpus, 0))]
     assert len(predict(run_dir, files)) >= 2
     assert capsys.readouterr().err == (
-        f"warning: {files[0]}: holds nothing but zeros, so its emotion means nothing\n"
+        f"warning: {files[0]}: holds only zeros, so its emotion means nothing\n"
     )
 
 

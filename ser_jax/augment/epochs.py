@@ -1,4 +1,4 @@
-"""What the networks see epoch by epoch: the features of training clips under augmentation."""
+"""The corpus in each epoch, with the features of augmented training clips."""
 
 import contextlib
 import dataclasses
@@ -20,10 +20,10 @@ Memo = dict[int, dict[int, np.ndarray]]
 
 
 class AugmentedEpochs:
-    """The corpus as each epoch sees it: training clips augmented, all others as they are.
+    """The corpus in each epoch: training clips augmented on the host, all others unchanged.
 
     Worker processes make the next epoch while the device trains on this one. An augmented clip is a
-    function of (seed, epoch, clip), so `memo`, if shared, lets the folds of a grid share the work.
+    function of (seed, epoch, clip), so the folds of a grid can share the work through `memo`.
     """
 
     def __init__(
@@ -42,9 +42,9 @@ class AugmentedEpochs:
           inputs, dataset: the corpus on the host and on the device.
           train_index: the clips to augment.
           augmenter: the workers.
-          epochs: the last epoch that will be asked for.
-          once: every epoch sees the draw of the first.
-          memo: features [T, F] by draw and clip, read and filled; None: nothing is kept.
+          epochs: number of the last epoch.
+          once: use the first epoch's draw in every epoch.
+          memo: features [T, F] by draw and clip, read and filled; None disables it.
         """
         self._inputs, self._dataset = inputs, dataset
         self._train_index, self._augmenter = train_index, augmenter
@@ -63,7 +63,7 @@ class AugmentedEpochs:
         return self._made[1]
 
     def _replace_rows(self, rows: np.ndarray) -> Any:
-        # As floats, since augmented samples are no whole numbers, and may exceed full scale.
+        # Floats: augmented samples are not integers, and may exceed full scale.
         x_BTF = scale_samples(self._dataset.x_BTF)
         if isinstance(x_BTF, np.ndarray):  # streamed
             x_BTF = x_BTF.copy()
@@ -95,7 +95,7 @@ class AugmentedEpochs:
 
 
 def _normalise_augmented(inputs: Inputs, x_BTF: np.ndarray, clips: np.ndarray) -> np.ndarray:
-    """Features of augmented clips: each by itself, or by its speaker's or corpus' own clips."""
+    """Normalise augmented clips, each by itself or by its speaker's or corpus's clips."""
     assert inputs.own is not None
     if inputs.kind == "clip":
         T = x_BTF.shape[1]
@@ -115,7 +115,7 @@ def open_epochs(
     epochs: int,
     memo: Memo | None = None,
 ) -> Iterator[Callable[[int], Dataset]]:
-    """A function from the number of an epoch to the corpus that it sees."""
+    """A function from the number of an epoch to its corpus."""
     if not augment.enabled:
         yield lambda epoch: dataset
         return
@@ -127,7 +127,7 @@ def open_epochs(
         return
     check(
         inputs.clips is None,
-        "augment.backend=host: several processes augment on the device alone; leave the key out",
+        "augment.backend=host: several processes augment only on the device; omit this key",
     )
     with HostAugmenter(augment, inputs.corpus.rate_hz, seed) as augmenter:
         yield AugmentedEpochs(

@@ -25,7 +25,7 @@ from ser_jax.machine.cores import count_cores
 from ser_jax.machine.spawning import exit_with_parent, starting_workers
 
 _CHUNK_CLIPS = 8
-"""Clips per task: some 0.1 s of work, so that sending is cheap and stopping is quick."""
+"""Clips per task: about 0.1 s of work, so that sending is cheap and stopping is quick."""
 
 _REMEDY = "set augment.backend=device"
 
@@ -34,7 +34,7 @@ def _make_transforms(augment: AugmentConfig, rate_hz: int, n_samples: int) -> li
     """The four transforms in the protocol's order, for a clip of `n_samples`."""
     from audiomentations import AddGaussianNoise, PitchShift, Shift, TimeStretch
 
-    # audiomentations wants an amplitude above 0, and fails on shifts of a whole clip or more.
+    # audiomentations requires an amplitude above 0, and fails on shifts of a whole clip or more.
     tiny, longest_s = float(np.finfo(np.float32).tiny), (n_samples - 1) / rate_hz
     shift_s = [
         min(max(s, -longest_s), longest_s) for s in (augment.shift_min_s, augment.shift_max_s)
@@ -49,7 +49,7 @@ def _make_transforms(augment: AugmentConfig, rate_hz: int, n_samples: int) -> li
 
 
 def _seed_globals(*numbers: int) -> None:
-    """Seed the two global generators that audiomentations draws from."""
+    """Seed the two global generators that audiomentations uses."""
     words = np.random.SeedSequence(numbers).generate_state(8)
     np.random.seed(words[:4])
     random.seed("-".join(map(str, words[4:])))
@@ -58,7 +58,7 @@ def _seed_globals(*numbers: int) -> None:
 def _augment_clip(
     wave_N: np.ndarray, clip_id: int, epoch: int, augment: AugmentConfig, rate_hz: int, seed: int
 ) -> np.ndarray:
-    """One clip, int16 [N] -> float32 [N], full scale 1; depends on its arguments alone."""
+    """One clip, int16 [N] -> float32 [N], full scale 1; depends only on its arguments."""
     x_N = to_float(wave_N)
     if len(x_N) == 0:
         return x_N
@@ -66,7 +66,7 @@ def _augment_clip(
     if augment.normalise == "peak" and peak > 0:
         x_N = x_N / peak
     for i, transform in enumerate(_make_transforms(augment, rate_hz, len(x_N))):
-        # Anew for each: a transform's first use in a process imports modules that draw as well.
+        # Seed for each: a transform's first use in a process imports modules that draw as well.
         _seed_globals(seed, epoch, clip_id, i)
         x_N = transform(x_N, rate_hz)
     return x_N
@@ -79,16 +79,16 @@ def _augment_chunk(
 
 
 def _start_worker() -> None:
-    """Make a worker quiet, deaf to Ctrl-C (its parent closes it), and mortal with its parent."""
+    """Make a worker quiet, let it ignore Ctrl-C (its parent closes it) and exit with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     threading.Thread(target=exit_with_parent, daemon=True).start()
-    import audiomentations  # noqa: F401  (takes a second: pay it before the first clip)
+    import audiomentations  # noqa: F401  (takes a second, before the first clip)
 
 
 @dataclasses.dataclass
 class Pending:
-    """Clips on their way: what `HostAugmenter.submit` gives and `result` takes, once."""
+    """Clips in progress: what `HostAugmenter.submit` returns and `result` takes, once."""
 
     shape: tuple[int, int]
     chunks: list[Future]
@@ -97,23 +97,22 @@ class Pending:
 class HostAugmenter:
     """Worker processes that augment training clips while the device trains.
 
-    A clip's result depends on (seed, epoch, clip id), the settings and its samples, not on the
-    number of workers nor on which clips are asked for together. Use it as a context manager, or
-    call `close`.
+    A clip's result depends only on (seed, epoch, clip id), the settings and its samples, not on the
+    number of workers or the other clips. Use it as a context manager, or call `close`.
     """
 
     def __init__(self, augment: AugmentConfig, rate_hz: int, seed: int):
-        """Start the workers; they get ready while the caller goes on.
+        """Start the workers, without waiting for them.
 
         Args:
-          augment: settings; `workers` None: one process per core.
+          augment: settings; with `workers` None it starts one process per core.
           rate_hz: sample rate of the clips.
           seed: the run's seed, at least 0.
 
         Raises:
-          UserError: a stretch whose outcome no seed decides; no worker can be started.
+          UserError: a stretch that no seed makes reproducible; no worker can be started.
         """
-        # Beyond twice the length Signalsmith's stretch draws phases from the machine's own entropy.
+        # Beyond twice the length, Signalsmith's stretch draws phases from the machine's entropy.
         check(
             augment.stretch_min >= 0.5 or augment.method != "signalsmith_stretch",
             f"augment.stretch_min={augment.stretch_min}: below 0.5 signalsmith_stretch differs "
@@ -135,10 +134,10 @@ class HostAugmenter:
         """Send training clips to the workers and return at once.
 
         Args:
-          epoch: which epoch's draw; with `augment.when=once` it makes no difference.
+          epoch: number of the draw; ignored with `augment.when=once`.
           clip_ids: number of each clip in the corpus, [B].
-          wave_BN: int16 samples, zero padded; not to be changed before `result`.
-          length_B: samples of each clip before its padding.
+          wave_BN: int16 samples, zero-padded; do not change them before `result`.
+          length_B: samples of each clip without its padding.
 
         Raises:
           UserError: a worker has died.
@@ -157,8 +156,8 @@ class HostAugmenter:
         """Wait for the clips of `submit`.
 
         Args:
-          pending: what `submit` gave; it is used up.
-          advance: called with a number of clips as they come in, for a progress bar.
+          pending: what `submit` returned; it is used up.
+          advance: called with the number of clips as they arrive, for a progress bar.
 
         Returns:
           float32 [B, N], full scale 1 (noise may exceed it); zeros past a clip's length if
@@ -180,7 +179,7 @@ class HostAugmenter:
         return out_BN
 
     def close(self) -> None:
-        """Drop what is not begun, and end the workers."""
+        """Cancel what has not started, and end the workers."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> "HostAugmenter":
@@ -199,6 +198,6 @@ class HostAugmenter:
             yield
         except BrokenProcessPool as error:
             raise UserError(
-                f"augment.workers={self._augment.workers}: a worker process died, perhaps for "
-                "want of memory; set fewer workers"
+                f"augment.workers={self._augment.workers}: a worker process died, perhaps out "
+                "of memory; set fewer workers"
             ) from error

@@ -14,7 +14,7 @@ class Mix(NamedTuple):
 
     Attributes:
       partner_B: number of the other row, int32.
-      share_B: share of the row itself, from 0 to 1; the rest is the other's.
+      share_B: weight of the row itself, from 0 to 1; the other row has the rest.
     """
 
     partner_B: jax.Array
@@ -22,8 +22,7 @@ class Mix(NamedTuple):
 
 
 def draw_mix(key: jax.Array, alpha: jax.Array, weight_B: jax.Array) -> Mix:
-    """Partners in random order, and shares from Beta(alpha, alpha); a row that only fills up is
-    mixed with none.
+    """Partners in random order, and shares from Beta(alpha, alpha); padding rows are not mixed.
 
     Source: Zhang et al. 2018, 'mixup: beyond empirical risk minimization'.
     """
@@ -41,7 +40,7 @@ def mix_batch(batch: Batch, mix: Mix) -> Batch:
     """Mixed features under the union of both masks; the label is that of the larger share."""
     (partner_B, share_B), mixed_B = mix, mix.share_B < 1
     share_B11 = share_B[:, None, None]
-    # What stands in a row that only fills up, NaN perhaps, has no say.
+    # Ignore the content of padding rows, which may be NaN.
     other_BTF = jnp.where(mixed_B[:, None, None], batch.x_BTF[partner_B], 0)
     return batch.replace(  # pyright: ignore
         x_BTF=share_B11 * batch.x_BTF + (1 - share_B11) * other_BTF,
@@ -51,7 +50,7 @@ def mix_batch(batch: Batch, mix: Mix) -> Batch:
 
 
 def mix_labels(label_B: jax.Array, mix: Mix, n_classes: int) -> jax.Array:
-    """Shares of the classes, float32 [B, C], from the labels before mixing."""
+    """Soft labels, float32 [B, C], from the labels before mixing."""
     own_BC, other_BC = (
         jax.nn.one_hot(labels, n_classes) for labels in (label_B, label_B[mix.partner_B])
     )

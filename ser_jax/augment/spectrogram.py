@@ -1,6 +1,6 @@
 """Augmentation of training features inside the step: SpecAugment's masks, shifts and warps.
 
-Each works on features that are normalised, so that zero is the training mean.
+All work on normalised features, so that zero is the training mean.
 """
 
 import functools
@@ -14,12 +14,12 @@ from ser_jax.features.batching import Batch
 
 
 def perturb(batch: Batch, numbers: Mapping[str, jax.Array], key: jax.Array) -> Batch:
-    """A batch warped, shifted and masked, by what of `state.list_numbers` is switched on.
+    """Warp, shift and mask a batch, as far as `numbers` enables it.
 
     Args:
       batch: training rows.
-      numbers: settings of `config.AugmentConfig` by name; those that are not there are off.
-      key: of this batch; all draws of a row follow from it and the row's number.
+      numbers: enabled settings of `config.AugmentConfig` by name, as by `state.list_numbers`.
+      key: of this batch; a row's draws follow from it and the row's number.
     """
     draw = functools.partial(jax.random.fold_in, key)
     if "band_warp" in numbers:
@@ -35,12 +35,12 @@ def perturb(batch: Batch, numbers: Mapping[str, jax.Array], key: jax.Array) -> B
 
 
 def mask_time(batch: Batch, key: jax.Array, frames_n: jax.Array) -> Batch:
-    """A batch with n stretches of each row's real frames set to 0, which is the training mean.
+    """Set n stretches of each row's real frames to 0, which is the training mean.
 
     Args:
       batch: features after normalisation.
       key: of this batch; a row's draws follow from it and the row's number.
-      frames_n: greatest width of each mask in frames; widths are uniform from 0 to it.
+      frames_n: maximum width of each mask, in frames; widths are uniform from 0 to it.
 
     Source: Park et al. 2019, 'SpecAugment'; time warping is `move_time`'s.
     """
@@ -51,7 +51,7 @@ def mask_time(batch: Batch, key: jax.Array, frames_n: jax.Array) -> Batch:
 
 
 def mask_bands(batch: Batch, key: jax.Array, bands_n: jax.Array) -> Batch:
-    """A batch with n stretches of each row's features set to 0; otherwise as `mask_time`."""
+    """Set n stretches of each row's features to 0; otherwise as `mask_time`."""
     B, _, F = batch.x_BTF.shape
     first_B1 = jnp.zeros((B, 1), jnp.int32)
     masked_BF = draw_masks(key, first_B1, first_B1 + F, bands_n, F)
@@ -61,13 +61,13 @@ def mask_bands(batch: Batch, key: jax.Array, bands_n: jax.Array) -> Batch:
 def draw_masks(
     key: jax.Array, first_B1: jax.Array, length_B1: jax.Array, most_n: jax.Array, size: int
 ) -> jax.Array:
-    """Where any of n masks lies, bool [B, size].
+    """The union of n masks, bool [B, size].
 
-    Each is as wide as drawn from 0 to `most_n` or as there is room, and lies anywhere within the
-    `length_B1` places from `first_B1` on.
+    Each has a width drawn from 0 to `most_n`, limited to `length_B1`, and a position drawn within
+    the `length_B1` places from `first_B1` on.
     """
     u_2Bn = jax.random.uniform(make_threefry(key), (2, len(first_B1), len(most_n)))
-    # A rounded product may reach the next whole number.
+    # A rounded product may reach the next integer.
     width_Bn = jnp.minimum(jnp.floor(u_2Bn[0] * (most_n[None] + 1)), most_n[None])
     width_Bn = jnp.minimum(jnp.floor(width_Bn), length_B1)
     room_Bn = length_B1 - width_Bn
@@ -84,16 +84,16 @@ def move_time(
     shift_frames: jax.Array | None = None,
     warp: jax.Array | None = None,
 ) -> Batch:
-    """A batch whose rows are played faster or slower and begin earlier or later, each its own way.
+    """Play each row faster or slower and start it earlier or later, by draws of its own.
 
-    What comes in at an end repeats the frame there, a clip's silence or padding. Frames that come
-    in before a clip count as real, so that masks stay those of the first so many frames.
+    What enters at an end repeats the frame there, a clip's silence or padding. Frames that enter
+    before a clip count as real, so that masks always start at the first frame.
 
     Args:
       batch: features after normalisation.
       key: of this batch; a row's draws follow from it and the row's number.
-      shift_frames: rows are shifted by a whole number of frames, uniform to either side; None: 0.
-      warp: rates are uniform from 1 - warp to 1 + warp; None: 1.
+      shift_frames: maximum shift to either side; shifts are uniform integers. None disables them.
+      warp: rates are uniform from 1 - warp to 1 + warp. None disables them.
     """
     B, T, _ = batch.x_BTF.shape
     u_2B1 = jax.random.uniform(make_threefry(key), (2, B, 1))
@@ -108,7 +108,7 @@ def move_time(
         part_BT1 = (source_BT - whole_BT)[:, :, None]
         next_BTF = take(batch.x_BTF, jnp.minimum(whole_BT + 1, T - 1))
         x_BTF = (1 - part_BT1) * x_BTF + part_BT1 * next_BTF
-    # A row keeps a real frame, and one that only fills up stays without.
+    # A row keeps at least one real frame; a padding row keeps none.
     length_B1 = batch.mask_BT.sum(axis=1, keepdims=True)
     moved_B1 = jnp.clip(jnp.round(length_B1 / rate_B1) + shift_B1, 1, T)
     mask_BT = frame_T < jnp.where(length_B1 > 0, moved_B1, 0)
@@ -116,10 +116,10 @@ def move_time(
 
 
 def warp_bands(batch: Batch, key: jax.Array, warp: jax.Array) -> Batch:
-    """A batch whose rows have their bands rescaled from the lowest on, each by a factor of its own.
+    """Rescale the bands of each row from the lowest on, by a factor of its own.
 
-    Band f becomes what stands at f times the factor, so that formants move as they do with the
-    length of the vocal tract. What comes in above repeats the highest band.
+    Band f becomes the content at f times the factor, so that formants move as they do with the
+    length of the vocal tract. What enters at the top repeats the highest band.
 
     Args:
       batch: features after normalisation.
@@ -133,14 +133,14 @@ def warp_bands(batch: Batch, key: jax.Array, warp: jax.Array) -> Batch:
     factor_B1 = _choose_rate(jax.random.uniform(make_threefry(key), (B, 1)), warp)
     band_F = jnp.arange(F, dtype=jnp.float32)
     source_BF = jnp.clip(band_F[None] * factor_B1, 0, F - 1)
-    # A product with what has two entries in a column: on CPU a gather of single numbers is slower.
+    # A product with a matrix of two entries per column: on CPU a gather of numbers is slower.
     weight_BFF = jnp.maximum(1 - jnp.abs(band_F[None, :, None] - source_BF[:, None, :]), 0)
     x_BTF = jnp.matmul(batch.x_BTF, weight_BFF, precision=jax.lax.Precision.HIGHEST)
     return batch.replace(x_BTF=x_BTF)  # pyright: ignore
 
 
 def _choose_whole(u: jax.Array, most: jax.Array) -> jax.Array:
-    """Whole numbers from -most to most, of `u` uniform in [0, 1)."""
+    """Integers from -most to most, from `u` uniform in [0, 1)."""
     most = jnp.floor(most)
     return jnp.minimum(jnp.floor(u * (2 * most + 1)), 2 * most) - most
 

@@ -9,13 +9,13 @@ import numpy as np
 from ser_jax.augment.resampler import PHASES, TAPS, resample, take_at
 
 _OVERLAP = 4
-"""Frames over each sample: the least at which squared Hann windows add up to a constant."""
+"""Frames over each sample: the minimum at which squared Hann windows add up to a constant."""
 _SIZES = 4
-"""Numbers of frames for which `sequential` is compiled: more are quicker, and longer to compile."""
+"""Numbers of frames for which `sequential` is compiled: more run faster and compile longer."""
 
 
 def choose_n_fft(rate_hz: int) -> int:
-    """Window in samples, a power of two of 65 to 130 ms, near what audiomentations uses."""
+    """Window in samples, a power of two of 65 to 130 ms, close to audiomentations's."""
     return 2 ** int(np.log2(rate_hz * 0.13))
 
 
@@ -29,10 +29,10 @@ def warp(
     max_ratio: float,
     sequential: bool = False,
 ) -> jax.Array:
-    """A clip played `rate` times as fast and, apart from that, at `ratio` times its pitch.
+    """A clip played `rate` times as fast, and independently at `ratio` times its pitch.
 
-    The vocoder stretches by rate / ratio, then every `ratio`-th of its samples is taken, between
-    samples by a windowed sinc.
+    The vocoder stretches by rate / ratio; the result is resampled at every `ratio`-th sample with a
+    windowed sinc.
 
     Args:
       x_N: samples, float32; zeros from `length` on.
@@ -40,9 +40,9 @@ def warp(
       rate: above 1 is faster.
       ratio: above 1 is higher, at most `max_ratio`.
       n_fft: window in samples, a multiple of 4.
-      max_ratio: bound of `ratio`, which sets the shapes.
-      sequential: go from frame to frame, not by halves, and do no more of them than are heard; the
-        result is the same.
+      max_ratio: upper bound of `ratio`, which sets the shapes.
+      sequential: compute frame after frame, and no more frames than are used; the result is the
+        same.
 
     Returns:
       float32 [N]: the clip from its start, cut at `length` or followed by zeros.
@@ -56,14 +56,14 @@ def warp(
 
     def play(n_frames):  # from the stretched clip's first frames
         place_T = jnp.round(jnp.arange(n_frames, dtype=jnp.float32) * (hop * rate / ratio))
-        # Beyond the end all is silence, wherever it is read.
+        # Beyond the end all is silence.
         place_T = jnp.minimum(place_T, n_samples + n_fft).astype(jnp.int32)
         now_TK, before_TK = _analyse(x_N, place_T, n_fft)
         out_TK = now_TK * _lock_phases(now_TK, before_TK, sequential)
         y_M = _overlap_add(out_TK * _make_lowpass(ratio, out_TK.shape[1]), n_fft)
         return resample(y_M, step, n_samples, n_fft // 2, sequential)
 
-    if sequential:  # no more frames than are heard: a clip may be much shorter than its row
+    if sequential:  # no more frames than are used: a clip may be much shorter than its row
         sizes = [-(-n_frames * part // _SIZES) for part in range(1, _SIZES + 1)]
         wanted = (end * ratio + TAPS) / hop + 2
         which = (wanted > np.array(sizes[:-1], np.float32)).sum()
@@ -91,17 +91,17 @@ def _analyse(x_N: jax.Array, place_T: jax.Array, n_fft: int) -> tuple[jax.Array,
 
 
 def _lock_phases(now_TK: jax.Array, before_TK: jax.Array, sequential: bool) -> jax.Array:
-    """The unit numbers that turn each frame so that it goes on where the one before it left off.
+    """Unit complex numbers that rotate each frame's phases so that it continues the one before.
 
-    Output frame m - 1 holds window m - 1, one hop on it should hold what lies one hop after that,
-    but it gets window m: so frame m is turned by the phase of window m - 1 over that of the window
-    one hop before m, on top of what frame m - 1 was turned by. Each bin is turned as the strongest
-    within two of it (a window's main lobe), and by what that one's place had in the frame before,
-    so that a partial stays whole while it glides from bin to bin.
+    Output frame m - 1 holds window m - 1. A hop later the output should continue it, but gets
+    window m. So frame m is rotated by the phase of window m - 1 relative to the window one hop
+    before m, on top of the rotation of frame m - 1. Each bin takes the rotation of the strongest
+    bin within two of it (a window's main lobe), accumulated from that bin's position in the frame
+    before, so that a partial stays coherent while it moves from bin to bin.
 
     Args:
       now_TK, before_TK: of `_analyse`.
-      sequential: frame after frame; else many stretches of frames at a time.
+      sequential: frame after frame; otherwise many blocks of frames in parallel.
 
     Source: after the identity phase locking of J. Laroche and M. Dolson, "Improved phase vocoder
     time-scale modification of audio", 1999.
@@ -121,7 +121,7 @@ def _lock_phases(now_TK: jax.Array, before_TK: jax.Array, sequential: bool) -> j
 
 
 def _turn_frame_by_frame(turn_TK: jax.Array, away_TK: jax.Array) -> jax.Array:
-    """What each frame is turned by, of what each turns by on top of the one before, complex."""
+    """The accumulated rotation of each frame, from that relative to the frame before, complex."""
     bin_K = jnp.arange(turn_TK.shape[1], dtype=jnp.int32)
 
     def step(total_K, frame):
@@ -133,8 +133,8 @@ def _turn_frame_by_frame(turn_TK: jax.Array, away_TK: jax.Array) -> jax.Array:
 
 
 def _turn_in_stretches(turn_TK: jax.Array, away_TK: jax.Array) -> jax.Array:
-    """The same in angles, in 2 * sqrt(T) steps: all stretches of sqrt(T) frames side by side, then
-    from stretch to stretch. Within a stretch a bin's way back is a choice of five at each step."""
+    """The same with angles, in 2 * sqrt(T) steps: all blocks of sqrt(T) frames in parallel, then
+    block after block. Within a block each step traces a bin back to one of five."""
     T, K = turn_TK.shape
     length = int(np.ceil(np.sqrt(T)))
     n_parts = -(-T // length)
@@ -154,7 +154,7 @@ def _turn_in_stretches(turn_TK: jax.Array, away_TK: jax.Array) -> jax.Array:
 
     bin_PK = jnp.broadcast_to(jnp.arange(K, dtype=jnp.int32), (n_parts, K))
     frames = cut(_pick_near(turn_TK, away_TK)), cut(away_TK)
-    # Unrolled, since the steps are too small for a loop's own cost.
+    # Unrolled: the steps are too small for the overhead of a loop.
     parts, (turn_LPK, bin_LPK) = jax.lax.scan(
         extend, (jnp.zeros_like(frames[0][0]), bin_PK), frames, unroll=True
     )
@@ -169,11 +169,11 @@ def _compute_power(x_TK: jax.Array) -> jax.Array:
 
 
 def _find_peaks(power_TK: jax.Array) -> jax.Array:
-    """For each bin how far away the strongest within two of it is, int8 [T, K]."""
+    """Offset from each bin to the strongest within two of it, int8 [T, K]."""
     n_bins = power_TK.shape[-1]
     padded_TK = jnp.pad(power_TK, ((0, 0), (2, 2)), constant_values=-1.0)
     best_TK, away_TK = power_TK, jnp.zeros(power_TK.shape, jnp.int8)
-    for away in (-1, 1, -2, 2):  # a window's main lobe reaches two bins to either side
+    for away in (-1, 1, -2, 2):  # a window's main lobe extends two bins to either side
         there_TK = padded_TK[:, 2 + away : 2 + away + n_bins]
         higher_TK = there_TK > best_TK
         best_TK = jnp.where(higher_TK, there_TK, best_TK)
@@ -182,7 +182,7 @@ def _find_peaks(power_TK: jax.Array) -> jax.Array:
 
 
 def _pick_near(value_TK: jax.Array, away_TK: jax.Array) -> jax.Array:
-    """For each bin the value `away` bins on, at most two."""
+    """For each bin the value at offset `away`, at most two."""
     n_bins = value_TK.shape[-1]
     padded_TK = jnp.pad(value_TK, ((0, 0), (2, 2)))
     for away in (-2, -1, 1, 2):
@@ -192,7 +192,7 @@ def _pick_near(value_TK: jax.Array, away_TK: jax.Array) -> jax.Array:
 
 
 def _make_lowpass(ratio: jax.Array, n_bins: int) -> jax.Array:
-    """Gain of each bin, [1, K]: what would lie above half the rate once sped up by `ratio` goes."""
+    """Gain of each bin, [1, K], which removes what would alias once sped up by `ratio`."""
     edge = (n_bins - 1) / jnp.maximum(ratio, 1)
     return jnp.where(ratio > 1, jnp.clip((edge - jnp.arange(n_bins)) / 4, 0, 1), 1)[None, :]
 
@@ -204,7 +204,7 @@ def _overlap_add(spectrum_TK: jax.Array, n_fft: int) -> jax.Array:
     frame_TN = jnp.fft.irfft(spectrum_TK, n=n_fft) * window[None, :]
     weight_TN = np.broadcast_to(np.square(window), frame_TN.shape)
 
-    def add(frame_TN, pad):  # part j of a frame falls into the hop j places later
+    def add(frame_TN, pad):  # part j of a frame belongs to the hop j places later
         part_TJH = frame_TN.reshape(-1, _OVERLAP, hop)
         return sum(pad(part_TJH[:, j], ((j, _OVERLAP - 1 - j), (0, 0))) for j in range(_OVERLAP))
 

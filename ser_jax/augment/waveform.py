@@ -15,13 +15,13 @@ from ser_jax.features.cmvn import normalise_clips
 from ser_jax.machine.accelerator import on_accelerator
 
 _FADE_S = 0.005
-"""Fade on either side of a time shift's seam, as audiomentations' Shift has it."""
+"""Fade on either side of a time shift's seam, as in audiomentations's Shift."""
 
 Augmenter = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 class Draw(NamedTuple):
-    """What one clip undergoes: which of the four, and by how much."""
+    """Which of the four augmentations one clip undergoes, and by how much."""
 
     applied_4: jax.Array
     amplitude: jax.Array
@@ -31,7 +31,7 @@ class Draw(NamedTuple):
 
 
 def add_noise(key: jax.Array, x_N: jax.Array, amplitude: jax.Array | float) -> jax.Array:
-    """White Gaussian noise of standard deviation `amplitude`, full scale being 1."""
+    """Add white Gaussian noise of standard deviation `amplitude`; full scale is 1."""
     return x_N + amplitude * jax.random.normal(make_threefry(key), x_N.shape, x_N.dtype)
 
 
@@ -43,7 +43,7 @@ def stretch(
     rate_hz: int,
     sequential: bool = False,
 ) -> jax.Array:
-    """A clip played `rate` times as fast at its own pitch, cut or padded to its own length.
+    """A clip played `rate` times as fast at the same pitch, cut or padded to the same length.
 
     Args:
       x_N: samples, float32; zeros from `length` on.
@@ -65,7 +65,7 @@ def shift_pitch(
     max_semitones: float = 12.0,
     sequential: bool = False,
 ) -> jax.Array:
-    """A clip raised by `semitones`, at most `max_semitones`, at its own pace; see `stretch`."""
+    """A clip raised by `semitones`, at most `max_semitones`, at the same speed; see `stretch`."""
     ratio = 2 ** (jnp.asarray(semitones, jnp.float32) / 12)
     n_fft, most = choose_n_fft(rate_hz), 2 ** (max(max_semitones, 0.0) / 12)
     return warp(x_N, length, 1.0, ratio, n_fft=n_fft, max_ratio=most, sequential=sequential)
@@ -84,11 +84,11 @@ def shift_time(
     Args:
       x_N: samples; zeros from `length` on.
       length: samples of the clip.
-      shift_samples: below 0 is earlier; less than `length` either way.
-      rollover: what leaves at one end comes in at the other; else zeros come in.
+      shift_samples: negative is earlier; less than `length` in size.
+      rollover: what leaves at one end enters at the other; otherwise zeros enter.
       rate_hz: sample rate, which sets the fade.
 
-    Source: audiomentations' Shift; its fade, Signalsmith, "Cheap energy-preserving-ish crossfade".
+    Source: audiomentations's Shift; its fade: Signalsmith, "Cheap energy-preserving-ish crossfade".
     """
     length, n = jnp.maximum(length, 1), jnp.arange(x_N.shape[0])
     seam = jnp.mod(shift_samples, length)
@@ -97,7 +97,7 @@ def shift_time(
     x = jnp.minimum(away / (int(rate_hz * _FADE_S) - 1), 1)
     bump = x * (1 - x)
     gain_N = jnp.square(bump * (1 + 1.4186 * bump) + x)
-    if not rollover:  # one side of the seam is what came in
+    if not rollover:  # one side of the seam is what entered
         gain_N = jnp.where((n >= seam) == (shift_samples > 0), gain_N, 0)
     return jnp.where(shift_samples == 0, x_N, shifted_N * gain_N)
 
@@ -108,13 +108,13 @@ def make_augmenter(
     """A function that augments one clip: noise, stretch, pitch and time shift, in that order.
 
     Args:
-      augment: ranges and ways; `p`, `method` and `workers` play no part.
+      augment: ranges and modes; `p`, `method` and `workers` are ignored.
       rate_hz: sample rate of the clips.
-      sequential: frames one after another, which is faster on CPU; None: there alone.
+      sequential: frames one after another, which is faster on CPU and the default there.
 
     Returns:
       (key, wave_N, length, p) -> wave_N: float32 samples, full scale 1, zero padded from `length`
-      on; each augmentation has probability p. A clip's result depends on these alone. Map it over a
+      on; each augmentation has probability p. A clip's result depends only on these. Map it over a
       batch by `jax.vmap`, or by `jax.lax.map`, where what is not drawn costs nothing.
     """
     n_fft, max_ratio = choose_n_fft(rate_hz), max(1.0, 2 ** (augment.pitch_max / 12))
@@ -161,16 +161,16 @@ def make_take_augmented(
     masked: bool = False,
     sequential: bool | None = None,
 ) -> TakeTrain:
-    """Training batches that are augmented as they are taken.
+    """A function that takes training batches and augments them.
 
     Args:
-      augment: the settings; with `augment.when=once` the number of the draw makes no difference.
+      augment: the settings; with `augment.when=once` the number of the draw is ignored.
       rate_hz: sample rate of the clips.
       front_end: from waves [B, N] to features [B, T, F].
-      own: clip: normalise features by themselves; speaker or corpus: by `dataset.own`, which is of
-        clips that are not augmented; None: neither.
-      masked: with own=clip leave padding out.
-      sequential: clip by clip, which is faster on CPU; None: there alone.
+      own: 'clip' normalises each clip's features by themselves; 'speaker' or 'corpus' by
+        `dataset.own`, statistics of clips without augmentation; None does neither.
+      masked: leave padding out with own='clip'.
+      sequential: clip by clip, which is faster on CPU and the default there.
 
     Returns:
       (dataset, index_B, key, draw, p) -> Batch. The dataset must have `wave_BN` and `length_B`. A
@@ -188,7 +188,7 @@ def make_take_augmented(
         row_B = jnp.maximum(index_B, 0)
         key_B = jax.vmap(jax.random.fold_in, (None, 0))(draw_key, row_B)
         wave_BN = to_float(dataset.wave_BN[row_B])
-        p_B = jnp.where(index_B >= 0, p, 0.0)  # rows that only fill up cost nothing
+        p_B = jnp.where(index_B >= 0, p, 0.0)  # padding rows cost nothing
         clips = (key_B, wave_BN, dataset.length_B[row_B], p_B)
         if sequential:
             wave_BN = jax.lax.map(lambda clip: augment_clip(*clip), clips)
@@ -213,9 +213,9 @@ def _same(x_N: jax.Array) -> jax.Array:
 def _draw(
     key: jax.Array, augment: AugmentConfig, rate_hz: int, length: jax.Array, p: jax.Array | float
 ) -> Draw:
-    """What one clip undergoes, each with probability p, each amount uniform in its range."""
+    """Draw each augmentation of a clip with probability p, each amount uniform in its range."""
     applied_key, amount_key = jax.random.split(key)
-    # A shift of the whole clip or more would be none.
+    # A shift by the whole clip would change nothing.
     longest_s = jnp.maximum(length - 1, 0) / rate_hz
     low_s, high_s = (
         jnp.clip(s, -longest_s, longest_s) for s in (augment.shift_min_s, augment.shift_max_s)

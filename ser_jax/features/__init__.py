@@ -1,1 +1,1 @@
-"""Waveforms to features of a corpus on the device, normalised, and batches of them."""
+"""Waveforms to normalised features of a corpus on the device, and batches of them."""

@@ -12,18 +12,18 @@ from ser_jax.audio.samples import to_float
 from ser_jax.features.normaliser import Normaliser, normalise
 
 PADDING = -1
-"""Clip number of a row that only fills up the last batch."""
+"""Clip number of a padding row, which fills up the last batch."""
 
 
 @struct.dataclass
 class Batch:
-    """What a step sees.
+    """The input of a step.
 
     Attributes:
       x_BTF: features, float32.
-      mask_BT: True for real frames; all False in a row that only fills up the batch.
+      mask_BT: True for real frames; all False in a padding row.
       label_B: class numbers, int32.
-      weight_B: 1 for real rows, 0 for the others, float32.
+      weight_B: 1 for real rows, 0 for padding rows, float32.
     """
 
     x_BTF: jax.Array
@@ -36,23 +36,23 @@ class Batch:
 class Dataset:
     """Every clip of a corpus, on the device.
 
-    Features are kept as they are and normalised as they are taken, so that runs with other training
-    clips, hence other normalisers, share them.
+    Features are stored unnormalised and normalised in each batch, so that runs with other training
+    clips, and hence other normalisers, share them.
 
     Attributes:
       x_BTF: features before normalisation, float32; or samples, int16.
       frames_B: real frames, int32.
       label_B: class numbers, int32.
       normaliser: of this run.
-      draw: which draw of the augmentation a training batch sees, int32 scalar.
+      draw: number of the augmentation's draw for training batches, int32 scalar.
       wave_BN: samples, int16; only for augmentation on the device.
-      length_B: real samples, int32; likewise.
-      own: statistics of each clip by which features are normalised already, and by which those of
-        augmented samples are to be; None: training clips alone give statistics.
-      n_frames: frames to which batches are cut, which have no longer clips; None: all.
+      length_B: real samples, int32; only for augmentation on the device.
+      own: statistics of each clip, which normalise `x_BTF` already and are to normalise features of
+        augmented samples; None if only training clips give statistics.
+      n_frames: frames to which batches are cut, enough for their clips; None keeps all.
     """
 
-    x_BTF: Any  # an array, or what stands in for one whose rows lie elsewhere
+    x_BTF: Any  # an array, or a stand-in for one whose rows are elsewhere
     frames_B: jax.Array
     label_B: jax.Array
     normaliser: Normaliser
@@ -64,8 +64,8 @@ class Dataset:
 
 
 TakeTrain = Callable[[Dataset, jax.Array, jax.Array, jax.Array, jax.Array], Batch]
-"""(dataset, index_B, key, draw, p) -> Batch: training clips as draw number `draw` of the
-augmentation sees them, each augmentation with probability p."""
+"""(dataset, index_B, key, draw, p) -> Batch: training clips under draw number `draw` of the
+augmentation, each augmentation with probability p."""
 
 
 def take(dataset: Dataset, index_B: jax.Array) -> Batch:
@@ -83,7 +83,7 @@ def take_plain(
 
 
 def make_batch(dataset: Dataset, index_B: jax.Array, x_BTF: jax.Array) -> Batch:
-    """The batch of clips `index_B`, whose features before normalisation are `x_BTF`."""
+    """The batch of clips `index_B` from their features before normalisation, `x_BTF`."""
     real_B = index_B >= 0
     row_B = jnp.maximum(index_B, 0)
     T = x_BTF.shape[1]
@@ -98,7 +98,7 @@ def make_batch(dataset: Dataset, index_B: jax.Array, x_BTF: jax.Array) -> Batch:
 
 
 def scale_samples(x: Any) -> Any:
-    """An array at full scale 1, float32, exactly, if it is of int16 samples; else itself."""
+    """int16 samples as float32 of full scale 1, exactly; any other array unchanged."""
     return to_float(x) if x.dtype == np.int16 else x
 
 
@@ -110,17 +110,17 @@ def shuffle(index: np.ndarray, seed: int, epoch: int) -> np.ndarray:
 def order_epoch(
     index: np.ndarray, seed: int, epoch: int, label_B: np.ndarray | None = None
 ) -> np.ndarray:
-    """The training clips of one epoch: each once, or, given the classes, see `draw_balanced`."""
+    """The training clips of one epoch: each once, or by `draw_balanced` if classes are given."""
     if label_B is None:
         return shuffle(index, seed, epoch)
     return draw_balanced(index, label_B, seed, epoch)
 
 
 def draw_balanced(index: np.ndarray, label_B: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """Clip numbers of one epoch, as many as `index` has, every class as often as any to within one.
+    """As many clip numbers as `index` has, with classes equally often to within one clip.
 
-    Of a class a clip comes again only when all have come equally often. Which clips come, in which
-    order, and which classes come once more is a function of seed and epoch alone.
+    A clip is repeated only once all clips of its class have been drawn equally often. The draw is a
+    function of seed and epoch alone.
 
     Args:
       index: clip numbers.
@@ -138,12 +138,12 @@ def draw_balanced(index: np.ndarray, label_B: np.ndarray, seed: int, epoch: int)
 
 
 def cut_batches(index: np.ndarray, batch_size: int, n_shards: int = 1) -> np.ndarray:
-    """Clip numbers as batches, int32 [S, B]; rows to fill up are `PADDING`.
+    """Clip numbers as batches, int32 [S, B], filled up with `PADDING`.
 
     Args:
       index: clip numbers.
-      batch_size: clips per batch; the last one may have fewer.
-      n_shards: B is `batch_size` rounded up to a multiple of it.
+      batch_size: clips per batch; the last batch may have fewer.
+      n_shards: B is `batch_size` rounded up to a multiple of this.
     """
     n_steps = -(-len(index) // batch_size)
     index_SB = np.full(n_steps * batch_size, PADDING, np.int32)
@@ -156,17 +156,16 @@ def cut_batches(index: np.ndarray, batch_size: int, n_shards: int = 1) -> np.nda
 def cut_buckets(
     order: np.ndarray, frames_B: np.ndarray, n_buckets: int, cut: Callable[[np.ndarray], np.ndarray]
 ) -> list[tuple[int, np.ndarray]]:
-    """Batches of clips of like length.
+    """Batches of clips of similar length.
 
     Args:
       order: clip numbers in the order of the epoch.
       frames_B: frames of every clip of the corpus.
-      n_buckets: sets of clips of like length, as equal in number as can be.
+      n_buckets: number of sets of clips of similar length; sets have equal sizes to within one.
       cut: from clip numbers to batches [S, B].
 
     Returns:
-      For each batch its clip numbers [1, B] and how many frames the longest of its set has; one
-      set after another.
+      For each batch the frames of its set's longest clip, and its clip numbers [1, B]; set by set.
     """
     # Places in the order, since a clip may be drawn twice.
     ranked = np.lexsort((order, frames_B[order]))
@@ -179,7 +178,7 @@ def cut_buckets(
 
 
 def count_steps(n_clips: int, batch_size: int, n_buckets: int = 1) -> int:
-    """Batches that `n_clips` make; in buckets each set of like length ends in a ragged one."""
+    """Number of batches of `n_clips`; each bucket may end with a partial batch."""
     buckets = np.array_split(np.arange(n_clips), min(n_buckets, n_clips))
     return sum(-(-len(members) // batch_size) for members in buckets)
 
@@ -191,16 +190,16 @@ def compute_features(
     chunk: int = 64,
     on_chunk: Callable[[int], None] = lambda n: None,
 ) -> np.ndarray:
-    """Features of many clips, a chunk at a time so that memory stays bounded.
+    """Features of many clips, computed in chunks to bound memory.
 
     Args:
       front_end: jitted function from waves [B, N], of the type of `wave_BN`, to features [B, T, F].
-      wave_BN: samples, handed over as they are.
-      chunk: clips at a time; the last chunk is filled up, so that one shape is compiled.
-      on_chunk: told how many clips were done.
+      wave_BN: samples.
+      chunk: clips at a time; the last chunk is padded, so that one shape is compiled.
+      on_chunk: called with the number of clips of each chunk.
 
     Returns:
-      float32 [clips, T, F] on the host, since a corpus may be larger than the device's memory.
+      float32 [clips, T, F] on the host: a corpus may be larger than the device's memory.
     """
     parts: list[Any] = []
     for start in range(0, len(wave_BN), chunk):
@@ -208,7 +207,7 @@ def compute_features(
         n = len(part_BN)
         part_BN = np.pad(part_BN, ((0, chunk - n), (0, 0)))
         parts.append(front_end(part_BN))
-        if len(parts) > 1:  # the one before comes to the host while the device makes this one
+        if len(parts) > 1:  # copy the previous chunk to the host while the device computes this one
             parts[-2] = np.asarray(parts[-2])
         on_chunk(n)
     return np.concatenate(parts)[: len(wave_BN)]

@@ -1,7 +1,7 @@
-"""Mean and variance normalisation over a clip, a speaker or a corpus, which needs no labels.
+"""Cepstral mean and variance normalisation (CMVN) over a clip, a speaker or a corpus.
 
-Unlike the normaliser of the training clips these statistics are of the very clips that are heard,
-those of the test among them: of a speaker (or corpus) all clips at hand count, whatever their part.
+It needs no labels. Unlike the normaliser of the training clips, it also uses the test clips'
+statistics: all available clips of a speaker or corpus count, whatever their part.
 """
 
 from collections.abc import Callable
@@ -13,11 +13,11 @@ import numpy as np
 
 _CHUNK = 256  # clips at a time, in float64
 _LEAST = 1e-5
-"""A deviation below this counts as none, and is taken for 1."""
+"""A smaller deviation counts as zero, and is replaced by 1."""
 
 
 class Statistics(NamedTuple):
-    """What is subtracted from each clip's features and what they are divided by, float32 [B, F]."""
+    """Mean and standard deviation to normalise each clip's features by, float32 [B, F]."""
 
     mean_BF: np.ndarray
     std_BF: np.ndarray
@@ -31,14 +31,14 @@ def compute_statistics(
     rows: np.ndarray | None = None,
     total: Callable[[np.ndarray], np.ndarray] = lambda part: part,
 ) -> Statistics:
-    """Mean and deviation of each feature over all frames of each group, in float64.
+    """Mean and standard deviation of each feature over the frames of each group, in float64.
 
     Args:
       x_BTF: features.
-      frames_B: frames of each clip that count, from its beginning.
-      group_B: which clips share statistics, as numbers.
-      rows: the clips that this process has; None: all.
-      total: from a sum over these clips to that over all processes'.
+      frames_B: frames of each clip that count, from its start.
+      group_B: number of the group of each clip; a group shares its statistics.
+      rows: the clips of this process; None for all.
+      total: adds up a sum over all processes.
     """
     rows = np.arange(len(x_BTF)) if rows is None else rows
     groups, at_B = np.unique(group_B, return_inverse=True)
@@ -68,7 +68,7 @@ def apply_statistics(x_BTF: np.ndarray, found: Statistics, rows: np.ndarray) -> 
 
 
 def normalise_clips(x_BTF: Any, frames_B: Any) -> jax.Array:
-    """Each clip by its own first `frames_B` frames, on the device."""
+    """Normalise each clip by its own first `frames_B` frames, on the device."""
     real_BT1 = (jnp.arange(x_BTF.shape[1])[None, :] < frames_B[:, None])[:, :, None]
     count_B11 = jnp.maximum(frames_B, 1)[:, None, None]
     mean_B1F = jnp.where(real_BT1, x_BTF, 0).sum(axis=1, keepdims=True) / count_B11

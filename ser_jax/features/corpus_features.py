@@ -1,4 +1,4 @@
-"""What the networks see: a corpus as features."""
+"""A corpus as features, the networks' input."""
 
 import dataclasses
 import functools
@@ -32,11 +32,11 @@ class Inputs(NamedTuple):
       front_end: compiled function from waves [B, N], int16 or float32, to features [B, T, F].
       x_BTF: features of every clip, float32, on the host; samples stay int16.
       frames_B: real frames of every clip.
-      clips: how several processes share the clips out; each has the features and samples of its
-        own, and zeros for the others'. None: one process has all.
-      own: by what each clip's features are normalised already, where `features.is_own`.
-      kind: clip, speaker or corpus, likewise.
-      masked: whether padding was left out of it.
+      clips: how several processes share the clips; each has the features and samples of its own
+        clips, and zeros for the others. None if one process has all.
+      own: statistics by which each clip's features are normalised already, if `features.is_own`.
+      kind: clip, speaker or corpus, whose statistics `own` holds.
+      masked: whether these leave out padding.
     """
 
     corpus: Corpus
@@ -50,7 +50,7 @@ class Inputs(NamedTuple):
 
     @property
     def rows(self) -> np.ndarray:
-        """Numbers of the clips that this process has, sorted."""
+        """Numbers of this process's clips, sorted."""
         n_clips = len(self.frames_B)
         return np.arange(n_clips) if self.clips is None else find_rows(n_clips, self.clips)
 
@@ -59,7 +59,7 @@ class Inputs(NamedTuple):
 def make_fast_front_end(features: FeaturesConfig, rate_hz: int) -> FrontEnd:
     """The front end, compiled once per process for each shape and type of its input.
 
-    Samples may be int16, half of what float32 would have to carry to the device.
+    Samples may be int16, which halves the transfer to the device.
     """
     front_end = make_front_end(features, rate_hz)
 
@@ -76,12 +76,12 @@ def load_inputs(
     *,
     masked: bool = False,
 ) -> Inputs:
-    """The corpus that `data` names and its features; the last one asked for is kept in memory.
+    """The corpus of `data` and its features; the last result is cached in memory.
 
     Args:
       data, features: settings.
-      clips: how several processes share the clips out; None: one process loads all.
-      masked: leave padding out of statistics, where `features.is_own`.
+      clips: how several processes share the clips; None if one process loads all.
+      masked: leave padding out of the statistics, if `features.is_own`.
     """
     if not features.is_own:
         features, masked = dataclasses.replace(features, normalise="none"), False
@@ -89,12 +89,12 @@ def load_inputs(
 
 
 def load_clips(data: DataConfig, clips: NamedSharding | None = None) -> Corpus:
-    """The corpus of `load_inputs`, whose features are still to be computed."""
+    """The corpus of `load_inputs`, without its features."""
     return _load_clips(_leave_out_split(data), clips)
 
 
 def _leave_out_split(data: DataConfig) -> DataConfig:
-    """Split and normaliser play no part here, so the cells of a grid share one computation."""
+    """The settings without the split, so that the cells of a grid share one computation."""
     return dataclasses.replace(data, protocol="study", fold=1, split_seed=None)
 
 
@@ -136,7 +136,7 @@ def compute_inputs(
 
 
 def _normalise_own(inputs: Inputs, kind: str, masked: bool) -> Inputs:
-    """The features, in place, by the statistics of their own clip, speaker or corpus."""
+    """Normalise the features in place by the statistics of their own clip, speaker or corpus."""
     frames_B = inputs.frames_B
     if not masked:
         frames_B = np.full_like(frames_B, inputs.x_BTF.shape[1])
@@ -149,10 +149,10 @@ def _normalise_own(inputs: Inputs, kind: str, masked: bool) -> Inputs:
 
 
 def _group_clips(kind: str, corpus: Corpus) -> np.ndarray:
-    """Which clips share statistics, as numbers from 0, [B].
+    """Number of each clip's group, whose statistics it shares, from 0, [B].
 
     Args:
-      kind: clip, speaker or corpus (each of a joined one apart); see `FeaturesConfig.normalise`.
+      kind: clip, speaker or corpus (each part of a joined one); see `FeaturesConfig.normalise`.
       corpus: the clips.
     """
     n_clips = len(corpus.file_names)
@@ -167,8 +167,8 @@ def _group_clips(kind: str, corpus: Corpus) -> np.ndarray:
 def fit_to_training(
     inputs: Inputs, train_index: np.ndarray, features: FeaturesConfig, masked: bool
 ) -> Normaliser:
-    """Statistics of the training clips, over real frames alone if `masked`."""
-    if features.kind == "wave":  # the network's own affair, clip by clip
+    """Statistics of the training clips, over real frames only if `masked`."""
+    if features.kind == "wave":  # the network normalises each clip itself
         return Normaliser(*map(jax.device_put, (np.zeros(1, np.float32), np.ones(1, np.float32))))
     total = add_up if inputs.clips is not None else lambda part: part
     if inputs.clips is not None:
@@ -188,11 +188,11 @@ def make_dataset(
     Args:
       inputs: the corpus and its features.
       normaliser: of the training clips.
-      with_waves: its samples too, to be augmented there.
-      on_host: leave samples and features on the host, for `streaming.StreamedCorpus`.
+      with_waves: include its samples, for augmentation there.
+      on_host: keep samples and features on the host, for `streaming.StreamedCorpus`.
     """
     corpus = inputs.corpus
-    # What every clip has a row of, samples or features, is shared out; the rest is small.
+    # Samples and features, with a row per clip, are sharded; the rest is small.
     place: Callable[..., Any] = np.asarray if on_host else jax.device_put
     if inputs.clips is not None:
         place = functools.partial(shard, sharding=inputs.clips)
@@ -211,12 +211,12 @@ def make_dataset(
 def describe_dataset(
     x_BTF: jax.ShapeDtypeStruct, n_samples: int | None = None, *, has_own: bool = False
 ) -> Dataset:
-    """Shapes and types of what `make_dataset` makes for one process.
+    """Shapes and types of the result of `make_dataset` in one process.
 
     Args:
       x_BTF: of the features.
-      n_samples: of each clip, if its samples come too.
-      has_own: whether statistics of each clip come with the samples.
+      n_samples: of each clip, if samples are included.
+      has_own: whether statistics of each clip are included with the samples.
     """
     n_clips, _, n_features = x_BTF.shape
     shape: Any = jax.ShapeDtypeStruct
@@ -236,5 +236,5 @@ def describe_dataset(
 
 
 def _put(numbers: Any) -> jax.Array:
-    """Whole numbers on the device; converted on the host, where that needs no program."""
+    """Integers on the device, converted on the host, where that compiles no program."""
     return jax.device_put(np.asarray(numbers, np.int32))

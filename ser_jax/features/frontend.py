@@ -1,4 +1,4 @@
-"""Waveform to log-mel or MFCC, by librosa's conventions, in pure JAX on the device."""
+"""Waveform to log-mel or MFCC with librosa's conventions, in pure JAX on the device."""
 
 import functools
 from collections.abc import Callable
@@ -12,23 +12,23 @@ from ser_jax.config import FeaturesConfig
 from ser_jax.errors import check
 
 _AMIN = 1e-10
-"""Least power, librosa's `amin`: silence is -100 dB."""
+"""Lowest power, librosa's `amin`: silence is -100 dB."""
 
 
 def count_frames(n_samples: Any, hop_length: int) -> Any:
-    """Number of frames of clips of `n_samples` (a number or an array): one centred every hop."""
+    """Number of frames in `n_samples` (a number or an array): one centred on each hop."""
     return 1 + n_samples // hop_length
 
 
 def count_feature_frames(features: FeaturesConfig, n_samples: Any) -> Any:
-    """Number of frames of clips of `n_samples`; a frame of kind wave is a sample."""
+    """Number of frames in `n_samples`; with kind wave a frame is a sample."""
     return n_samples if features.kind == "wave" else count_frames(n_samples, features.hop_length)
 
 
 def count_least_samples(features: FeaturesConfig) -> int:
-    """Samples that a recording must have to be heard: one analysis window.
+    """Shortest usable recording, in samples: one analysis window.
 
-    For wave it is what a frame of every published wav2vec 2.0 sees.
+    For kind wave this is the receptive field of a frame in every published wav2vec 2.0.
     """
     return 400 if features.kind == "wave" else features.n_fft
 
@@ -67,7 +67,7 @@ def make_mel_filter(
     rising, falling = (bin_hz - low_hz) / (mid_hz - low_hz), (high_hz - bin_hz) / (high_hz - mid_hz)
     triangle = np.maximum(0, np.minimum(rising, falling))
     filter_KF = (triangle * 2 / (high_hz - low_hz)).astype(np.float32)
-    filter_KF.flags.writeable = False  # shared by all callers through the cache
+    filter_KF.flags.writeable = False  # the cache shares it among all callers
     return filter_KF
 
 
@@ -118,15 +118,15 @@ def compute_log_mel(
       hop_length: samples between frames.
       n_mels: number of mel bands, F.
       fmin_hz, fmax_hz: range of the bands; fmax_hz None is half the rate.
-      top_db: floor below the loudest bin of each clip, in dB; None: none.
+      top_db: floor below the loudest bin of each clip, in dB; None disables it.
 
     Returns:
-      float32 [..., T, F] in dB re 1, T = 1 + N // hop_length. Each clip of the leading axes has a
-      floor of its own, so that a clip's features do not depend on its batch.
+      float32 [..., T, F] in dB re 1, T = 1 + N // hop_length. Each clip of the leading axes has its
+      own floor, so that a clip's features do not depend on its batch.
 
     Raises:
-      UserError: a clip of no samples, or an odd n_fft.
-      TypeError: integer samples, whose scale is not known.
+      UserError: an empty clip, or an odd n_fft.
+      TypeError: integer samples, whose scale is unknown.
     """
     check(n_fft % 2 == 0, f"features.n_fft={n_fft}: must be even")
     check(wave.shape[-1] > 0, "wave of 0 samples: there is nothing to compute features from")
@@ -148,7 +148,7 @@ def compute_mfcc(wave: jax.Array | np.ndarray, *, n_mfcc: int, **log_mel: Any) -
 
     Args:
       wave: as for `compute_log_mel`, [..., N].
-      n_mfcc: how many coefficients to keep, at most n_mels.
+      n_mfcc: number of coefficients to keep, at most n_mels.
       **log_mel: the keywords of `compute_log_mel`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Mean and deviation of the training features, by which all features are normalised."""
+"""Mean and standard deviation of the training features, which normalise all features."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from ser_jax.errors import check
 
 @struct.dataclass
 class Normaliser:
-    """What is subtracted from each feature and what it is divided by, float32 [F] each."""
+    """Mean and standard deviation of each feature, float32 [F]."""
 
     mean_F: jax.Array
     std_F: jax.Array
@@ -29,12 +29,12 @@ def fit_normaliser(
 
     Args:
       x_BTF: features of the training clips, and of no others.
-      mask_BT: True for frames that count; None: all do.
+      mask_BT: True for frames that count; None counts all.
       kind: 'coefficient' (per feature), 'global' (one pair for all), 'none' (0 and 1: no change).
-      total: from a sum over these clips to that over all, where each process has some of them.
+      total: adds up a sum over all processes, if each has some of the clips.
 
     Returns:
-      A `Normaliser`; a feature that never varies gets deviation 1, so that it becomes 0, not NaN.
+      A `Normaliser`; a constant feature gets deviation 1, so that it becomes 0, not NaN.
     """
     n_features = x_BTF.shape[-1]
     mean, std = np.zeros(1), np.ones(1)
@@ -53,6 +53,6 @@ def fit_normaliser(
 
 
 def normalise(x_BTF: jax.Array, normaliser: Normaliser) -> jax.Array:
-    """Features [..., F] less the mean, divided by the deviation."""
+    """Features [..., F] minus the mean, divided by the standard deviation."""
     last = (*(1,) * (x_BTF.ndim - 1), -1)
     return (x_BTF - normaliser.mean_F.reshape(last)) / normaliser.std_F.reshape(last)

@@ -1,8 +1,7 @@
-"""A corpus that stays on the host: grain reads a batch's clips and brings them to the device ahead.
+"""A corpus that stays on the host: grain prefetches the clips of each batch to the device.
 
-Only what every clip has a row of stays there, features or samples; the small rest, the classes
-and lengths of all clips, is on the device, so that a streamed batch is taken by the same function
-as any other and equals it to the bit.
+Only features and samples stay on the host. The classes and lengths of all clips, which are small,
+are on the device, so that streamed batches use the same function as others and are bit-equal.
 """
 
 import os
@@ -21,16 +20,16 @@ from ser_jax.errors import check
 from ser_jax.features.batching import Dataset
 
 SHARE = 0.5
-"""Of a device's free memory, for the corpus; the rest is the network's."""
+"""Share of a device's free memory for the corpus; the rest is for the network."""
 
 
 def choose_placement(parallel: ParallelConfig, n_bytes: int, free_bytes: int | None = None) -> str:
     """'device' or 'stream'.
 
     Args:
-      parallel: what is asked for.
-      n_bytes: of the corpus' features or samples, as far as one device holds them.
-      free_bytes: of a device; None: as `measure_free_memory` finds.
+      parallel: settings.
+      n_bytes: size of the features or samples on one device.
+      free_bytes: of a device; by default that of `measure_free_memory`.
     """
     if parallel.placement != "auto":
         return parallel.placement
@@ -39,7 +38,7 @@ def choose_placement(parallel: ParallelConfig, n_bytes: int, free_bytes: int | N
 
 
 def measure_free_memory(device: Any = None) -> int:
-    """Bytes that a JAX device (None: the first) can still take; on CPU, those free."""
+    """Free bytes of a JAX device (by default the first); on CPU those of the machine."""
     device = device or jax.local_devices()[0]
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats and "bytes_limit" in stats:
@@ -50,7 +49,7 @@ def measure_free_memory(device: Any = None) -> int:
 
 @struct.dataclass
 class TakenRows:
-    """The rows of a batch; stands in for the whole array in a `Dataset`, whatever is taken of it.
+    """The rows of a batch, in place of the whole array in a `Dataset`; indexing returns them all.
 
     Attributes:
       rows: those of `index_B`, in its order.
@@ -71,12 +70,11 @@ class StreamedCorpus:
     """A `training.programs.Stream`: a corpus on the host.
 
     Attributes:
-      dataset: as it would be on the device, but `x_BTF` and, if there, `wave_BN` are arrays of the
-        host that can be read by row: NumPy's, or a `np.memmap` of a file.
-      mesh: the devices that share out a batch; None: the first. Of several processes each must
-        have all that `dataset` holds at hand, and reads only the rows of its own devices.
-      prefetch: batches that are read at once, each by a thread, and as many that are on the
-        device, before they are needed.
+      dataset: as on the device, but `x_BTF` and, if present, `wave_BN` are arrays on the host that
+        can be read by row: NumPy arrays, or a `np.memmap` of a file.
+      mesh: the devices that share a batch; None for the first. Each of several processes needs
+        access to the whole `dataset`, and reads only the rows of its own devices.
+      prefetch: batches to read ahead, each in a thread, and to hold ready on the device.
     """
 
     dataset: Dataset
@@ -89,7 +87,7 @@ class StreamedCorpus:
     def stream(self, index_SB: np.ndarray) -> Iterator[tuple[Dataset, jax.Array]]:
         """For each row of `index_SB` [S, B] a dataset with those clips, and the clip numbers.
 
-        They come in order; threads read ahead. Abandoning the iterator ends them.
+        Rows come in order; threads read ahead. Closing the iterator ends them.
         """
         import grain
 
@@ -107,12 +105,12 @@ class StreamedCorpus:
 
     @property
     def _small(self) -> Any:
-        """What of the corpus is on the device."""
+        """The part of the corpus that is on the device."""
         small = self.dataset.replace(x_BTF=None, wave_BN=None)  # pyright: ignore
         return jax.device_put(small, self._sharding(PartitionSpec()))
 
     def _read(self, index_B: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """This process' rows of a batch; `PADDING` reads the first clip, which is zeroed later."""
+        """This process's rows of a batch; `PADDING` reads the first clip, which is zeroed later."""
         own_B = index_B[self._find_own(len(index_B))]
         row_B = np.maximum(own_B, 0)
         waves = self.dataset.wave_BN
@@ -120,7 +118,7 @@ class StreamedCorpus:
         return own_B, x_BTF, None if waves is None else np.asarray(waves[row_B])
 
     def _put(self, local: Any) -> Any:
-        """A batch's rows on the devices, those of all processes together."""
+        """Put a batch's rows on the devices, as one array over all processes."""
         sharding = self._sharding(PartitionSpec(*self.mesh.axis_names) if self.mesh else None)
         if sharding is None:
             return jax.device_put(local)
@@ -130,7 +128,7 @@ class StreamedCorpus:
         return None if self.mesh is None or spec is None else NamedSharding(self.mesh, spec)
 
     def _find_own(self, n_rows: int) -> slice:
-        """The rows of a batch that lie on this process' devices, which follow each other."""
+        """The rows of a batch on this process's devices, which are contiguous."""
         if self.mesh is None:
             return slice(None)
         sharding = NamedSharding(self.mesh, PartitionSpec(*self.mesh.axis_names))

@@ -219,7 +219,7 @@ def test_a_useless_folder_is_an_error_with_the_corpus_own_grammar(corpus, tmp_pa
     with pytest.raises(UserError, match=rf"holds no wav or flac.*{re.escape(example)}"):
         load_corpus(DataConfig(corpus=corpus, root=str(tmp_path), store_dir=str(tmp_path)))
     write_tone(tmp_path / "hello.wav", 200)
-    with pytest.raises(UserError, match=rf"its one .* has no {GRAMMARS[corpus].title} name"):
+    with pytest.raises(UserError, match=rf"1 wav or flac file, .* of {GRAMMARS[corpus].title};"):
         load_corpus(DataConfig(corpus=corpus, root=str(tmp_path), store_dir=str(tmp_path)))
     with pytest.raises(UserError, match=rf"data.root: missing.*data.corpus={corpus}"):
         DataConfig(corpus=corpus)

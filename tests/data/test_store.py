@@ -470,7 +470,7 @@ def make_file(root):
         (remove_root, "no such folder; give the folder"),
         (make_file, "not a folder; give the folder"),
         (empty_root, r"no wav or flac files; expected names such as 03-01-06-02-01-01-12\.wav"),
-        (keep_strangers, "its one wav or flac file has no RAVDESS name; expected names"),
+        (keep_strangers, "holds 1 wav or flac file, but none with a name of RAVDESS; expected"),
         (keep_songs, r"no audio-only speech \(1 song, 0 video\); expected names"),
     ],
 )

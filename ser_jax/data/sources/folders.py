@@ -10,7 +10,7 @@ from ser_jax.audio.reading import load_clip
 from ser_jax.config import DataConfig
 from ser_jax.data.sources.filenames import GRAMMARS, Grammar
 from ser_jax.data.sources.listing import Clip, Listing
-from ser_jax.errors import UserError, check
+from ser_jax.errors import UserError, check, count_noun
 
 _SUFFIXES = (".wav", ".flac")
 _COUNTED = ".mp4"  # RAVDESS's videos: only counted
@@ -71,15 +71,12 @@ def _raise_no_clips(
     skipped: dict[str, list[str]],
     others: dict[str, int],
 ) -> None:
-    counts = {kind: len(names) for kind, names in skipped.items()}
-    if counts.get("song") or counts.get("video"):
-        song, video = counts.get("song", 0), counts.get("video", 0)
-        found = f"holds no audio-only speech ({song} song, {video} video)"
-    elif n_unnamed := counts.get("unnamed"):
-        article = "an" if grammar.title[0] in "AEIOU" else "a"
-        found = f"none of its {n_unnamed} wav or flac files has {article} {grammar.title} name"
-        if n_unnamed == 1:
-            found = f"its one wav or flac file has no {grammar.title} name"
+    n_song, n_video, n_unnamed = (len(skipped.get(key, ())) for key in ("song", "video", "unnamed"))
+    if n_song or n_video:
+        found = f"holds no audio-only speech ({n_song} song, {n_video} video)"
+    elif n_unnamed:
+        files = count_noun(n_unnamed, "wav or flac file")
+        found = f"holds {files}, but none with a name of {grammar.title}"
     else:
         found = "holds no wav or flac files"
     if others:

@@ -61,7 +61,7 @@ def make_transform(name: str, n_samples: int = N_SAMPLES, **changes):
     return next(t for t in transforms if type(t).__name__ == name)
 
 
-def test_the_four_transforms_stand_in_the_protocols_order():
+def test_the_four_transforms_come_in_the_protocols_order():
     transforms = augment_module._make_transforms(AugmentConfig(p=0.3), RATE_HZ, N_SAMPLES)
     names = [type(t).__name__ for t in transforms]
     assert names == ["AddGaussianNoise", "TimeStretch", "PitchShift", "Shift"]
@@ -85,7 +85,7 @@ def test_the_result_is_float32_of_the_inputs_shape_and_something_happened(
 
 
 @pytest.mark.parametrize("method", ["signalsmith_stretch", "librosa_phase_vocoder"])
-def test_a_clips_result_does_not_depend_on_workers_order_or_company(augmenter, method):
+def test_a_clips_result_does_not_depend_on_workers_order_or_other_clips(augmenter, method):
     whole_BN = run(augmenter, p=1.0, method=method)
     backwards_BN = run(augmenter, rows=slice(None, None, -1), p=1.0, method=method)
     np.testing.assert_array_equal(backwards_BN[::-1], whole_BN)
@@ -154,7 +154,7 @@ def test_noise_lies_within_its_amplitudes():
     assert 0.0055 < max(deviations) < 0.0062
 
 
-def test_noise_of_amplitude_0_is_none():
+def test_noise_of_amplitude_0_changes_nothing():
     noise = make_transform("AddGaussianNoise", noise_min=0.0, noise_max=0.0)
     wave = WAVE_BN[3].astype(np.float32) / 32768
     np.testing.assert_allclose(noise(wave, RATE_HZ), wave, atol=1e-30)
@@ -224,7 +224,7 @@ def test_clips_shorter_than_a_shift_or_a_window_pass(n_samples, rollover):
         assert np.isfinite(out_N).all()
 
 
-def test_a_stretch_that_no_seed_decides_is_refused():
+def test_a_stretch_that_no_seed_reproduces_is_refused():
     with pytest.raises(UserError, match=r"augment\.stretch_min=0\.3"):
         HostAugmenter(AugmentConfig(stretch_min=0.3), RATE_HZ, 0)
 

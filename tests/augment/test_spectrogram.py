@@ -42,7 +42,7 @@ def make_batch(x_BTF: Any = None) -> Batch:
 
 
 @pytest.mark.device
-def test_time_masks_lie_in_real_frames_and_set_all_bands_to_nothing():
+def test_time_masks_lie_in_real_frames_and_set_all_bands_to_zero():
     before = make_batch()
     after = jax.jit(mask_time)(before, KEY, jnp.array([6.0, 6.0]))
     masked_BTF = np.asarray(after.x_BTF) == 0
@@ -208,7 +208,7 @@ def test_mixed_rows_labels_and_masks_are_those_of_numpy():
     np.testing.assert_array_equal(mixed.weight_B, batch.weight_B)
 
 
-def test_what_stands_in_rows_that_fill_up_never_shows():
+def test_the_content_of_padding_rows_is_ignored():
     batch = make_batch()
     junk_BTF = jnp.where(batch.weight_B[:, None, None] == 0, jnp.nan, batch.x_BTF)
     mix = Mix(jnp.ones(B, jnp.int32), jnp.ones(B))  # all have the row that fills up

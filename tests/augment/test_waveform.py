@@ -131,7 +131,7 @@ def test_pitch_shift_moves_a_tone_by_its_semitones_at_the_same_pace(semitones):
     assert abs(np.searchsorted(power_N, 0.02 * power_N[-1]) - 1.02 * N_SAMPLES / 2) < 256
 
 
-def test_what_a_higher_pitch_would_fold_back_is_gone():
+def test_a_higher_pitch_does_not_alias():
     out_N = np.asarray(shift_pitch(make_tone(3700), N_SAMPLES, 4.0))
     assert np.abs(out_N[1000:-1000]).max() < 0.003  # of 0.3
 
@@ -248,7 +248,7 @@ def test_without_probability_the_batch_is_the_plain_one(sequential):
 
 @pytest.mark.device
 @pytest.mark.parametrize("sequential", [True, False])
-def test_a_clip_does_not_depend_on_its_place_or_company(sequential):
+def test_a_clip_does_not_depend_on_its_place_or_other_clips(sequential):
     one = take_clips(3, 0, 1, 2, sequential=sequential)
     other = take_clips(5, 4, 3, PADDING, sequential=sequential)
     assert_near(one.x_BTF[0], other.x_BTF[2], atol=1e-4, why="fft")
@@ -274,7 +274,7 @@ def test_once_is_the_same_in_every_draw():
 
 
 @pytest.mark.parametrize("sequential", [True, False])
-def test_rows_that_fill_up_are_zeros_of_no_weight(sequential):
+def test_padding_rows_are_zeros_without_weight(sequential):
     batch = take_clips(PADDING, 2, PADDING, 1, sequential=sequential)
     assert (np.asarray(batch.x_BTF)[[0, 2]] == 0).all()
     np.testing.assert_array_equal(batch.weight_B, [0, 1, 0, 1])
@@ -284,7 +284,7 @@ def test_rows_that_fill_up_are_zeros_of_no_weight(sequential):
 
 @pytest.mark.device
 @pytest.mark.parametrize("sequential", [True, False])
-def test_runs_side_by_side_are_runs_alone(sequential):
+def test_vmapped_runs_equal_runs_alone(sequential):
     dataset, index_B = make_dataset(), jnp.asarray([3, 0, 1, 2], jnp.int32)
     keys = jnp.stack([jax.random.key(i, impl="rbg") for i in range(3)])
     p_R = jnp.asarray([0.0, 0.5, 1.0])

@@ -376,7 +376,7 @@ def test_loso_leaves_out_each_speaker_of_any_corpus(make_data):
     assert [set(loaded.actor_B[index].tolist()) for index in tested] == [{1}, {2}, {3}, {4}]
 
 
-def test_two_speakers_cannot_be_parted_but_the_study_split_takes_them(make_data):
+def test_two_speakers_cannot_be_split_apart_but_the_study_split_takes_them(make_data):
     data = make_data("tess")
     with pytest.raises(UserError, match=r"data.protocol=speakers: needs at least 3 speakers.*2;"):
         check_protocols([(data, 0)])

@@ -45,7 +45,7 @@ def test_batch_holds_the_clips_asked_for(wrap):
     np.testing.assert_array_equal(batch.mask_BT, [[T, F, F, F], [T, T, T, T], [T, T, T, F]])
 
 
-def test_row_that_fills_up_has_no_frames_no_weight_and_no_features():
+def test_padding_row_has_no_frames_no_weight_and_no_features():
     dataset = make_dataset()
     nan_first = dataset.x_BTF.at[0].set(jnp.nan)  # clip 0 stands in for padding: it must not leak
     dataset = dataclasses.replace(dataset, x_BTF=nan_first)
@@ -66,7 +66,7 @@ def test_batch_is_normalised_as_it_is_taken_and_padding_is_zero_after_it():
 
 
 @given(st.integers(1, 20), st.integers(1, 9), st.integers(1, 8))
-def test_batches_can_be_shared_out_to_any_number_of_devices(n_clips, batch_size, n_shards):
+def test_batches_divide_among_any_number_of_devices(n_clips, batch_size, n_shards):
     index_SB = cut_batches(np.arange(n_clips), batch_size, n_shards)
     assert index_SB.shape[1] % n_shards == 0
     assert index_SB.shape[1] < batch_size + n_shards
@@ -114,7 +114,7 @@ def test_balanced_order_has_every_class_equally_often(seed, epoch, n_clips, n_cl
     assert order.tolist() == order_epoch(clips, seed, epoch, label_B).tolist()
 
 
-def test_balanced_order_changes_from_epoch_to_epoch_in_the_classes_that_come_once_more():
+def test_balanced_order_changes_from_epoch_to_epoch_in_the_classes_with_an_extra_clip():
     label_B = np.array([0] * 20 + [1] * 3)
     orders = [order_epoch(np.arange(23), 0, epoch, label_B) for epoch in range(1, 20)]
     assert {int((label_B[order] == 1).sum()) for order in orders} == {11, 12}

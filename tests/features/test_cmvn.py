@@ -90,7 +90,7 @@ def test_features_are_normalised_as_numpy_does_it(kind, masked):
 
 
 @pytest.mark.parametrize("kind", ["clip", "speaker"])
-def test_speakers_of_unlike_gain_become_alike(kind):
+def test_speakers_of_different_gain_become_alike(kind):
     raw = compute_inputs(make_corpus(), FEATURES).x_BTF
     made = compute_own(make_corpus(), kind)
     for clip, frames in enumerate(made.frames_B[:4]):
@@ -161,7 +161,7 @@ def test_a_run_says_how_it_normalises():
     assert len(identities) == 4
 
 
-def test_samples_are_the_networks_own_to_normalise():
+def test_the_network_normalises_samples_itself():
     with pytest.raises(UserError, match=r"features\.normalise=clip: .*the network normalises"):
         FeaturesConfig(kind="wave", normalise="clip")
 
@@ -197,7 +197,7 @@ def test_a_run_measures_and_predicts_as_it_trained(tmp_path, kind, masked):
 
 
 @pytest.mark.parametrize("kind", ["speaker", "corpus"])
-def test_a_file_that_proves_bad_at_its_end_changes_no_other_files_figures(tmp_path, kind):
+def test_a_file_damaged_at_its_end_changes_no_other_files_results(tmp_path, kind):
     config = make_run(tmp_path, kind)
     ser_jax.train(config)
     names = [str(tmp_path / name) for name in ("a.flac", "b.flac", "c.flac")]
@@ -214,9 +214,7 @@ def test_a_file_that_proves_bad_at_its_end_changes_no_other_files_figures(tmp_pa
     assert "b.flac" in str(*errors)
 
 
-def test_clips_of_classes_that_a_run_does_not_know_are_their_speakers_all_the_same(
-    tmp_path, monkeypatch
-):
+def test_clips_of_unknown_classes_count_for_their_speakers_statistics(tmp_path, monkeypatch):
     config = make_run(tmp_path, "speaker")
     ser_jax.train(config)
     whole, corpus = measure(config.run_dir, split="all"), load_corpus(config.data)

@@ -104,7 +104,7 @@ def test_real_clips_equal_librosas(clips_BN, setting):
 @pytest.mark.device
 @pytest.mark.parametrize("n_samples", [16001, 8192])
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_made_up_signals_equal_librosas(setting, n_samples):
+def test_synthetic_signals_equal_librosas(setting, n_samples):
     worst = find_differences(make_signals(n_samples), *setting)
     assert (worst < tolerance(1e-2, "fft")).all(), worst
 

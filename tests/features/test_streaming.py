@@ -189,12 +189,12 @@ def test_placement_follows_from_size():
     assert 1 << 20 < measure_free_memory() < 1 << 50
 
 
-def test_prefetch_of_nothing_is_refused():
+def test_zero_prefetch_is_refused():
     with pytest.raises(UserError, match="prefetch=0"):
         StreamedCorpus(make_host(), prefetch=0)
 
 
-def test_grain_comes_without_tensorflow():
+def test_grain_is_imported_without_tensorflow():
     import grain
 
     assert grain.MapDataset

@@ -1,8 +1,8 @@
 """A synthetic stand-in for RAVDESS: its file names, spoken by a small source-filter voice.
 
 Each emotion is a prosody (pitch, its range and slope, loudness, speed, spectral tilt, breath,
-tremor), spread by actor and by clip until the classes overlap: a network learns them on unseen
-actors, but not perfectly. Nothing here claims to sound like the emotion; it is made to be learnt.
+tremor), varied by actor and by clip until the classes overlap: a network learns them on unseen
+actors, but not perfectly. They do not claim to sound like the emotions; they are made to be learnt.
 """
 
 import hashlib
@@ -14,10 +14,10 @@ import numpy as np
 
 from ser_jax.errors import check
 
-SYNTHETIC_VERSION = 1  # raise it whenever a sample changes, so that stores are built anew
+SYNTHETIC_VERSION = 1  # raise it whenever a sample changes, so that stores are rebuilt
 
 _HOP_S, _HOPS_PER_WINDOW = 0.008, 4
-_MIN_S, _MAX_S = 2.02, 3.5  # a clip loses up to two frames of it at its edges
+_MIN_S, _MAX_S = 2.02, 3.5  # of which a clip loses up to two frames at its edges
 _LEVEL = 0.015  # RMS of neutral speech; anger's loudest peaks then just reach full scale
 
 
@@ -44,7 +44,7 @@ _PROSODY = {
     7: _Prosody(-2.0, 2.2, -4.5, 1.5, 0.84, 2.0, 0.08, 0.2),  # disgust
     8: _Prosody(5.5, 3.0, 7.0, 3.5, 1.02, 0.5, 0.06, 0.0),  # surprised
 }
-# How far actors and clips stray from their emotion's prosody (standard deviations).
+# How much actors and clips deviate from their emotion's prosody (standard deviations).
 _ACTOR_SPREAD = _Prosody(0.8, 0.2, 0.6, 1.7, 0.04, 0.8, 0.02, 0.05)
 _CLIP_SPREAD = _Prosody(1.4, 0.6, 1.4, 2.3, 0.07, 1.2, 0.03, 0.20)
 
@@ -55,7 +55,7 @@ _VOWELS_HZ = {  # first three formants of a man's voice
     "e": (500, 1500, 2500),
 }
 _STATEMENTS = {1: "iaoiaeo", 2: "oaiiaeo"}  # kids are talking / dogs are sitting by the door
-# Intensity, statement and repetition in an order whose every beginning is about balanced.
+# Intensity, statement and repetition, in an order of which any prefix is about balanced.
 _VARIANTS = ((1, 1, 1), (2, 2, 1), (1, 2, 2), (2, 1, 2), (2, 1, 1), (1, 2, 1), (2, 2, 2), (1, 1, 2))
 
 
@@ -65,11 +65,11 @@ def iterate_spoken_clips(
     """The corpus as file names, sorted, each with a function that makes its clip.
 
     A clip is int16 [N], 2 to 3.5 s at `rate_hz`, the same at every call; the functions can be
-    pickled. 24 actors of 60 clips have RAVDESS' own 1,440 names. Fewer clips per actor, 1 to 60,
-    spread over the emotions, and over the actors' intensities and statements, as evenly as can be.
+    pickled. 24 actors of 60 clips have RAVDESS's own 1,440 names. Fewer clips per actor, 1 to 60,
+    cover emotions, intensities and statements as evenly as possible.
 
     Raises:
-      UserError: more than 24 actors or 60 clips, or none.
+      UserError: more than 24 actors or 60 clips, or fewer than 1.
     """
     for key, value, most in (("actors", n_actors, 24), ("clips", clips_per_actor, 60)):
         check(1 <= value <= most, f"data.synthetic_{key}={value}: must lie between 1 and {most}")
@@ -80,8 +80,8 @@ def iterate_spoken_clips(
 
 
 def _list_names(actor: int, n_clips: int) -> list[str]:
-    # Emotions take turns. Each actor starts where the last one stopped, and men and women begin
-    # with the same variant, so that small corpora stay balanced too.
+    # Emotions take turns. Each actor starts where the last one stopped, and men and women start
+    # with the same variant, so that small corpora are balanced too.
     queues = {}
     for emotion in _PROSODY:
         turn = ((actor - 1) // 2 + emotion) % len(_VARIANTS)
@@ -114,7 +114,7 @@ def synthesise(name: str, rate_hz: int) -> np.ndarray:
 
 
 def _make_rng(text: str) -> np.random.Generator:
-    # Not hash(): Python salts it anew in every process.
+    # Not hash(): Python salts it in every process.
     return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
 
 
@@ -135,7 +135,7 @@ def _draw_prosody(emotion: int, intensity: int, rng, actor_rng) -> _Prosody:
 
 
 class _Contours(NamedTuple):
-    """What changes from frame to frame while a clip is spoken."""
+    """What varies from frame to frame in a clip."""
 
     pitch_T: np.ndarray  # semitones above the actor's own pitch
     loudness_T: np.ndarray  # of the voice, relative
@@ -192,12 +192,12 @@ def _speak(prosody: _Prosody, base_hz, tract, vowels: str, rate_hz: int, rng) ->
     consonants_N = np.diff(noise_N * burst_N, prepend=0.0)  # a difference: bright, as hisses are
     wave_N += 0.1 * consonants_N + 0.003 * rng.standard_normal(n_samples)  # and the room's noise
     wave_N *= _LEVEL * 10 ** (prosody.level_db / 20)
-    edge = _HOPS_PER_WINDOW // 2 * hop  # where windows do not yet overlap fully
+    edge = _HOPS_PER_WINDOW // 2 * hop  # where not all windows overlap
     return np.round(np.clip(wave_N[edge:-edge], -1, 1) * 32767).astype(np.int16)
 
 
 def _make_pulses(pitch_hz: np.ndarray, rate_hz: int) -> np.ndarray:
-    """A train of pulses of equal harmonics below half the rate, so that nothing folds back; [N]."""
+    """A train of pulses with equal harmonics below half the rate, so that none alias; [N]."""
     n_harmonics = max(1, int(0.5 * rate_hz / pitch_hz.max()))
     table_size = 1 << (16 * n_harmonics).bit_length()
     spectrum = np.zeros(table_size // 2 + 1)

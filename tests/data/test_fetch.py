@@ -349,6 +349,22 @@ def test_trickling_server_is_dropped(server, tmp_path):
     assert len(server.requests) == 2
 
 
+@pytest.mark.parametrize(
+    "answer", [cut_connection, ignore_range, send_another_range, refuse(503), refuse(416)]
+)
+def test_progress_ends_at_the_size_of_the_file(server, tmp_path, monkeypatch, answer):
+    shown_mb: list[float] = []
+
+    @contextlib.contextmanager
+    def record(*description: object):
+        yield lambda n, **more: shown_mb.append(n)
+
+    monkeypatch.setattr("ser_jax.data.sources.fetch.progress", record)
+    (tmp_path / "a.zip.part").write_bytes(BODY[:1000])
+    get(server.start(cut_connection, answer), tmp_path / "a.zip")
+    assert sum(shown_mb) == pytest.approx(len(BODY) / 1e6)
+
+
 @pytest.mark.usefixtures("server")
 def test_no_network_is_one_line_with_the_alternative(tmp_path):
     with socket.socket() as unused:

@@ -410,7 +410,7 @@ def test_several_manifests_are_joined_under_names_of_their_own(rows, write, tmp_
     assert len(corpus.file_names) == 24
     assert joined.title == "one+two"
     same = {"manifest": data.root, "mine": str(tmp_path / "other.csv")}
-    with pytest.raises(UserError, match=r"another corpus is called mine too; name this manifest"):
+    with pytest.raises(UserError, match=r"another corpus is called mine too; give this manifest"):
         load_corpus(dataclasses.replace(joined, roots=same))
     with pytest.raises(
         UserError, match=r"data.roots.iemocap=folder: no such corpus; .*\{mine: FILE"

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import requests
-from urllib3.exceptions import HTTPError, InvalidHeader, ProtocolError
+from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError, ProtocolError
 from urllib3.util import Retry
 
 from ser_jax import __version__
@@ -35,7 +35,7 @@ def fetch(
       size: bytes of the file.
       remedy: what else the user can do, for error messages; 'or ...'.
       retry: retries in a row that each bring less than 1 % of the file, at most two of them while
-        no server has answered; a server that asks for a wait beyond `backoff_max` ends them.
+        no server is reached; a server that asks for a wait beyond `backoff_max` ends them.
       timeout_s: without a byte, or with less than 1 kB/s.
 
     Raises:
@@ -82,7 +82,7 @@ def _fill(part: Path, url: str, size: int, retry: Retry, timeout_s: float) -> No
     Raises:
       requests.RequestException: there is no use in further retries.
     """
-    left, best = retry.new(total=2), -size  # so the first answer earns all retries
+    left, best = retry.new(total=2), -size  # so reaching the server earns all retries
     name = f"downloading {part.stem}"
     with requests.Session() as session, progress(name, int(size / _MB), "MB") as advance:
         session.headers.update(_HEADERS)
@@ -93,8 +93,10 @@ def _fill(part: Path, url: str, size: int, retry: Retry, timeout_s: float) -> No
                 with session.get(url, headers=span, stream=True, timeout=timeout_s) as answer:
                     _receive(answer, part, have, size, timeout_s, advance)
             except (requests.ConnectionError, requests.Timeout, HTTPError) as error:
-                # Only a new record earns new retries: there can be no more than a hundred.
-                if answer is not None and (have := _measure(part)) >= best + size / 100:
+                # No server was reached if not even the request could be sent. Only a new record
+                # earns new retries: there can be no more than a hundred.
+                reached = MaxRetryError not in map(type, error.args)
+                if reached and (have := _measure(part)) >= best + size / 100:
                     left, best = retry, have
                 left = _wait(left, answer, error)
 

@@ -1,6 +1,7 @@
 """Splits: the published actors, no clip lost or shared, and a check that notices when one is."""
 
 import dataclasses
+import hashlib
 import itertools
 
 import numpy as np
@@ -23,6 +24,54 @@ def make(protocol: str, fold: int = 1, seed: int = 0):
 
 def get_actors(index: np.ndarray) -> set[int]:
     return set(ACTOR_B[index].tolist())
+
+
+@pytest.mark.parametrize(
+    ("protocol", "seed", "digest"),
+    [
+        ("study", 0, "48433d17916ae04c"),
+        ("study", 7, "2ddbc9e9d0630999"),
+        ("emobox6", 0, "5cae11d2695bec73"),
+        ("luna5", 0, "eaa519c3afd763bc"),
+        ("loso", 0, "e79fe49138f0024d"),
+        ("speakers", 0, "30820bcbf0af156e"),
+        ("speakers", 7, "137422cc11ab59c8"),
+        ("speakers5", 0, "0f03b26192552efb"),
+        ("speakers5", 7, "1d45f08714aebedd"),
+    ],
+)
+def test_every_split_of_ravdess_is_the_one_of_published_results(protocol, seed, digest):
+    gender_B = np.where(ACTOR_B % 2 == 1, "male", "female")
+    splits = (
+        make_split(protocol, fold, seed, EMOTION_B, ACTOR_B, stratum_B=gender_B)
+        for fold in range(1, count_folds(protocol) + 1)
+    )
+    checksums = "".join(split.checksum for split in splits)
+    assert hashlib.sha256(checksums.encode()).hexdigest()[:16] == digest
+
+
+@pytest.mark.parametrize(
+    ("n_speakers", "digests"),
+    [
+        (5, ("01c227e934c5b866", "57a7ce4d67cf4f17", "eff50ccb330dfe87")),
+        (10, ("a3933429f945adbf", "a0740ed2dec7bfc9", "d77597b14f4d367b")),
+        (40, ("2564dbb56cf97bcb", "43b0903eb1df58fe", "3e2cf6a57b8a5b32")),
+    ],
+)
+def test_splits_of_other_corpora_stay_the_same(n_speakers, digests):
+    counts_SC = np.random.default_rng(n_speakers).integers(1, 12, (n_speakers, 5))
+    actor_B = np.repeat(np.arange(1, n_speakers + 1), counts_SC.sum(1))
+    emotion_B = np.concatenate([np.repeat(np.arange(5), row) for row in counts_SC])
+    gender_B = np.where(actor_B % 3 == 0, "male", "female")
+    for protocol, digest in zip(("speakers", "speakers5", "loso"), digests, strict=True):
+        splits = (
+            make_split(
+                protocol, fold, 1, emotion_B, actor_B, n_speakers=n_speakers, stratum_B=gender_B
+            )
+            for fold in range(1, count_folds(protocol, n_speakers) + 1)
+        )
+        checksums = "".join(split.checksum for split in splits)
+        assert hashlib.sha256(checksums.encode()).hexdigest()[:16] == digest
 
 
 def test_the_study_split_has_the_study_s_sizes():

@@ -53,10 +53,8 @@ RESERVED = {
     "grain": ["features.streaming"],
     "rich": ["progress", "cli.printing", "report.*"],
 }
-# The builder is a subclass of tensorflow_datasets' own, so the module itself is imported late.
-# Modules of classes derived from transformers' own are imported late as well.
+# Modules of classes derived from transformers' own are imported late themselves.
 LATE = [
-    "data.builder",
     *(f"wav2vec2.{name}" for name in ("blocks", "feature_encoder", "contrastive", "encoder")),
     "wav2vec2.classifier",
 ]

@@ -131,7 +131,7 @@ def make_template(config: Config, n_frames: int = 16) -> Any:
 _HEAVY = [
     "orbax.checkpoint", "librosa", "librosa.filters", "tensorflow_datasets",
     "sklearn.metrics", "sklearn.model_selection", "matplotlib.figure", "audiomentations",
-    "ser_jax.data.builder", "ser_jax.data.store", "ser_jax.grid.ablate", "ser_jax.cli.commands",
+    "ser_jax.data.store", "ser_jax.grid.ablate", "ser_jax.cli.commands",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""A corpus in memory, and what is told of its store on disk."""
+"""A corpus in memory, its checksum, and what its store on disk holds."""
 
 import dataclasses
 import functools
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from ser_jax.config import DataConfig
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,26 @@ def _compute_digest(x_N: np.ndarray) -> str:
     return hashlib.blake2b(x_N.tobytes(), digest_size=8).hexdigest()
 
 
+class CorpusDigest:
+    """`Corpus.checksum`, clip by clip."""
+
+    def __init__(self, data: DataConfig):
+        # Where RAVDESS' classes are unchanged, names say all that there is to know.
+        self._is_plain = data.has_ravdess_actors and not data.labels
+        self._digest = hashlib.sha256()
+
+    def add(self, file_name: str, wave_N: np.ndarray, label: str, speaker: str) -> None:
+        """Add the next clip: its whole samples, int16, its class, and its speaker's name."""
+        path = Path(file_name)  # without its suffix: wav and its lossless flac are the same clip
+        name = path.stem if self._is_plain else str(path.with_suffix(""))
+        said = "" if self._is_plain else f" {label} {speaker}"
+        self._digest.update(f"{name} {len(wave_N)}{said}\n".encode())
+        self._digest.update(np.ascontiguousarray(wave_N, "<i2"))
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class PrepareReport:
     """What a store holds, and what was left out of it."""
@@ -72,6 +94,8 @@ class PrepareReport:
     """Size of the store on disk."""
     seconds: float
     """Wall time of building or finding the store."""
+    checksum: str = ""
+    """See `Corpus.checksum`: of all clips, without `data.labels`."""
 
 
 def with_clip_length(corpus: Corpus, clip_s: float | None) -> Corpus:

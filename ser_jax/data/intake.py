@@ -1,17 +1,20 @@
 """What a store takes in: clips that can be read, are not silent and are no copy of another."""
 
+import dataclasses
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ser_jax.audio.reading import encode_flac
 from ser_jax.config import DataConfig
+from ser_jax.data.corpus import CorpusDigest
+from ser_jax.data.labels import TABLE, tidy
+from ser_jax.data.records import Record
 from ser_jax.data.sources.checksums import is_unchanged
-from ser_jax.data.sources.filenames import Facts
 from ser_jax.data.sources.listing import Clip, Listing
 from ser_jax.data.sources.ravdess import PUBLISHED_COPIES
 from ser_jax.errors import UserError, check
@@ -32,35 +35,61 @@ class Copy(NamedTuple):
         return f"{self.file_name}: the same recording as {self.original}{said}"
 
 
-class Intake(NamedTuple):
-    """What became of the clips while a store is built.
-
-    Attributes:
-      first: the first clip of each sound, by a checksum of its samples.
-      bad: names of those that cannot be read, and why.
-      copies: of clips that are there already.
-      counts: clips by emotion, speaker and gender.
-    """
-
-    first: dict[bytes, Clip]
-    bad: list[tuple[str, str]]
-    copies: list[Copy]
-    counts: Counter[tuple[str, str, str]]
-
-
-class _Encoded(NamedTuple):
+class _Read(NamedTuple):
     clip: Clip
-    flac: bytes
-    digest: bytes
+    wave_N: np.ndarray = np.zeros(0, np.int16)
+    flac: bytes = b""
+    sound: bytes = b""
+    """A checksum of the samples."""
     error: UserError | None = None
 
 
-def take_in(
-    listing: Listing, data: DataConfig, intake: Intake
-) -> Iterator[tuple[str, bytes, Facts]]:
-    """One example per clip that can be read and is no copy; the others are told in `intake`."""
+class Intake:
+    """The clips of a listing on their way into a store, and what became of them."""
 
-    def encode(clip: Clip) -> _Encoded:
+    def __init__(self, listing: Listing, data: DataConfig):
+        self._listing, self._data = listing, data
+        self._first: dict[bytes, Clip] = {}  # clip of each sound
+        self._bad: list[tuple[str, str]] = []  # name and reason
+        self._copies: list[Copy] = []
+        self._counts: Counter[tuple[str, str, str]] = Counter()  # by emotion, speaker, gender
+        self._digest = CorpusDigest(dataclasses.replace(data, labels={}))
+
+    def iterate(self) -> Iterator[Record]:
+        """The clips that can be read and are no copies.
+
+        Raises:
+          UserError: no clip can be read; one cannot and `data.strict`; a file changes meanwhile.
+        """
+        clips = self._listing.clips
+        # Decoder, resampler and encoder release the interpreter's lock, so that threads are as fast
+        # as processes (200 clips on two cores: 0.49 s, processes 0.55 s) and start at once.
+        with progress("preparing clips", len(clips), "clips") as advance:
+            for read in map_in_order(self._read, clips, self._data.workers):
+                advance(1)
+                if self._is_kept(read):
+                    clip, n_samples = read.clip, len(read.wave_N)
+                    yield Record(clip.file_name, clip.facts, n_samples, read.flac)
+        if len(self._bad) == len(clips):
+            where = f"data.root={self._data.root}: " if self._data.root else ""
+            path, (file_name, reason) = clips[0].path, self._bad[0]
+            some = "its one clip cannot be read"
+            if len(clips) > 1:
+                some = f"none of {len(clips)} clips can be read; the first"
+            raise UserError(f"{where}{some}: {path or file_name}: {reason}")
+
+    def make_report(self) -> dict[str, Any]:
+        """What became of all clips, as JSON takes it."""
+        return {
+            "clips": self._counts.total(),
+            "checksum": self._digest.hexdigest(),
+            "bad": self._bad,
+            "copies": self._copies,
+            "skipped": self._listing.skipped,
+            "counts": [[*key, count] for key, count in sorted(self._counts.items())],
+        }
+
+    def _read(self, clip: Clip) -> _Read:
         try:
             wave_N = clip.load()
             check(
@@ -68,59 +97,37 @@ def take_in(
                 f"{clip.path}: is silent, each of its samples is 0; record it again",
             )
         except UserError as error:
-            return _Encoded(clip, b"", b"", error)
+            return _Read(clip, error=error)
         # A store is named by what the files held before; it must not hold anything else.
         check(
             clip.path is None or is_unchanged(clip.path),
             f"{clip.path}: has changed while it was read; run this again",
         )
-        digest = hashlib.blake2b(np.ascontiguousarray(wave_N).data, digest_size=16).digest()
-        return _Encoded(clip, encode_flac(wave_N, data.rate_hz), digest)
+        sound = hashlib.blake2b(np.ascontiguousarray(wave_N).data, digest_size=16).digest()
+        return _Read(clip, wave_N, encode_flac(wave_N, self._data.rate_hz), sound)
 
-    # Decoder, resampler and encoder release the interpreter's lock, so that threads are as fast
-    # as processes (200 clips on two cores: 0.49 s, processes 0.55 s) and start at once.
-    with progress("preparing clips", len(listing.clips), "clips") as advance:
-        for encoded in map_in_order(encode, listing.clips, data.workers):
-            advance(1)
-            if _is_kept(encoded, data, intake):
-                yield _make_example(encoded.clip, encoded.flac)
-    if len(intake.bad) == len(listing.clips):
-        where = f"data.root={data.root}: " if data.root else ""
-        count = len(intake.bad)
-        some = f"none of {count} clips" if count > 1 else "its one clip cannot be read"
-        some += " can be read; the first" if count > 1 else ""
-        raise UserError(f"{where}{some}: {_describe(listing, *intake.bad[0])}")
-
-
-def _is_kept(encoded: _Encoded, data: DataConfig, intake: Intake) -> bool:
-    """Count a clip, or tell in `intake` why it is left out."""
-    clip = encoded.clip
-    if encoded.error is not None:
-        if data.strict:
-            raise_strict(str(encoded.error))
-        intake.bad.append((clip.file_name, str(encoded.error).removeprefix(f"{clip.path}: ")))
-        return False
-    original = intake.first.setdefault(encoded.digest, clip)
-    stem, original_stem = Path(clip.file_name).stem, Path(original.file_name).stem
-    if original is not clip and PUBLISHED_COPIES.get(stem) != original_stem:
-        pairs = ((name, getattr(clip.facts, name), getattr(original.facts, name))
-                 for name in ("emotion", "speaker", "split"))  # fmt: skip
-        differs = ", ".join(
-            f"{name}={one}, not {other}" for name, one, other in pairs if one != other
-        )
-        intake.copies.append(Copy(clip.file_name, original.file_name, differs))
-        return False
-    intake.counts[clip.facts.emotion, clip.facts.speaker, clip.facts.gender] += 1
-    return True
-
-
-def _make_example(clip: Clip, flac: bytes) -> tuple[str, bytes, Facts]:
-    return clip.file_name, flac, clip.facts
-
-
-def _describe(listing: Listing, file_name: str, reason: str) -> str:
-    (path,) = [clip.path for clip in listing.clips if clip.file_name == file_name]
-    return f"{path or file_name}: {reason}"
+    def _is_kept(self, read: _Read) -> bool:
+        """Count a clip, or note why it is left out."""
+        clip, facts = read.clip, read.clip.facts
+        if read.error is not None:
+            if self._data.strict:
+                raise_strict(str(read.error))
+            self._bad.append((clip.file_name, str(read.error).removeprefix(f"{clip.path}: ")))
+            return False
+        original = self._first.setdefault(read.sound, clip)
+        stem, original_stem = Path(clip.file_name).stem, Path(original.file_name).stem
+        if original is not clip and PUBLISHED_COPIES.get(stem) != original_stem:
+            differs = ", ".join(
+                f"{name}={getattr(facts, name)}, not {getattr(original.facts, name)}"
+                for name in ("emotion", "speaker", "split")
+                if getattr(facts, name) != getattr(original.facts, name)
+            )
+            self._copies.append(Copy(clip.file_name, original.file_name, differs))
+            return False
+        self._counts[facts.emotion, facts.speaker, facts.gender] += 1
+        word = tidy(facts.emotion)
+        self._digest.add(clip.file_name, read.wave_N, TABLE.get(word, word), facts.speaker)
+        return True
 
 
 def raise_strict(reason: str) -> None:

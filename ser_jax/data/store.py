@@ -1,9 +1,9 @@
 """The store of a corpus on disk: built once beside its place, then read in about a second."""
 
 import json
-import shutil
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,19 @@ import numpy as np
 
 from ser_jax.audio.reading import import_decoders
 from ser_jax.config import DataConfig
-from ser_jax.data.assembly import assemble
+from ser_jax.data.assembly import assemble, cut_clip, with_samples
 from ser_jax.data.corpus import Corpus, PrepareReport
-from ser_jax.data.intake import Copy, Intake, raise_strict, take_in
+from ser_jax.data.intake import Copy, Intake, raise_strict
 from ser_jax.data.labels import find_class, list_in_order, make_label_table
+from ser_jax.data.records import damaged, iterate_clips, write_records
 from ser_jax.data.sources.checksums import save_checksums
 from ser_jax.data.sources.find import find_cache, find_source
 from ser_jax.data.sources.listing import Source
-from ser_jax.data.stored_clips import damaged, iterate_clips
 from ser_jax.errors import SHOWN_WARNINGS, FewWarnings, check, count_noun, warn
 from ser_jax.files.atomic import expand, locked, new_folder, write_atomic
 
 # Part of a store's name. Raise it when what a store holds changes, so that old ones are left alone.
-_STORE_VERSION = 3
+_STORE_VERSION = 4
 _REPORT = "report.json"
 
 
@@ -65,6 +65,7 @@ def prepare(data: DataConfig) -> PrepareReport:
         folder=folder,
         built=built,
         clips=found["clips"],
+        checksum=found["checksum"],
         skipped=skipped,
         copies=tuple(copy.describe() for copy in copies),
         bad=bad,
@@ -81,40 +82,55 @@ def load_corpus(data: DataConfig) -> Corpus:
     Raises:
       UserError: as `prepare`; the store is damaged.
     """
-    return load_numbered(data)[0]
+    report = prepare(data)
+    clips = iterate_clips(report.folder, workers=data.workers)
+    corpus, _, waves = assemble(data, clips, report)
+    return with_samples(data, corpus, enumerate(waves))
 
 
-def load_numbered(data: DataConfig, *, with_samples: bool = True) -> tuple[Corpus, np.ndarray]:
-    """The corpus, and the number in the store of each of its clips: `data.labels` may leave out
-    some.
+def load_shard(data: DataConfig, find_rows: Callable[[int], np.ndarray]) -> Corpus:
+    """The corpus with the samples of some clips; all else is known of every clip.
 
     Args:
-      data: settings.
-      with_samples: False: `wave_BN` has no columns.
+      data: as for `load_corpus`.
+      find_rows: from the number of clips to the numbers of those to read, ascending.
+
+    Returns:
+      A corpus whose `wave_BN` is zeros, and takes no memory, in all other rows.
+
+    Raises:
+      UserError: as `load_corpus`.
     """
+    report, corpus, row_B = _load_facts(data)
+    rows = find_rows(len(row_B))
+    clips = iterate_clips(report.folder, row_B[rows].tolist(), workers=data.workers)
+    waves = (cut_clip(data, clip.wave_N) for clip in clips)
+    return with_samples(data, corpus, zip(rows, waves, strict=True))
+
+
+def load_facts(data: DataConfig) -> Corpus:
+    """`load_corpus` without samples: `wave_BN` has no columns."""
+    return _load_facts(data)[1]
+
+
+def _load_facts(data: DataConfig) -> tuple[PrepareReport, Corpus, np.ndarray]:
+    """What is known of all clips, and their numbers in the store."""
     report = prepare(data)
-    clips = iterate_clips(report.folder, data)
-    return assemble(data, clips, report.clips, report.folder, with_samples=with_samples)
+    # Lengths after trimming and the checksum of changed classes are known from the samples alone.
+    decoded = data.trim_db is not None or len(data.labels) > 0
+    clips = iterate_clips(report.folder, workers=data.workers, with_samples=decoded)
+    corpus, row_B, _ = assemble(data, clips, report, keep=False)
+    return report, corpus, row_B
 
 
 def _build(folder: Path, source: Source, data: DataConfig) -> None:
-    from ser_jax.data.builder import write_clips
-
     listing = source.list_clips()
     if data.corpus != "synthetic":
         import_decoders()
-    intake = Intake({}, [], [], Counter())
+    intake = Intake(listing, data)
     with new_folder(folder) as beside:
-        write_clips(beside, take_in(listing, data, intake), ravdess=data.has_ravdess_actors)
-        shutil.rmtree(beside / "downloads", ignore_errors=True)
-        found = {
-            "clips": intake.counts.total(),
-            "bad": intake.bad,
-            "copies": intake.copies,
-            "skipped": listing.skipped,
-            "counts": [[*key, count] for key, count in sorted(intake.counts.items())],
-        }
-        write_atomic(beside / _REPORT, json.dumps(found, indent=1))
+        write_records(beside, intake.iterate())
+        write_atomic(beside / _REPORT, json.dumps(intake.make_report(), indent=1))
 
 
 def _read_report(folder: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ser_jax.data.sources.filenames import GRAMMARS
 from ser_jax.data.sources.find import find_source
 from ser_jax.data.sources.folders import list_files
 from ser_jax.data.splits import draw_split
-from ser_jax.data.store import load_numbered
+from ser_jax.data.store import load_facts
 from ser_jax.errors import FewWarnings, UserError, check, count_noun, warn
 from ser_jax.files.atomic import expand
 from ser_jax.machine.cores import count_cores
@@ -174,7 +174,7 @@ def _choose_training(paths: Sequence[Path], data: UnlabelledConfig, seed: int) -
         root=data.root, rate_hz=data.rate_hz, store_dir=data.store_dir, protocol=data.protocol,
         fold=data.fold, split_seed=data.split_seed,
     )  # fmt: skip
-    corpus, _ = load_numbered(labelled, with_samples=False)
+    corpus = load_facts(labelled)
     files = {clip.file_name: clip.path for clip in find_source(labelled).list_clips().clips}
     chosen = [files[corpus.file_names[n]] for n in draw_split(labelled, seed, corpus).train]
     return [path for path in chosen if path is not None]

@@ -11,8 +11,7 @@ from jax.sharding import NamedSharding
 
 from ser_jax.config import DataConfig, FeaturesConfig
 from ser_jax.data.corpus import Corpus
-from ser_jax.data.shard import load_shard
-from ser_jax.data.store import load_corpus
+from ser_jax.data.store import load_corpus, load_shard
 from ser_jax.features.batching import Dataset, compute_features, scale_samples
 from ser_jax.features.cmvn import Statistics, apply_statistics, compute_statistics
 from ser_jax.features.frontend import count_feature_frames, make_front_end

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import hashlib
 import json
 import os
 import re
@@ -21,11 +22,10 @@ from ser_jax.config import DataConfig
 from ser_jax.data import assembly, store
 from ser_jax.data.corpus import with_clip_length
 from ser_jax.data.protocols import check_protocols
-from ser_jax.data.shard import load_shard
 from ser_jax.data.sources import checksums, download, find, folders
 from ser_jax.data.sources.filenames import GRAMMARS, NamedClip
 from ser_jax.data.sources.ravdess import EMOTIONS
-from ser_jax.data.store import load_corpus, prepare
+from ser_jax.data.store import load_corpus, load_shard, prepare
 from ser_jax.errors import UserError
 from tests.tiny import make_config
 
@@ -321,6 +321,33 @@ def test_ravdess_folders_are_checked_before_they_are_read(root, data):
         check_protocols([(data, 0)])
 
 
+@pytest.mark.parametrize(
+    ("labels", "names"), [({}, {}), ({"calm": "neutral"}, {"calm": "neutral"})]
+)
+def test_the_checksum_is_over_names_samples_and_changed_classes(root, data, labels, names):
+    data = dataclasses.replace(data, labels=labels)
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.*"), key=lambda path: path.name):
+        wave_N = load_int16(path, RATE_HZ)
+        emotion = EMOTIONS[int(path.name[6:8]) - 1]
+        said = f" {names.get(emotion, emotion)} {path.stem[-2:]}" if labels else ""
+        digest.update(f"{path.stem} {len(wave_N)}{said}\n".encode())
+        digest.update(wave_N.tobytes())
+    assert load_corpus(data).checksum == digest.hexdigest()[:16]
+    assert load_shard(data, lambda n_clips: np.arange(2)).checksum == digest.hexdigest()[:16]
+
+
+def test_a_store_of_another_version_is_neither_read_nor_touched(data, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_STORE_VERSION", store._STORE_VERSION - 1)
+        old = prepare(data).folder
+    (old / "report.json").write_text("what that version wrote")
+    report = prepare(data)
+    assert report.built
+    assert report.folder != old
+    assert (old / "report.json").read_text() == "what that version wrote"
+
+
 def test_settings_that_change_no_clip_share_a_store(data):
     prepare(data)
     prepare(dataclasses.replace(data, workers=1, protocol="loso", split_seed=3, clip_s=0.01))
@@ -503,13 +530,13 @@ import os, signal, sys
 from ser_jax.config import DataConfig
 from ser_jax.data import intake
 from ser_jax.data.store import prepare
-make_example, made = intake._make_example, []
+make_record, made = intake.Record, []
 def make_and_die(*arguments):
     made.append(1)
     if len(made) == 9:
         os.kill(os.getpid(), signal.SIGKILL)
-    return make_example(*arguments)
-intake._make_example = make_and_die
+    return make_record(*arguments)
+intake.Record = make_and_die
 prepare(DataConfig(root=sys.argv[1], store_dir=sys.argv[2]))
 """
 

@@ -20,8 +20,7 @@ import ser_jax.multihost.watch
 from ser_jax.api import train
 from ser_jax.cli.arguments import parse
 from ser_jax.config import ParallelConfig
-from ser_jax.data.shard import load_shard
-from ser_jax.data.store import load_corpus
+from ser_jax.data.store import load_corpus, load_shard
 from ser_jax.errors import UserError
 from ser_jax.features.normaliser import fit_normaliser
 from ser_jax.multihost.processes import find_place, initialize, is_writer, taking_part
@@ -72,16 +71,16 @@ def train_without_figures(*argv: str) -> int:
 
 
 def train_and_record(path: Path, *argv: str) -> int:
-    """Train, and write which clips were read from the store."""
-    from ser_jax.data import builder
+    """Train, and write which clips were decoded out of the store."""
+    from ser_jax.data import store
 
-    read_clips, read = builder.read_clips, []
+    iterate_clips, read = store.iterate_clips, []
 
-    def record(folder: Path, rows: Any = None, **named: Any) -> list[Any]:
-        read.append(rows)
-        return list(read_clips(folder, rows, **named))
+    def record(folder: Path, rows: Any = None, *, with_samples: bool = True, **named: Any) -> Any:
+        read.extend([rows] if with_samples else [])
+        return iterate_clips(folder, rows, with_samples=with_samples, **named)
 
-    builder.read_clips = record
+    store.iterate_clips = record
     status = run_command(*argv) if "1" in path.name else train_without_figures(*argv)
     path.write_text(json.dumps(read))
     return status
@@ -115,7 +114,6 @@ def alone(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def together(tmp_path_factory, alone) -> dict[str, Any]:
     """The same run of two processes: where they wrote, what they read and printed."""
-    load_shard(make_config(None, CHANGES).data, lambda n: np.arange(0))  # makes the store's index
     folder, port = tmp_path_factory.mktemp("together"), find_port()
     children = [
         Child(

@@ -97,9 +97,6 @@ def _fill_evaluate(parser: Parser) -> None:
     parser.add_key("data.roots", dict[str, str | None] | None, None, text)
     text = "Changes to the table of labels (default: the run's own)."
     parser.add_key("data.labels", dict[str, str | None] | None, None, text)
-    sources = Literal["folder", "tfds"] | None
-    text = "Where recordings come from (default: the run's own)."
-    parser.add_key("data.source", sources, None, text)
     text = "Folder that keeps decoded corpora (default: the run's own)."
     parser.add_key("data.store_dir", str | None, None, text)
 

@@ -147,7 +147,7 @@ def _override_data(run_dir: str, changes: dict[str, Any]) -> Any:
     if "root" in changes and own.corpus == "synthetic":  # a folder of recordings is none of those
         changes.setdefault("corpus", "ravdess")
     if changes.get("corpus", own.corpus) != own.corpus:  # what the run says of its own is not meant
-        plain: dict[str, Any] = {"root": None, "roots": {}, "source": "folder"}
+        plain: dict[str, Any] = {"root": None, "roots": {}}
         changes = plain | {"protocol": "auto", "fold": 1} | changes
     return override(own, changes)
 

@@ -16,6 +16,7 @@ import jsonargparse
 from jsonargparse.typing import restricted_string_type
 
 from ser_jax.cli.wording import describe_type, make_metavar, read_helps, suggest
+from ser_jax.config import is_gone
 from ser_jax.config.fields import OWN, Bound, list_marks
 from ser_jax.config.yaml_text import find_word, means_null, quote_words, read_yaml, takes_null
 from ser_jax.errors import UserError, check
@@ -120,6 +121,7 @@ class Parser(jsonargparse.ArgumentParser):
             if token.startswith("--") and name not in known:
                 if os.path.exists(token):
                     raise UserError(_explain_dash(token))
+                is_gone(name.removeprefix("--"))
                 raise UserError(f"{name}: unknown key; {suggest(name, known, self.prog)}")
 
     def _complete_flags(self, args: list[str]) -> list[str]:
@@ -170,6 +172,8 @@ class Parser(jsonargparse.ArgumentParser):
                 found = self._flatten(value, f"{key}.")
             elif key in self.types:
                 found = {key: self._read_value(key, value)}
+            elif is_gone(key, value):
+                continue
             else:
                 raise UserError(f"{key}: unknown key; {suggest(key, self.types, self.prog)}")
             for twice in found.keys() & flat.keys():

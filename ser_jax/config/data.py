@@ -60,9 +60,6 @@ class DataConfig:
     labels: dict[str, str | None] = field(default_factory=dict, hash=False)
     """What to change in the table from a corpus' words to classes, which 'ser-jax labels' shows:
     {boredom: sad, calm: null}; null leaves the clips out."""
-    source: Literal["folder", "tfds"] = "folder"
-    """Where recordings come from: a folder, or tensorflow-datasets' own crema_d or savee with
-    data.root as its data_dir, which takes TensorFlow."""
     store_dir: str = field(default_factory=default_store_dir)
     """Folder that keeps downloads and decoded corpora between runs."""
     rate_hz: Annotated[int, between(4000, 192000)] = 16000
@@ -125,17 +122,11 @@ class DataConfig:
             f"data.corpus={self.corpus} take speakers, speakers5, loso or study",
         )
         check(
-            self.source == "folder" or self.corpus in ("crema_d", "savee"),
-            f"data.source={self.source}: takes data.corpus=crema_d or savee",
-        )
-        check(
             self.corpus != "manifest" or self.root is not None,
             "data.root: missing; with data.corpus=manifest name the CSV file",
         )
         check(
-            self.root is not None
-            or self.source == "tfds"
-            or self.corpus in (*_RAVDESS_ACTORS, "manifest", "joined"),
+            self.root is not None or self.corpus in (*_RAVDESS_ACTORS, "manifest", "joined"),
             f"data.root: missing; name the folder of data.corpus={self.corpus}, which has to be "
             "downloaded by hand (docs/corpora.md says where)",
         )

@@ -78,6 +78,24 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+_GONE = {
+    "data.source": "there is no such key any more; recordings are read from folders: give theirs "
+    "as data.root (docs/corpora.md), and leave this key out"
+}
+
+
+def is_gone(key: str, value: Any = None) -> bool:
+    """Whether `key` is one that older versions wrote, and `value` the only one that still holds.
+
+    Raises:
+      UserError: the key is gone, and the value asks for what is gone with it.
+    """
+    if key not in _GONE:
+        return False
+    check(value == "folder", f"{key}: {_GONE[key]}")
+    return True
+
+
 def override(config: Any, changes: dict[str, Any]) -> Any:
     """A copy of `config` with dotted keys replaced, all at once, and then checked again.
 
@@ -88,6 +106,8 @@ def override(config: Any, changes: dict[str, Any]) -> Any:
     values: dict[str, Any] = {}
     below: dict[str, dict[str, Any]] = {}
     for dotted, value in changes.items():
+        if is_gone(dotted, value):
+            continue
         head, _, rest = dotted.partition(".")
         check(head in names, f"{dotted}: no such key here; known are {', '.join(sorted(names))}")
         if rest:

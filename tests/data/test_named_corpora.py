@@ -2,16 +2,13 @@
 another's network. The files are tones with the names that each corpus documents."""
 
 import dataclasses
-import importlib.util
 import json
 import re
-import zipfile
 from collections import Counter
 from pathlib import Path, PurePath
 
 import numpy as np
 import pytest
-import soundfile
 import yaml
 from named_corpora import NAMES, RATE_HZ, TINY, write_corpus, write_tone
 
@@ -29,11 +26,10 @@ from ser_jax.config import (
 )
 from ser_jax.data.labels import COMMON, TABLE, make_label_table
 from ser_jax.data.protocols import check_protocols
-from ser_jax.data.shard import load_shard
 from ser_jax.data.sources.filenames import CREMA_D_WOMEN, GRAMMARS
 from ser_jax.data.sources.ravdess import EMOTIONS
 from ser_jax.data.splits import draw_split
-from ser_jax.data.store import load_corpus, prepare
+from ser_jax.data.store import load_corpus, load_shard, prepare
 from ser_jax.errors import UserError
 from ser_jax.grid.cells import list_cells
 from ser_jax.inference.evaluate import measure
@@ -328,7 +324,6 @@ def test_ravdess_folds_are_refused_for_another_corpus(protocol):
         ({"corpus": "joined", "root": "x"}, "data.root=x: data.corpus=joined takes data.roots"),
         ({"corpus": "joined", "roots": {"emodb": "x", "iemocap": "y"}}, "data.roots.iemocap=y: no"),
         ({"corpus": "manifest"}, "data.root: missing; with data.corpus=manifest name the CSV"),
-        ({"corpus": "tess", "root": "x", "source": "tfds"}, "data.source=tfds: takes"),
     ],
 )
 def test_settings_that_do_not_fit_are_an_error(changes, said):
@@ -438,42 +433,25 @@ def test_predictions_name_the_protocol_of_their_network(runs, roots, capsys):
     )
 
 
-# tensorflow-datasets' own builders.
+# The key data.source, which is gone.
 
 
-def has(name: str) -> bool:
-    return importlib.util.find_spec(name) is not None
+def test_corpora_of_tensorflow_datasets_are_refused_in_one_line_that_says_how(tmp_path, capsys):
+    path = tmp_path / "old.yaml"
+    path.write_text("data: {corpus: savee, source: tfds, root: /datasets}")
+    for options in (["--data.source=tfds"], ["--data.source", "folder"], ["--config", str(path)]):
+        assert main(["train", "--data.corpus=savee", *options]) == 2
+        said = capsys.readouterr().err
+        assert re.fullmatch(r"ser-jax: error: .*data.source: .* folders: .* data.root .*\n", said)
+    with pytest.raises(UserError, match=r"^data.source: .* data.root"):
+        override(Config(), {"data.corpus": "savee", "data.source": "tfds"})
 
 
-@pytest.mark.skipif(has("tensorflow") and has("pydub"), reason="TensorFlow is installed")
-def test_without_tensorflow_its_source_says_what_to_install(tmp_path, capsys):
-    flags = ["--data.corpus=savee", "--data.source=tfds", f"--data.store_dir={tmp_path}/store"]
-    assert main(["prepare", *flags]) == 2
-    missing = [name for name in ("tensorflow", "pydub") if not has(name)]
-    said = rf"savee .* needs {' and '.join(missing)}: pip install {' '.join(missing)}; or give a f"
-    assert re.fullmatch(rf"ser-jax: error: data.source=tfds: {said}.*\n", capsys.readouterr().err)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.skipif(not (has("tensorflow") and has("pydub")), reason="needs TensorFlow and pydub")
-def test_savee_by_tensorflow_datasets_is_the_folders(tmp_path):
-    manual = tmp_path / "tfds" / "downloads" / "manual"
-    manual.mkdir(parents=True)
-    with zipfile.ZipFile(manual / "AudioData.zip", "w") as archive:
-        for n, name in enumerate(f"{s}/{e}01" for s in ("DC", "JE", "KL") for e in ("a", "su")):
-            path = write_tone(tmp_path / "savee" / f"{name}.wav", 300 + 50 * n, n)
-            wave_N, _ = soundfile.read(path)
-            soundfile.write(path, wave_N, 44100)
-            archive.write(path, f"AudioData/{name}.wav")
-    store = str(tmp_path / "store")
-    data = DataConfig(corpus="savee", root=str(tmp_path / "savee"), rate_hz=44100, store_dir=store)
-    tfds = dataclasses.replace(data, source="tfds", root=str(tmp_path / "tfds"))
-    folder, built = load_corpus(data), load_corpus(tfds)
-    assert (folder.labels, folder.speakers) == (built.labels, built.speakers)
-
-    def list_clips(corpus):
-        facts = zip(corpus.emotion_B.tolist(), corpus.actor_B.tolist(), strict=True)
-        waves = (wave_N.tobytes() for wave_N in corpus.wave_BN)
-        return sorted(zip(facts, waves, strict=True))
-
-    assert list_clips(folder) == list_clips(built)
+def test_settings_of_a_run_that_read_a_folder_under_that_key_are_still_read(tmp_path, capsys):
+    changes = {"data.corpus": "savee", "data.root": str(tmp_path)}
+    assert override(Config(), {**changes, "data.source": "folder"}) == override(Config(), changes)
+    path = tmp_path / "old.yaml"
+    path.write_text(f"data: {{corpus: savee, source: folder, root: {tmp_path}}}")
+    with pytest.raises(SystemExit):
+        main(["train", "--config", str(path), "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out)["data"]["root"] == str(tmp_path)

@@ -27,10 +27,6 @@ def find_source(data: DataConfig) -> Source:
         from ser_jax.data.sources.manifest import list_manifest
 
         return _make_source(data, list_manifest(data))
-    if data.source == "tfds":
-        from ser_jax.data.sources.tfds import find_tfds
-
-        return find_tfds(data)
     if data.corpus == "synthetic":
         from ser_jax.data.sources import synthetic
 
@@ -95,7 +91,7 @@ def _join(data: DataConfig) -> Source:
         known = name in get_args(CorpusName)
         part = dataclasses.replace(
             data, corpus=name if known else "manifest", root=root, roots={}, protocol="study",
-            fold=1, source="folder",
+            fold=1,
         )  # fmt: skip
         title = part.title if known else name
         check(

@@ -54,24 +54,52 @@ def assemble(
         rows.append(row)
     if row + 1 != report.clips:
         raise damaged(report.folder, ValueError(f"{row + 1} of {report.clips} clips"))
-    facts = [clip.facts for clip in kept]
-    check(len(kept) > 0, f"data.labels={data.labels}: leaves no clips of {data.title}")
-    labels = list_labels(data, facts)
-    actor_B, speakers = number_speakers(data, facts)
-    corpus = Corpus(
+    corpus = make_corpus(
+        data,
+        [clip.file_name for clip in kept],
+        [clip.facts for clip in kept],
+        names,
+        length_B=np.array([len(clip.wave_N) for clip in kept], np.int32),
+        checksum=digest.hexdigest() if data.labels else report.checksum,
+    )
+    return corpus, np.array(rows, np.int64), [clip.wave_N for clip in kept]
+
+
+def make_corpus(
+    data: DataConfig,
+    file_names: Sequence[str],
+    facts: Sequence[Facts],
+    names: Sequence[str],
+    length_B: np.ndarray,
+    checksum: str,
+) -> Corpus:
+    """A corpus with a `wave_BN` of no columns.
+
+    Args:
+      data: settings.
+      file_names, facts, names: of the clips; their classes.
+      length_B, checksum: see `Corpus`.
+
+    Raises:
+      UserError: no clips; fewer than two classes.
+    """
+    check(len(facts) > 0, f"data.labels={data.labels}: leaves no clips of {data.title}")
+    labels = _list_labels(data, facts)
+    actor_B, speakers = _number_speakers(data, facts)
+    values = {name: np.array([getattr(one, name) for one in facts]) for name in ATTRIBUTES}
+    return Corpus(
         name=data.title,
         rate_hz=data.rate_hz,
         labels=labels,
-        wave_BN=np.zeros((len(kept), 0), np.int16),
-        length_B=np.array([len(clip.wave_N) for clip in kept], np.int32),
+        wave_BN=np.zeros((len(facts), 0), np.int16),
+        length_B=length_B,
         emotion_B=np.array([labels.index(name) for name in names], np.int32),
         actor_B=actor_B,
-        attributes=read_attributes(facts),
-        file_names=tuple(clip.file_name for clip in kept),
-        checksum=digest.hexdigest() if data.labels else report.checksum,
+        attributes={name: value_B for name, value_B in values.items() if (value_B != "").any()},
+        file_names=tuple(file_names),
+        checksum=checksum,
         speakers=speakers,
     )
-    return corpus, np.array(rows, np.int64), [clip.wave_N for clip in kept]
 
 
 def with_samples(
@@ -115,7 +143,7 @@ def _find_longest(corpus: Corpus) -> int:
     return longest
 
 
-def list_labels(data: DataConfig, facts: Sequence[Facts]) -> tuple[str, ...]:
+def _list_labels(data: DataConfig, facts: Sequence[Facts]) -> tuple[str, ...]:
     """The classes: a manifest's are those that occur, a named corpus' all that it declares."""
     names = sorted(data.roots) if data.corpus == "joined" else [data.corpus]
     words: list[str] = []
@@ -125,16 +153,12 @@ def list_labels(data: DataConfig, facts: Sequence[Facts]) -> tuple[str, ...]:
     return list_classes(data, dict.fromkeys(words))
 
 
-def number_speakers(data: DataConfig, facts: Sequence[Facts]) -> tuple[np.ndarray, tuple[str, ...]]:
+def _number_speakers(
+    data: DataConfig, facts: Sequence[Facts]
+) -> tuple[np.ndarray, tuple[str, ...]]:
     """See `Corpus.actor_B` and `Corpus.speakers`."""
     if data.has_ravdess_actors:
         return np.array([int(one.speaker) for one in facts], np.int32), ()
     speakers = sorted({one.speaker for one in facts})
     number = {speaker: place for place, speaker in enumerate(speakers, 1)}
     return np.array([number[one.speaker] for one in facts], np.int32), tuple(speakers)
-
-
-def read_attributes(facts: Sequence[Facts]) -> dict[str, np.ndarray]:
-    """See `Corpus.attributes`."""
-    values = {name: np.array([getattr(one, name) for one in facts]) for name in ATTRIBUTES}
-    return {name: value_B for name, value_B in values.items() if (value_B != "").any()}

@@ -8,23 +8,24 @@ from typing import NamedTuple
 import numpy as np
 
 from ser_jax.config import DataConfig
-from ser_jax.data.assembly import list_labels, number_speakers, read_attributes
+from ser_jax.data.assembly import make_corpus
+from ser_jax.data.corpus import Corpus
 from ser_jax.data.labels import find_class, make_label_table
 from ser_jax.data.leaks import describe_split
 from ser_jax.data.sources.find import find_source
 from ser_jax.data.sources.listing import Clip
-from ser_jax.data.splits import list_strata, make_split
+from ser_jax.data.splits import draw_split
 from ser_jax.errors import FewWarnings, check, count_noun, warn
 
 _PARTS = 3  # training, validation, test
 
 
 class _Known(NamedTuple):
-    """A corpus but for its samples."""
+    """What is known of a corpus before it is read."""
 
     clips: list[Clip]
     classes: list[str]
-    labels: tuple[str, ...]
+    corpus: Corpus
 
 
 def check_protocols(runs: Iterable[tuple[DataConfig, int]]) -> None:
@@ -59,21 +60,13 @@ def check_protocols(runs: Iterable[tuple[DataConfig, int]]) -> None:
 
 def _check_split(known: _Known, data: DataConfig, seed: int) -> list[str]:
     """Raise where a class cannot be learnt; returns what else is wrong with the split."""
-    facts = [clip.facts for clip in known.clips]
-    emotion_B = np.array([known.labels.index(name) for name in known.classes])
-    actor_B, speakers = number_speakers(data, facts)
-    attributes = read_attributes(facts)
-    split = make_split(
-        data.protocol, data.fold, seed if data.split_seed is None else data.split_seed,
-        emotion_B, actor_B,
-        n_speakers=len(speakers) or None, stratum_B=list_strata(attributes),
-        given_B=attributes.get("split"),
-    )  # fmt: skip
+    split = draw_split(data, seed, known.corpus)
+    emotion_B, labels = known.corpus.emotion_B, known.corpus.labels
     untrained = set(emotion_B.tolist()) - set(emotion_B[split.train].tolist())
     check(
         not untrained,
         f"data.protocol={data.protocol}, data.fold={data.fold}: no training speaker has clips of "
-        f"{', '.join(known.labels[place] for place in sorted(untrained))}; take another "
+        f"{', '.join(labels[place] for place in sorted(untrained))}; take another "
         "data.split_seed, or leave such clips out by data.labels",
     )
     return describe_split(split, known.clips, known.classes)
@@ -102,7 +95,9 @@ def _list_kept(data: DataConfig) -> _Known:
         f"{first.where}: emotion={first.facts.emotion}: all {len(clips)} clips are {classes[0]}; a "
         "network needs two classes: add clips of others, or map words apart by data.labels",
     )
-    return _Known(clips, classes, list_labels(data, [clip.facts for clip in clips]))
+    facts, names = [clip.facts for clip in clips], [clip.file_name for clip in clips]
+    corpus = make_corpus(data, names, facts, classes, np.zeros(len(clips), np.int32), checksum="")
+    return _Known(clips, classes, corpus)
 
 
 def _check_speakers(known: _Known, data: DataConfig) -> None:

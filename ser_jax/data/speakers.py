@@ -1,6 +1,7 @@
 """Which speakers validate and test: drawn for even shares, or left out one by one."""
 
 import functools
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -60,16 +61,12 @@ def count_clips(
       int64 [S, G], speakers ascending, and for each column what it counts: 0 all clips, 1 a class,
       2 a stratum.
     """
-    _, speaker_B = np.unique(actor_B, return_inverse=True)
+    from sklearn.metrics.cluster import contingency_matrix
+
     groups = [np.zeros(len(actor_B), np.int64), emotion_B]
     groups += [] if stratum_B is None else [stratum_B]
-    columns, kinds = [], []
-    for kind, group_B in enumerate(groups):
-        names, name_B = np.unique(group_B, return_inverse=True)
-        counts_SG = np.zeros((speaker_B.max() + 1, len(names)), np.int64)
-        np.add.at(counts_SG, (speaker_B, name_B), 1)
-        columns.append(counts_SG)
-        kinds += [kind] * len(names)
+    columns = [contingency_matrix(actor_B, group_B) for group_B in groups]
+    kinds = [kind for kind, counts_SG in enumerate(columns) for _ in counts_SG.T]
     return np.concatenate(columns, axis=1), tuple(kinds)
 
 
@@ -102,17 +99,15 @@ def draw_parts(
     if len(counts_SG) > _MANY:
         return search(rng, _GOOD, True)[1]
     any_rng = np.random.default_rng(0)
-    least, best_S = min((search(any_rng, _GOOD, True) for _ in range(_RESTARTS)), key=_get_cost)
+    least, best_S = min(
+        (search(any_rng, _GOOD, True) for _ in range(_RESTARTS)), key=operator.itemgetter(0)
+    )
     enough = least + _SLACK * min(1, _FEW / len(counts_SG))
     for _ in range(_RESTARTS):
         cost, part_S = search(rng, enough, False)
         if cost <= enough:
             return part_S
     return best_S
-
-
-def _get_cost(found: tuple[float, np.ndarray]) -> float:
-    return found[0]
 
 
 @functools.lru_cache(maxsize=64)

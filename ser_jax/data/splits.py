@@ -3,7 +3,8 @@ manifest's own."""
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,29 +14,19 @@ from ser_jax.data.corpus import Corpus
 from ser_jax.data.speakers import DRAWN, choose_speakers
 from ser_jax.errors import check
 
-_EMOBOX6 = (
-    (1, 11, 20, 21),
-    (4, 10, 12, 14),
-    (8, 9, 19, 23),
-    (3, 5, 7, 24),
-    (2, 15, 16, 18),
-    (6, 13, 17, 22),
-)
-_LUNA5 = (
-    (2, 5, 14, 15, 16),
-    (3, 6, 7, 13, 18),
-    (10, 11, 12, 19, 20),
-    (8, 17, 21, 23, 24),
-    (1, 4, 9, 22),
-)
 _N_ACTORS = 24
-# Test actors of each fold. Sources: EmoBox (Ma et al. 2024), Luna-Jimenez et al. (2021); loso
-# leaves one speaker out.
+# Test actors of each fold. Sources: EmoBox (Ma et al. 2024), Luna-Jimenez et al. (2021).
 _TEST_ACTORS = {
-    "emobox6": _EMOBOX6,
-    "luna5": _LUNA5,
+    "emobox6": (
+        (1, 11, 20, 21), (4, 10, 12, 14), (8, 9, 19, 23),
+        (3, 5, 7, 24), (2, 15, 16, 18), (6, 13, 17, 22),
+    ),
+    "luna5": (
+        (2, 5, 14, 15, 16), (3, 6, 7, 13, 18), (10, 11, 12, 19, 20),
+        (8, 17, 21, 23, 24), (1, 4, 9, 22),
+    ),
     "loso": tuple((actor,) for actor in range(1, _N_ACTORS + 1)),
-}
+}  # fmt: skip
 _PARTS = 3  # training, validation, test
 _STUDY_PART = 0.15  # of all clips, for validation and for test each
 _SINGLE = {"study", "given", "speakers"}  # protocols without folds
@@ -129,7 +120,9 @@ def make_split(
             val, test = choose_speakers(protocol, fold, seed, actor_B, emotion_B, stratum_B)
         else:
             val, test = _get_val_actors(protocol, fold), _get_test_actors(protocol)[fold - 1]
-        split = _part_by_actors(protocol, fold, actor_B, val, test)
+        is_val_B, is_test_B = np.isin(actor_B, val), np.isin(actor_B, test)
+        parts = (~is_val_B & ~is_test_B, is_val_B, is_test_B)
+        split = Split(protocol, fold, *map(np.flatnonzero, parts))
     check_split(split, actor_B)
     return split
 
@@ -154,22 +147,22 @@ def check_split(split: Split, actor_B: np.ndarray) -> None:
         if split.protocol == "given":
             remedy = f"name rows of {part} in the manifest's column split, or take another protocol"
         check(len(index) > 0, f"{where}: no clips for {part}; {remedy}")
-    every = np.concatenate(list(parts.values()))
+    every, counts = np.unique(np.concatenate(list(parts.values())), return_counts=True)
+    n_clips, report_it = len(actor_B), "this is a bug, report it"
     check(
-        every.min() >= 0 and every.max() < len(actor_B),
-        f"{where}: names clips that are not among the {len(actor_B)}; this is a bug, report it",
+        every[0] >= 0 and every[-1] < n_clips,
+        f"{where}: names clips that are not among the {n_clips}; {report_it}",
     )
-    uses = np.bincount(every, minlength=len(actor_B))
-    for wrong, what in ((uses > 1, "twice"), (uses == 0, "in no part")):
-        first = int(np.argmax(wrong))
-        check(not wrong.any(), f"{where}: clip {first} is used {what}; this is a bug, report it")
+    for clips, what in (
+        (every[counts > 1], "twice"),
+        (np.setdiff1d(np.arange(n_clips), every), "in no part"),
+    ):
+        check(len(clips) == 0, f"{where}: clip {clips[:1].tolist()} is used {what}; {report_it}")
     if split.protocol in _MAY_SHARE:
         return
-    actors = [set(actor_B[index].tolist()) for index in parts.values()]
-    shared = (actors[0] & actors[1]) | (actors[0] & actors[2]) | (actors[1] & actors[2])
-    check(
-        not shared, f"{where}: actors {sorted(shared)} are in two parts; this is a bug, report it"
-    )
+    uses = Counter(actor for index in parts.values() for actor in set(actor_B[index].tolist()))
+    shared = sorted(actor for actor, count in uses.items() if count > 1)
+    check(not shared, f"{where}: actors {shared} are in two parts; {report_it}")
 
 
 def _make_study_split(seed: int, emotion_B: np.ndarray) -> Split:
@@ -199,19 +192,6 @@ def _take_given(given_B: np.ndarray | None) -> Split:
     )
     train, val, test = (np.flatnonzero(given_B == part) for part in ("train", "val", "test"))
     return Split("given", 1, train, val, test)
-
-
-def _part_by_actors(
-    protocol: str, fold: int, actor_B: np.ndarray, val: Sequence[int], test: Sequence[int]
-) -> Split:
-    is_test_B, is_val_B = np.isin(actor_B, test), np.isin(actor_B, val)
-    return Split(
-        protocol,
-        fold,
-        train=np.flatnonzero(~is_test_B & ~is_val_B),
-        val=np.flatnonzero(is_val_B),
-        test=np.flatnonzero(is_test_B),
-    )
 
 
 def _get_test_actors(protocol: str) -> tuple[tuple[int, ...], ...]:

@@ -1,7 +1,7 @@
 """What ViT and CvT share: attention over real keys, and the Transformer block around it.
 
-Tokens keep their grid, [B, T, F, H]: T steps of time, F of frequency, H features. A step of time is
-real or padding in all of its bands, so that masks stay [B, T].
+Tokens stay on their grid [B, T, F, H]: T time steps, F frequency bands, H features. A time step is
+real or padding in all of its bands, so masks stay [B, T].
 """
 
 from collections.abc import Callable
@@ -14,11 +14,11 @@ import jax.numpy as jnp
 from ser_jax.models.layers import Initializer, drop
 
 _WIDEN = 4
-"""By how much the feed-forward part of a block widens the features, in both papers."""
+"""Ratio of the feed-forward width to the number of features, in both papers."""
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
-    """Scaled dot-product attention of several heads, over real keys alone.
+    """Multi-head scaled dot-product attention over real keys only.
 
     Source: Vaswani et al. 2017, 'Attention is all you need'.
 
@@ -31,12 +31,12 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Arr
       [B, heads, queries, width]; zero in rows without a real key.
     """
     scores = jnp.einsum("bhqd,bhkd->bhqk", q * q.shape[-1] ** -0.5, k).astype(jnp.float32)
-    # Finite, so that a row without a real key still gives numbers, which are then set to zero.
+    # Finite, so that a row without a real key gives numbers rather than NaN; they are zeroed below.
     scores = jnp.where(mask[:, None, None], scores, jnp.finfo(jnp.float32).min)
     top = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
     weights = jnp.exp(scores - top).astype(v.dtype)
-    # A further value of one makes the product add up the weights as well, by which it is then
-    # divided. It is smaller than they are, which saves up to half of the time on a CPU.
+    # An extra value of one makes the same product sum the weights, by which the result is divided.
+    # Dividing the small result, not the weights, saves up to half of the time on a CPU.
     ones = jnp.ones_like(v[..., :1])
     mixed = jnp.einsum("bhqk,bhkd->bhqd", weights, jnp.concatenate([v, ones], axis=-1))
     mixed = mixed[..., :-1] / mixed[..., -1:]
@@ -46,7 +46,7 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Arr
 def attend_on_grid(
     q: jax.Array, k: jax.Array, v: jax.Array, mask_BT: jax.Array, head_width: int
 ) -> jax.Array:
-    """`attend` over all tokens of a grid, the last axis cut into heads.
+    """`attend` over all tokens of a grid, with the last axis split into heads.
 
     Args:
       q: [B, T, F, H].
@@ -67,18 +67,18 @@ def attend_on_grid(
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """x times the normal distribution function at x (Hendrycks and Gimpel 2016).
+    """x times the standard normal CDF at x (Hendrycks and Gimpel 2016).
 
-    By erf, where `nn.gelu` has erfc, which takes twice the time on a CPU.
+    Uses erf; `nn.gelu` uses erfc, which takes twice as long on a CPU.
     """
     return x * (0.5 + 0.5 * jax.lax.erf(x * 0.5**0.5))
 
 
 class Block(nn.Module):
-    """Norm, attention, norm, two dense layers with GELU; a way around each half.
+    """Norm and attention, then norm and two dense layers with GELU, each with a skip connection.
 
-    Source: Dosovitskiy et al. 2021, whose norms come first, and with dropout after every dense
-    layer but those of queries, keys and values.
+    Source: Dosovitskiy et al. 2021: pre-norm, with dropout after every dense layer except those of
+    queries, keys and values.
 
     Attributes:
       make_attention: makes the module from tokens [B, T, F, H] and mask [B, T] to tokens.

@@ -1,4 +1,4 @@
-"""The bidirectional LSTM, each direction with a self-attention of its own."""
+"""The bidirectional LSTM, with separate self-attention for each direction."""
 
 from typing import Any
 
@@ -21,22 +21,22 @@ from ser_jax.models.recurrent import LSTM
 
 
 class BidirectionalLSTM(nn.Module):
-    """Two LSTMs, one of which reads the frames from the last to the first."""
+    """Two LSTMs; the second reads the frames in reverse."""
 
     forward: LSTM
     backward: LSTM
 
     def __call__(self, x_BTF: jax.Array, mask_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """[B, T, F] to the states of both [B, T, H], each where its frame is."""
+        """[B, T, F] to the states of both directions, [B, T, H] each, aligned with the frames."""
         forward_BTH = self.forward(x_BTF, mask_BT, return_sequence=True)
-        # Padding comes first here, and leaves the state at zero until the last real frame.
+        # Padding now comes first, and leaves the state at zero until the last real frame.
         flipped_BTF, flipped_BT = jnp.flip(x_BTF, axis=1), jnp.flip(mask_BT, axis=1)
         backward_BTH = self.backward(flipped_BTF, flipped_BT, return_sequence=True)
         return forward_BTH, jnp.flip(backward_BTH, axis=1)
 
 
 class DirectionalAttention(nn.Module):
-    """Scaled dot-product attention of each state to those that its own direction has read.
+    """Scaled dot-product attention of each state to itself and those its direction read before.
 
     Attributes:
       head_width: width of each attention head; divides that of the states.
@@ -68,13 +68,13 @@ class DirectionalAttention(nn.Module):
 
 
 class BLSTM(nn.Module):
-    """LSTM in both directions, self-attention to the states of each, their mean, the head.
+    """Bidirectional LSTM, self-attention in each direction, mean over frames, head.
 
     Source: Li, Liu, Liu, Zhao and Ma 2021, 'Speech emotion recognition using recurrent neural
-    networks with directional self-attention'. Its abstract fixes that frames are weighed from the
-    states of the forward and the backward LSTM apart, and not from their sum. Chosen here: dot
-    products with several heads; a frame attends to itself and to what its direction read before it;
-    the results of both directions are joined, averaged over real frames, and dropped out.
+    networks with directional self-attention'. Its abstract fixes only that frames are
+    weighted by the states of the forward and the backward LSTM separately, not by their sum. Chosen
+    here: multi-head dot products; a frame attends to itself and to those that its direction read
+    before it; both results are concatenated, averaged over real frames, and dropout follows.
     """
 
     lstm: BidirectionalLSTM
@@ -102,9 +102,9 @@ def make_blstm(
     """`BLSTM` by its settings; see `systems.networks.make_model`.
 
     Raises:
-      UserError: the heads of attention do not divide the states.
+      UserError: `model.head_width` does not divide `model.hidden`.
     """
-    del axis_name  # no batch norm, so nothing to add over devices
+    del axis_name  # no batch norm, so nothing to sum across devices
     check(
         config.hidden % config.head_width == 0,
         f"model.head_width={config.head_width}: must divide model.hidden={config.hidden}; "

@@ -12,7 +12,7 @@ from ser_jax.models.recurrent import LSTM, make_lstm
 
 
 class CNNLSTM(nn.Module):
-    """The convolution blocks shorten time sixteenfold; the LSTM reads what is left of it."""
+    """The convolution blocks shorten time sixteenfold; the LSTM reads the remaining steps."""
 
     stack: ConvStack
     lstm: LSTM

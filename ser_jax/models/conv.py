@@ -21,20 +21,20 @@ from ser_jax.models.layers import KERNEL_INITS, Initializer, drop, halve_mask, z
 def compute_moments(
     x: jax.Array, mask_BT: jax.Array, axis_name: str | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Mean and variance per channel over real frames of real rows alone, float32 [C] and [C].
+    """Mean and variance per channel over real frames of real rows only, float32 [C] and [C].
 
-    Sum, square sum and count are added over devices before they are divided, so ragged shards and
-    shards of nothing but padding come out right (means of means would not).
+    Sums, squared sums and counts are added across devices before the division, so ragged shards and
+    shards of padding only are handled exactly (a mean of means is not).
 
     Args:
       x: [B, T, ..., C].
       mask_BT: True for real frames.
-      axis_name: mapped axis over which devices hold shards of the batch; None: one program.
+      axis_name: mapped axis over which the batch is sharded; `None`: not mapped.
     """
     B, T, C = *x.shape[:2], x.shape[-1]
     x_BTFC = x.astype(jnp.float32).reshape(B, T, -1, C)
     weight_BT1 = mask_BT.astype(jnp.float32)[..., None]
-    # Added over features before it is weighted: XLA on CPU would store the weighted array.
+    # Summed over features before it is weighted: XLA on CPU would store the weighted array.
     sum_C = (x_BTFC.sum(axis=2) * weight_BT1).sum(axis=(0, 1))
     square_C = ((x_BTFC * x_BTFC).sum(axis=2) * weight_BT1).sum(axis=(0, 1))
     sums = (sum_C, square_C, weight_BT1.sum() * x_BTFC.shape[2])
@@ -47,12 +47,12 @@ def compute_moments(
 
 
 class MaskedBatchNorm(nn.Module):
-    """Batch norm over real frames of real rows alone, the same on one device and on many.
+    """Batch norm over real frames of real rows only, the same on one device and on many.
 
     Attributes:
-      momentum: share of the old running statistics that a step keeps.
+      momentum: fraction of the running statistics that each step keeps.
       epsilon: added to the variance.
-      axis_name: mapped axis over which devices hold shards of the batch; None: one program.
+      axis_name: mapped axis over which the batch is sharded; `None`: not mapped.
       dtype: type of the output; statistics are float32.
     """
 
@@ -73,7 +73,7 @@ class MaskedBatchNorm(nn.Module):
     def make_affine(
         self, channels: int, moments: tuple[jax.Array, jax.Array] | None
     ) -> tuple[jax.Array, jax.Array]:
-        """Gain and shift, float32 [channels], that normalise by `moments` and keep these.
+        """Gain and shift, float32 [channels], of the norm by `moments`; updates running statistics.
 
         Args:
           channels: number of channels.
@@ -93,14 +93,14 @@ class MaskedBatchNorm(nn.Module):
 
 
 Norm = Callable[..., MaskedBatchNorm]
-"""From a name to a norm with the settings of the network."""
+"""Makes a norm of the given name with the network's settings."""
 
 
 class PlainBlock(nn.Module):
-    """Convolution 3 x 3, batch norm, ELU, max-pool 2 x 2, dropout, in Flax's own words.
+    """Convolution 3 x 3, batch norm, ELU, max-pool 2 x 2, dropout, written plainly in Flax.
 
-    The study puts ELU before the pooling. ELU rises everywhere, so pooling first gives the same
-    numbers for a quarter of the work.
+    The study puts ELU before the pooling. ELU is monotonic, so pooling first gives the same numbers
+    for a quarter of the work.
     """
 
     channels: int
@@ -126,7 +126,7 @@ class PlainBlock(nn.Module):
 
 
 class Kernel(nn.Module):
-    """The kernel of a convolution 3 x 3, where `nn.Conv` of that name would have it."""
+    """The kernel of a 3 x 3 convolution, at the place in the tree where `nn.Conv` would put it."""
 
     channels: int
     kernel_init: Initializer
@@ -186,7 +186,7 @@ class FastBlock(nn.Module):
         x_BTF, kernel_33C = x[..., 0].astype(jnp.float32), kernel[:, :, 0].astype(jnp.float32)
         return (
             lambda: compute_convolution_moments(x_BTF, kernel_33C, mask_BT, axis_name),
-            # Reckoned in float32, but kept in no more digits than the other blocks' outputs.
+            # Computed in float32, but stored in the same precision as the other blocks' outputs.
             lambda sign_C: convolve_and_pool(x_BTF, kernel_33C, sign_C).astype(self.dtype),
         )
 
@@ -197,12 +197,12 @@ BLOCKS: dict[str, Callable[..., nn.Module]] = {
     "im2col": functools.partial(FastBlock, convolve=convolve_by_product),
     "rows": functools.partial(FastBlock, convolve=convolve_by_rows),
 }
-"""Forms of a block: equal numbers, one parameter tree. 'rows' is for NVIDIA GPUs, where cuDNN's
-convolutions of 'fast' take long to choose; 'im2col' for runs under `vmap`."""
+"""Implementations of a block: same numbers, one parameter tree. 'rows' is for NVIDIA GPUs, where
+autotuning the cuDNN convolutions of 'fast' takes long; 'im2col' is for runs under `vmap`."""
 
 
 class ConvStack(nn.Module):
-    """Convolution blocks, one after another; common to CNN and CNN-LSTM."""
+    """A stack of convolution blocks, shared by CNN and CNN-LSTM."""
 
     channels: Sequence[int]
     kernel_init: Initializer
@@ -231,7 +231,7 @@ class ConvStack(nn.Module):
 def make_conv_stack(
     config: ModelConfig, dtype: jnp.dtype, axis_name: str | None, forms: Forms
 ) -> ConvStack:
-    """The study's blocks by the settings of the network."""
+    """The study's blocks, as the network's settings describe them."""
     return ConvStack(
         config.channels, KERNEL_INITS[config.kernel_init], config.norm_momentum,
         config.norm_epsilon, axis_name, dtype, forms.conv,
@@ -239,7 +239,7 @@ def make_conv_stack(
 
 
 def check_poolings(config: ModelConfig, n_frames: int, n_features: int) -> None:
-    """Each block of the stack halves both axes, and something must be left."""
+    """Check that frames and features are left: each block of the stack halves both axes."""
     least = 2 ** len(config.channels)
     check(
         n_frames >= least and n_features >= least,

@@ -1,8 +1,8 @@
 """Convolutional vision Transformer: Transformer blocks on a grid that convolutions make coarser.
 
 Source: Wu et al. 2021, 'CvT: Introducing convolutions to vision transformers'. It needs no
-positions, since convolutions tell what is beside what. The logits come from the mean over real
-steps, where the paper reads a class token that its last stage brings in.
+positional encoding, since convolutions are local. The logits come from the mean over real
+steps; the paper uses a class token in its last stage.
 """
 
 import functools
@@ -34,10 +34,10 @@ _KEY_STRIDE = 2
 
 
 def convolve_depthwise(x_BTFC: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Each channel convolved 3 x 3 on its own, by a kernel [3, 3, 1, C].
+    """Depthwise 3 x 3 convolution with a kernel [3, 3, 1, C].
 
-    Nine shifted products, which XLA merges into one loop; its own grouped convolution takes ten
-    times as long on a CPU, forwards and backwards.
+    Nine shifted products, which XLA fuses into one loop; its grouped convolution takes ten times as
+    long on a CPU, forwards and backwards.
 
     [B, T, F, C] to [B, T / stride, F / stride, C], rounded up; output t is centred on `t * stride`.
     """
@@ -51,7 +51,7 @@ def convolve_depthwise(x_BTFC: jax.Array, kernel: jax.Array, stride: int) -> jax
 
 
 class ConvProjection(nn.Module):
-    """Depthwise convolution 3 x 3, batch norm, dense layer: what makes queries, keys or values."""
+    """Depthwise 3 x 3 convolution, batch norm, dense layer: projects to queries, keys or values."""
 
     stride: int
     kernel_init: Initializer
@@ -69,7 +69,7 @@ class ConvProjection(nn.Module):
 
 
 class ConvAttention(nn.Module):
-    """Every step attends to every second one along time and bands."""
+    """Every step attends to every second step along time and bands."""
 
     head_width: int
     kernel_init: Initializer
@@ -134,10 +134,10 @@ class CvT(nn.Module):
     def _embed(
         self, x: jax.Array, mask_BT: jax.Array, stage: int, channels: int
     ) -> tuple[jax.Array, jax.Array]:
-        """Tokens of the stage, [B, T, F, C], from what came before, and their mask.
+        """The stage's input tokens, [B, T, F, C], and their mask.
 
-        Padded alike on both sides, so that token t is centred on frame `t * stride` however the
-        clip is padded; it is real if that frame is.
+        Padding is symmetric, so token t is centred on frame `t * stride` whatever follows the clip;
+        it is real if that frame is.
         """
         size, stride = _LATER if stage else _FIRST
         x = zero_padding(x, mask_BT)
@@ -155,9 +155,9 @@ def make_cvt(
     """`CvT` by its settings; see `systems.networks.make_model`.
 
     Raises:
-      UserError: heads that do not fill the channels of a stage.
+      UserError: `model.head_width` does not divide the channels of a stage.
     """
-    del forms  # one form alone
+    del forms  # only one form
     check(
         all(channels % config.head_width == 0 for channels in config.channels),
         f"model.head_width={config.head_width}: must divide every one of "

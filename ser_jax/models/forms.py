@@ -1,10 +1,10 @@
-"""Which of several equal ways the layers compute by."""
+"""Which of several equivalent implementations the layers use."""
 
 from typing import NamedTuple
 
 
 class Forms(NamedTuple):
-    """Which of several equal ways to compute; all share one parameter tree.
+    """Which of several equivalent implementations to use; all share one parameter tree.
 
     Attributes:
       conv: 'plain' (nn.Conv and the norm by automatic differentiation), 'fast', or 'rows' or

@@ -1,7 +1,7 @@
 """Layers that all networks share: masks, dropout, initial values, the head.
 
-`mask_BT` is True for real frames everywhere. A row without a single real frame is a row that only
-fills up the batch, and no statistic ever sees it.
+`mask_BT` is True for real frames everywhere. A row without a real frame only fills up the batch;
+no statistic includes it.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,15 +35,14 @@ def broadcast_mask(mask: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def zero_padding(x: jax.Array, mask_BT: jax.Array) -> jax.Array:
-    """`x` [B, T, ...] with zeros under the mask, as a convolution needs it, which sees over the
-    edge of a clip."""
+    """`x` [B, T, ...] with padding set to zero: a convolution reads beyond the end of a clip."""
     return jnp.where(broadcast_mask(mask_BT, x), x, 0)
 
 
 def halve_mask(mask_BT: jax.Array) -> jax.Array:
-    """Mask after a pooling by two: a pooled frame is real if both of its frames are.
+    """Mask after pooling by two: a pooled frame is real if both of its frames are.
 
-    A row with any real frame keeps its first one, so that the shortest clip still counts as a row.
+    The first frame of a row with any real frame stays real, so that even the shortest clip counts.
     """
     T = mask_BT.shape[1] // 2
     halved_BT = mask_BT[:, : 2 * T].reshape(mask_BT.shape[0], T, 2).all(axis=-1)
@@ -64,9 +63,9 @@ def average_frames(h_BTH: jax.Array, mask_BT: jax.Array) -> jax.Array:
 def draw_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Independent random bits for each element, uint32, from the element's number and two seeds.
 
-    A counter is mixed with the seeds by an integer hash, twice ('lowbias32' of C. Wellons' hash
-    prospector). XLA merges it into what uses the bits, so they are never stored; Threefry's 20
-    rounds would be. Element by element, hence the same however the array is sharded.
+    An integer hash mixes a counter with the seeds, twice ('lowbias32' of C. Wellons' hash
+    prospector). XLA fuses it into whatever uses the bits, so they are never stored, as
+    Threefry's 20 rounds would be. It works element by element, so sharding changes nothing.
     """
 
     def mix(x: jax.Array) -> jax.Array:
@@ -85,7 +84,7 @@ def draw_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 def drop(x: jax.Array, rate: jax.Array | float, key: jax.Array) -> jax.Array:
     """Inverted dropout whose `rate` may be traced, so that a grid can sweep it in one program.
 
-    The upper 24 of each element's random bits decide: exact to 2 ** -24.
+    The upper 24 random bits of each element decide, so the rate is exact to 2 ** -24.
     """
     rate = jnp.asarray(rate, jnp.float32)
     keep = (draw_bits(key, x.shape) >> 8) >= jnp.round(rate * 2**24).astype(jnp.uint32)
@@ -116,6 +115,6 @@ class Head(nn.Module):
 
 
 def make_head(config: ModelConfig, n_classes: int, dtype: jnp.dtype) -> Head:
-    """The head by the settings of the network."""
+    """The head that the network's settings describe."""
     kernel_init = KERNEL_INITS[config.kernel_init]
     return Head(config.dense, n_classes, config.activation, kernel_init, dtype)

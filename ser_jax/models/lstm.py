@@ -11,7 +11,7 @@ from ser_jax.models.recurrent import LSTM, make_lstm
 
 
 class LSTMNetwork(nn.Module):
-    """LSTM over the frames, its last state into the head. It has no dropout and no batch norm."""
+    """LSTM over the frames; its last state goes to the head. No dropout, no batch norm."""
 
     lstm: LSTM
     head: Head
@@ -30,6 +30,6 @@ def make_lstm_network(
     config: ModelConfig, n_classes: int, dtype: jnp.dtype, axis_name: str | None, forms: Forms
 ) -> nn.Module:
     """`LSTMNetwork` by its settings; see `systems.networks.make_model`."""
-    del axis_name  # no batch norm, so nothing to add over devices
+    del axis_name  # no batch norm, so nothing to sum across devices
     lstm, head = make_lstm(config, dtype, forms), make_head(config, n_classes, dtype)
     return LSTMNetwork(lstm, head, config.mask_padding)

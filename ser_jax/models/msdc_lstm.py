@@ -1,4 +1,4 @@
-"""The multiscale deep convolutional LSTM: segments of several lengths, a network for each."""
+"""The multiscale deep convolutional LSTM: segments of several lengths, one network for each."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,10 +15,10 @@ from ser_jax.models.recurrent import LSTM
 
 
 def cut_segments(x_BTF: jax.Array, mask_BT: jax.Array, length: int) -> tuple[jax.Array, jax.Array]:
-    """Segments of `length` frames, one from every half of a length on.
+    """Segments of `length` frames with half a length between their starts.
 
-    The last ones reach over the end and are filled up with zeros. So a frame lies in the same
-    segments however the clip is padded.
+    The last ones reach beyond the end and are zero-padded, so a frame lies in the same segments
+    however the clip is padded.
 
     Returns:
       Segments [B, S, length, F] and the mask of their frames [B, S, length], where S is the number
@@ -32,11 +32,11 @@ def cut_segments(x_BTF: jax.Array, mask_BT: jax.Array, length: int) -> tuple[jax
 
 
 class SegmentNetwork(nn.Module):
-    """Convolution blocks on each segment, the mean over its frames, an LSTM over segments, head.
+    """Convolution blocks on each segment, mean over its frames, LSTM over segments, head.
 
     Attributes:
       length: of a segment, in frames.
-      stack: convolution blocks, at most as many as the segment can be halved.
+      stack: convolution blocks, at most as many as times the segment can be halved.
       lstm: reads one vector per segment.
       head: from the state after the last real segment to logits.
     """
@@ -52,7 +52,7 @@ class SegmentNetwork(nn.Module):
         """Features [B, T, F] and mask [B, T] to logits [B, C]."""
         x_BSLF, mask_BSL = cut_segments(x_BTF, mask_BT, self.length)
         B, S, L, F = x_BSLF.shape
-        # A segment is a row of the stack: without a real frame it only fills up.
+        # Each segment is a row of the stack; one without a real frame only fills up the batch.
         h_NTH, mask_NT = self.stack(
             x_BSLF.reshape(B * S, L, F), mask_BSL.reshape(B * S, L), train=train, dropout=dropout
         )
@@ -64,10 +64,10 @@ class MSDCLSTM(nn.Module):
     """The mean of the logits of several `SegmentNetwork`, one for each length of segments.
 
     Source: Zhang, Zhao and Tian 2019, 'Spontaneous speech emotion recognition using multiscale deep
-    convolutional LSTM'. The paper reads a spectrogram and its two differences as the colours of an
-    image, by a large network; here small blocks read the features as they come. It fuses the scores
-    of networks trained one by one, with a weight for each; here all are trained at once, and count
-    alike.
+    convolutional LSTM'. The paper feeds a spectrogram and its two deltas, as the channels of an
+    image, to a large network; here small blocks take the features as they are. The paper
+    fuses the scores of separately trained networks with weights; here all are trained jointly, with
+    equal weights.
     """
 
     parts: Sequence[SegmentNetwork]
@@ -79,7 +79,7 @@ class MSDCLSTM(nn.Module):
         """Features [B, T, F] and mask [B, T] to logits [B, C].
 
         Raises:
-          UserError: a segment longer than the clip; more poolings than bands.
+          UserError: a segment longer than the clip; more poolings than the bands allow.
         """
         scales = [part.length for part in self.parts]
         T, F = x_BTF.shape[1:]

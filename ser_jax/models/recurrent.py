@@ -1,4 +1,4 @@
-"""The LSTM and its forms: the scan over a cell, and faster ones with the same parameters."""
+"""The LSTM: a scan over a cell, and faster implementations with the same parameters."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from ser_jax.models.layers import KERNEL_INITS, Initializer
 
 
 class LSTMCell(nn.Module):
-    """One step of an LSTM on inputs already projected; gates in Keras' order i, f, g, o."""
+    """One LSTM step on projected inputs; gates in Keras' order i, f, g, o."""
 
     recurrent_init: Initializer
     dtype: Any = jnp.float32
@@ -33,7 +33,7 @@ class LSTMCell(nn.Module):
         i, f, g, o = jnp.split((z_B4H + recurrent(h_BH)).astype(jnp.float32), 4, axis=-1)
         new_c_BH = nn.sigmoid(f) * c_BH + nn.sigmoid(i) * jnp.tanh(g)
         new_h_BH = (nn.sigmoid(o) * jnp.tanh(new_c_BH)).astype(h_BH.dtype)
-        # A padded frame leaves the state alone, so the last state is that of the last real frame.
+        # Padding leaves the state unchanged, so the last state is that of the last real frame.
         keep_B1 = mask_B[:, None]
         h_BH = jnp.where(keep_B1, new_h_BH, h_BH)
         carry = (jnp.where(keep_B1, new_c_BH, c_BH), h_BH)
@@ -43,16 +43,16 @@ class LSTMCell(nn.Module):
 class LSTM(nn.Module):
     """LSTM that returns its last state, or all of them.
 
-    The input projection is one product ahead of the scan.
+    The input projection is one matrix product before the scan.
 
     Attributes:
       hidden: units.
-      kernel_init: initial values of the kernel from the input.
-      recurrent_init: initial values of the kernel from the last state.
+      kernel_init: initial values of the input kernel.
+      recurrent_init: initial values of the recurrent kernel.
       forget_bias: initial bias of the forget gate.
       dtype: type of the products; gates and cell are float32.
       form: 'plain' (nn.scan over the cell, automatic differentiation: the reference), 'fast' or
-        'unrolled' (for GPUs: turns written out in blocks); numbers and parameters are the same.
+        'unrolled' (for GPUs: steps unrolled in blocks); numbers and parameters are the same.
     """
 
     hidden: int
@@ -70,7 +70,7 @@ class LSTM(nn.Module):
         x_BTF = x_BTF.astype(self.dtype)
         if self.form == "plain" or self.is_initializing():
             return self._scan(x_BTF, mask_BT, return_sequence)
-        # The other forms read the parameters that the plain one makes.
+        # The other forms use the parameters that the plain one creates.
         params = self.variables["params"]
         weights = (
             params["input"]["kernel"],
@@ -100,7 +100,7 @@ class LSTM(nn.Module):
 
 
 def make_lstm(config: ModelConfig, dtype: jnp.dtype, forms: Forms) -> LSTM:
-    """The study's LSTM by the settings of the network."""
+    """The study's LSTM, as the network's settings describe it."""
     return LSTM(
         config.hidden, KERNEL_INITS[config.kernel_init], KERNEL_INITS[config.recurrent_init],
         config.forget_bias, dtype, forms.lstm,

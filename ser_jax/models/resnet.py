@@ -22,16 +22,16 @@ from ser_jax.models.layers import (
 )
 
 _SQUEEZE = 8
-"""By how much squeeze-and-excitation narrows the channels between its two products."""
+"""Reduction ratio of squeeze-and-excitation."""
 _ATTENTION = 128
-"""Units of the attention that weighs frames."""
+"""Hidden units of the attention over frames."""
 
 
 def _convolve(
     x_BTFC: jax.Array, channels: int, size: int, stride: int, init: Initializer, dtype: Any
 ) -> jax.Array:
-    """A convolution without bias in the module that calls it; output t is centred on input
-    `stride * t`, however the clip is padded."""
+    """A convolution without bias, inside the calling module; output t is centred on input
+    `stride * t`, however much padding follows."""
     side = (size - 1) // 2
     conv = nn.Conv(
         channels, (size, size), (stride, stride), padding=((side, side), (side, side)),
@@ -41,7 +41,7 @@ def _convolve(
 
 
 class SqueezeExcitation(nn.Module):
-    """Each channel times a gate from the means of all channels over real frames.
+    """Each channel scaled by a gate computed from all channels' means over real frames.
 
     Source: Hu, Shen and Sun 2018, 'Squeeze-and-excitation networks'.
     """
@@ -61,7 +61,7 @@ class SqueezeExcitation(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions 3 x 3 with batch norm, a gate on channels, and the way around them.
+    """Two 3 x 3 convolutions with batch norm, a channel gate, and a skip connection.
 
     Source: He et al. 2016, 'Deep residual learning for image recognition'.
     """
@@ -92,10 +92,10 @@ class ResidualBlock(nn.Module):
 
 
 class AttentiveStatistics(nn.Module):
-    """Weighted mean and deviation of each feature over real frames, the weights learned.
+    """Mean and standard deviation of each feature over real frames, with learned weights.
 
     Source: Okabe, Koshinaka and Shinoda 2018, 'Attentive statistics pooling for deep speaker
-    embedding'; one weight for each feature and frame, as Desplanques et al. 2020, 'ECAPA-TDNN'.
+    embedding'; one weight for each feature and frame, as in Desplanques et al. 2020, 'ECAPA-TDNN'.
     """
 
     kernel_init: Initializer
@@ -119,7 +119,7 @@ class AttentiveStatistics(nn.Module):
 class ResNet(nn.Module):
     """A convolution, stages of residual blocks, attentive pooling, dropout, the head.
 
-    The first convolution and each stage but the first halve time and bands.
+    The first convolution, and each stage after the first, halve time and bands.
 
     Attributes:
       channels: of each stage.

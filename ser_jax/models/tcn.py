@@ -1,4 +1,4 @@
-"""The temporal convolutional network: causal, ever wider dilated convolutions over the frames."""
+"""The temporal convolutional network: causal convolutions with growing dilation."""
 
 import functools
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ from ser_jax.models.layers import (
 
 
 class TemporalBlock(nn.Module):
-    """Twice convolution, batch norm, ReLU and dropout, and the way around them.
+    """Convolution, batch norm, ReLU and dropout, twice, and a skip connection.
 
     Attributes:
       channels: of both convolutions.
-      kernel: width of both, in frames.
-      dilation: frames from one tap to the next.
+      kernel: kernel width of both, in frames.
+      dilation: frames between taps.
       kernel_init: initial values of all kernels.
       norm: makes the batch norm.
       dtype: type of the computation.
@@ -44,7 +44,7 @@ class TemporalBlock(nn.Module):
     def __call__(
         self, x_BTH: jax.Array, mask_BT: jax.Array, *, train: bool, dropout: jax.Array | float
     ) -> jax.Array:
-        """[B, T, H] to [B, T, channels]; frame t hears nothing of later frames."""
+        """[B, T, H] to [B, T, channels]; frame t depends on no later frame."""
         conv = functools.partial(nn.Conv, kernel_init=self.kernel_init, dtype=self.dtype)
         y = x_BTH
         for n in (0, 1):
@@ -54,7 +54,7 @@ class TemporalBlock(nn.Module):
             )(y)  # fmt: skip
             y = nn.relu(self.norm(name=f"norm_{n}")(y, mask_BT, train=train))
             if train:
-                # Whole channels, as in the paper: a frame's neighbours would tell what it was.
+                # Whole channels, as in the paper: neighbours would reveal a dropped frame.
                 ones_B1C = jnp.ones((y.shape[0], 1, self.channels), y.dtype)
                 y = y * drop(ones_B1C, dropout, self.make_rng("dropout"))
         if x_BTH.shape[-1] != self.channels:
@@ -67,12 +67,12 @@ class TCN(nn.Module):
 
     Source: Bai, Kolter and Koltun 2018, 'An empirical evaluation of generic convolutional and
     recurrent networks for sequence modeling'. The features are the channels. Two things differ from
-    the paper: batch norm over real frames stands in for its weight norm, so that this network is
-    normalised as all others here; and the mean over frames for its last frame, since the label is
-    one for the whole clip. Convolutions being causal, padding behind a clip never reaches it.
+    the paper: batch norm over real frames replaces weight norm, so that this network is normalised
+    like all others here; and the mean over frames replaces the last frame, since a clip has
+    one label. The convolutions are causal, so padding after a clip never affects it.
 
     Attributes:
-      channels: of each block, whose dilation is 2 ** its number.
+      channels: of each block; block n has dilation 2 ** n.
       kernel: width of the convolutions, in frames.
       norm: makes the batch norm.
       head: from the mean over frames to logits.
@@ -93,7 +93,7 @@ class TCN(nn.Module):
     def read_frames(
         self, x_BTF: jax.Array, mask_BT: jax.Array, *, train: bool, dropout: jax.Array | float = 0.0
     ) -> jax.Array:
-        """Features [B, T, F] and mask [B, T] to [B, T, H]: what each frame and those before say."""
+        """Features [B, T, F] and mask [B, T] to [B, T, H]; frame t depends on no later frame."""
         x = x_BTF.astype(self.dtype)
         for index, channels in enumerate(self.channels):
             block = TemporalBlock(

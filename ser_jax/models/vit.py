@@ -1,10 +1,9 @@
 """Vision Transformer: a spectrogram cut into patches, which attend to one another.
 
 Source: Dosovitskiy et al. 2021, 'An image is worth 16x16 words: Transformers for image recognition
-at scale'. Two things differ, so that clips of any length do. A position is the sum of a learned
-vector for its time and one for its band, where the paper learns one for each patch. And the logits
-come from the mean over real patches, where the paper reads a class token (its appendix D.3 finds
-both equally good).
+at scale'. Two things differ, so that clips of any length work. A position is the sum of a learned
+vector for its time and one for its band; the paper learns one for each patch. The logits come from
+the mean over real patches; the paper uses a class token (its appendix D.3 finds both equally good).
 """
 
 import functools
@@ -30,7 +29,7 @@ from ser_jax.models.layers import (
 
 
 def cut_patches(x_BTF: jax.Array, patch: tuple[int, int]) -> jax.Array:
-    """Patches of `patch` frames and bands side by side, zeros filled up to whole ones.
+    """Adjacent patches of `patch` frames and bands, zero-padded to whole patches.
 
     [B, T, F] to [B, T / frames, F / bands, frames * bands], both rounded up; within a patch the
     bands of its first frame come first.
@@ -56,7 +55,7 @@ class Positions(nn.Module):
     def __call__(self, x_BTFH: jax.Array) -> jax.Array:
         """[B, T, F, H] to the same shape."""
         T, F, H = x_BTFH.shape[1:]
-        # As many times as the clips had that the network was made for; later ones share the last.
+        # One for each time of the clips that the network was built for; later times share the last.
         known = T
         if self.has_variable("params", "time"):
             known = self.get_variable("params", "time").shape[0]
@@ -137,9 +136,9 @@ def make_vit(
     """`ViT` by its settings; see `systems.networks.make_model`.
 
     Raises:
-      UserError: heads that do not fill the width.
+      UserError: `model.head_width` does not divide `model.hidden`.
     """
-    del axis_name, forms  # no batch norm, and one form alone
+    del axis_name, forms  # no batch norm, and only one form
     check(
         config.hidden % config.head_width == 0,
         f"model.head_width={config.head_width}: must divide model.hidden={config.hidden}",

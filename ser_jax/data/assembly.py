@@ -1,5 +1,5 @@
-"""Clips as the store has them to a corpus in memory: words become classes, speakers numbers, and
-clips are padded to one length."""
+"""From stored clips to a corpus in memory: words become classes, speakers become numbers, and clips
+are padded to one length."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,8 @@ from ser_jax.data.records import Stored, damaged, make_silence
 from ser_jax.data.sources.filenames import ATTRIBUTES, GRAMMARS, Facts
 from ser_jax.errors import check
 
-_MOST_TIMES, _MOST_BYTES = 20, 2e9  # median clips in the longest; bytes of all clips as long
+_MOST_TIMES = 20  # the longest clip, in median clips, from which padding may be refused
+_MOST_BYTES = 2e9  # of all clips padded to the longest
 
 
 def assemble(
@@ -26,15 +27,15 @@ def assemble(
       data: settings.
       clips: all of the store's, in order.
       report: of the store.
-      keep: the clips' samples; else silence stands in for each.
+      keep: keep the clips' samples; otherwise silence of the same length replaces them.
 
     Returns:
-      The corpus with a `wave_BN` of no columns, the number in the store of each of its clips, and
-      the clips, trimmed by `data.trim_db` and cut to `data.clip_s`; no more than this is in memory.
+      The corpus with a `wave_BN` of no columns; the position of each of its clips in the store; and
+      the clips, trimmed by `data.trim_db` and cut to `data.clip_s`, of which memory holds no more.
 
     Raises:
-      UserError: an emotion that the table does not have; fewer than two classes, or no clips left;
-        one clip so long that all others, padded to it, would take gigabytes; the store is damaged.
+      UserError: an emotion that is not in the table of labels; fewer than two classes, or no clips
+        left; the store is damaged.
     """
     table = make_label_table(data.labels)
     digest = CorpusDigest(data)
@@ -44,10 +45,10 @@ def assemble(
         name = find_class(table, clip.facts.emotion, data.title)
         if name is None:
             continue
-        if data.labels:  # else the store's own checksum holds
+        if data.labels:  # otherwise the store's checksum applies
             digest.add(clip.file_name, clip.wave_N, name, clip.facts.speaker)
         wave_N = cut_clip(data, clip.wave_N)
-        # A copy, since a view would keep all of the clip.
+        # A copy, since a view would keep the whole clip in memory.
         wave_N = wave_N.copy() if keep else make_silence(len(wave_N))
         kept.append(clip._replace(wave_N=wave_N))
         names.append(name)
@@ -105,11 +106,11 @@ def make_corpus(
 def with_samples(
     data: DataConfig, corpus: Corpus, waves: Iterable[tuple[int, np.ndarray]]
 ) -> Corpus:
-    """The corpus with the samples of some of its clips, cut already; zeros, which take no memory,
-    for the others.
+    """The corpus with the given samples of some of its clips; the others are zeros, which take no
+    memory.
 
     Raises:
-      UserError: one clip makes all others many times as long as they are, in gigabytes.
+      UserError: padding all clips to the longest would take gigabytes.
     """
     n_samples = _count_samples(data) or _find_longest(corpus)
     wave_BN = np.zeros((len(corpus.file_names), n_samples), np.int16)
@@ -144,7 +145,7 @@ def _find_longest(corpus: Corpus) -> int:
 
 
 def _list_labels(data: DataConfig, facts: Sequence[Facts]) -> tuple[str, ...]:
-    """The classes: a manifest's are those that occur, a named corpus' all that it declares."""
+    """The classes: for a manifest those that occur, for a named corpus all that it declares."""
     names = sorted(data.roots) if data.corpus == "joined" else [data.corpus]
     words: list[str] = []
     for name in names:

@@ -28,27 +28,27 @@ class Corpus:
     emotion_B: np.ndarray
     """int32, class."""
     actor_B: np.ndarray
-    """int32, RAVDESS' 1 to 24; of other corpora the place in `speakers`, from 1."""
+    """int32, RAVDESS' 1 to 24; in other corpora the position in `speakers`, from 1."""
     attributes: dict[str, np.ndarray]
-    """Those of gender, intensity, statement, repetition and corpus that are known of any clip, each
-    str [B], empty where unknown."""
+    """Those of gender, intensity, statement, repetition, corpus and split that are known for any
+    clip, each str [B], empty where unknown."""
     file_names: tuple[str, ...]
     checksum: str
     """16 hexadecimal digits over names, lengths and samples, before any cut by `trim_db` and
-    `clip_s`; over classes and speakers too where a name alone does not settle them."""
+    `clip_s`; and over classes and speakers where the name alone does not say them."""
     speakers: tuple[str, ...] = ()
     """Names of the speakers by `actor_B` - 1; empty where they are RAVDESS' 24 actors."""
 
     @functools.cached_property
     def digest_B(self) -> tuple[str, ...]:
-        """What each clip holds, cut as it is here, in 16 hexadecimal digits; empty for silent ones,
-        which all sound the same."""
+        """A digest of each clip as it is cut here, 16 hexadecimal digits; empty for silent clips,
+        which would all be equal."""
         clips = (x_N[:n] for x_N, n in zip(self.wave_BN, self.length_B, strict=True))
         return tuple(_compute_digest(x_N) if x_N.any() else "" for x_N in clips)
 
 
 def _compute_digest(x_N: np.ndarray) -> str:
-    # Eight bytes: of a million clips two are alike once in 37 million runs.
+    # Eight bytes: among a million clips, a collision has a probability of 1 in 37 million.
     return hashlib.blake2b(x_N.tobytes(), digest_size=8).hexdigest()
 
 
@@ -56,7 +56,7 @@ class CorpusDigest:
     """`Corpus.checksum`, clip by clip."""
 
     def __init__(self, data: DataConfig):
-        # Where RAVDESS' classes are unchanged, names say all that there is to know.
+        # RAVDESS' names say class and speaker, unless `data.labels` changes the classes.
         self._is_plain = data.has_ravdess_actors and not data.labels
         self._digest = hashlib.sha256()
 
@@ -79,13 +79,13 @@ class PrepareReport:
     corpus: str
     folder: Path
     built: bool
-    """False where the store was there already."""
+    """False if the store existed already."""
     clips: int
     skipped: Mapping[str, tuple[str, ...]]
     """Files of the folder that were skipped, by reason: song, video (with or without sound),
     duplicates (another of the same name was taken) and unnamed (no name of the corpus')."""
     copies: tuple[str, ...]
-    """One line for each clip that was left out because another one sounds the same."""
+    """One line for each clip left out because it has the same samples as another."""
     bad: tuple[str, ...]
     """One line for each clip that could not be read."""
     counts: Mapping[tuple[str, str, str], int]
@@ -99,7 +99,7 @@ class PrepareReport:
 
 
 def with_clip_length(corpus: Corpus, clip_s: float | None) -> Corpus:
-    """The corpus with every clip padded or cut to `clip_s` seconds; None: as it is."""
+    """The corpus with every clip padded or cut to `clip_s` seconds; `None` leaves it as it is."""
     if clip_s is None:
         return corpus
     n_samples = max(1, round(clip_s * corpus.rate_hz))

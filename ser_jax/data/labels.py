@@ -1,4 +1,4 @@
-"""From the corpora's words for emotions to classes: one table, which a user can see and change."""
+"""From the corpora's words for emotions to classes: one table, which users can show and change."""
 
 import itertools
 import json
@@ -14,7 +14,7 @@ from ser_jax.data.sources.ravdess import EMOTIONS
 from ser_jax.errors import UserError, check
 
 COMMON = (*EMOTIONS, "bored")
-"""The common set, RAVDESS' eight first: the order of the classes."""
+"""The common classes in their order, RAVDESS' eight first."""
 
 TABLE: dict[str, str] = {
     **{name: name for name in COMMON},
@@ -29,13 +29,13 @@ TABLE: dict[str, str] = {
     "pleasant surprise": "surprised",
     "boredom": "bored",
 }
-"""A word, and its class; `data.labels` changes it."""
+"""From word to class; `data.labels` changes it."""
 
 _SHOWN = 20  # words in a message
 
 
 def make_label_table(labels: Mapping[str, str | None]) -> dict[str, str | None]:
-    """The table with the changes of `data.labels`; None where clips are left out.
+    """The table with the changes of `data.labels`; `None` leaves clips out.
 
     Raises:
       UserError: a class that is neither in the common set nor kept under its own name.
@@ -53,16 +53,16 @@ def make_label_table(labels: Mapping[str, str | None]) -> dict[str, str | None]:
 
 
 def tidy(word: str) -> str:
-    """A word as it stands in the table: `Pleasant_Surprise ` is `pleasant surprise`."""
+    """A word as the table spells it: `Pleasant_Surprise ` becomes `pleasant surprise`."""
     word = unicodedata.normalize("NFC", word)
     return " ".join(word.replace("_", " ").lower().split())
 
 
 def find_class(table: Mapping[str, str | None], word: str, where: str) -> str | None:
-    """The class of a word; None where its clips are left out.
+    """The class of a word; `None` if its clips are left out.
 
     Raises:
-      UserError: the table does not have the word; the message begins with `where`.
+      UserError: the word is not in the table; the message begins with `where`.
     """
     if tidy(word) not in table:
         raise UserError(
@@ -110,7 +110,7 @@ def _count_rows(rows: Sequence[int]) -> str:
 
 
 def _propose(labels: Mapping[str, str | None], unknown: Iterable[str]) -> str:
-    """--data.labels with every unknown word mapped onto some class, to be changed."""
+    """--data.labels with every unknown word mapped to some class, for the user to change."""
     examples = itertools.cycle(("happy", "sad", "angry", "neutral"))
     tree = {**labels, **{word: next(examples) for word in unknown}}
     pairs = (f"{_quote(word)}: {_quote(name or 'null')}" for word, name in tree.items())
@@ -118,7 +118,7 @@ def _propose(labels: Mapping[str, str | None], unknown: Iterable[str]) -> str:
 
 
 def _quote(word: str) -> str:
-    """A word as YAML takes it for a text."""
+    """A word, quoted where YAML would not read it as text."""
     return word if re.fullmatch(r"\w+( \w+)*", word) else json.dumps(word, ensure_ascii=False)
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a split that can be made all the same: what a part lacks or lets through."""
+"""Warnings about a valid split: what a part lacks, and what leaks from one part to another."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -11,16 +11,16 @@ from ser_jax.data.speakers import DRAWN
 from ser_jax.data.splits import Split
 
 _SHOWN = 5  # names in a line
-_FEW = 12  # speakers, of whom single parts say little
+_FEW = 12  # speakers: with so few, a single split says little
 
 
 def describe_split(split: Split, clips: Sequence[Clip], classes: Sequence[str]) -> list[str]:
-    """A line for each of: classes or genders that validation or test lack; in a given split
-    speakers in two parts; parts of one recording that overlap across the split.
+    """One line each for: classes or genders missing from validation or test; speakers in two parts
+    of a given split; parts of one recording that overlap across the split.
 
     Args:
       split: of the clips.
-      clips, classes: those that are split.
+      clips, classes: those that were split.
     """
     parts = {"training": split.train, "validation": split.val, "test": split.test}
     where = f"data.protocol={split.protocol}"
@@ -40,7 +40,7 @@ def describe_split(split: Split, clips: Sequence[Clip], classes: Sequence[str]) 
         one, other = overlapping[0]
         lines.append(
             f"{where}: parts of recordings overlap across the split ({len(overlapping)} pairs), so "
-            f"that the test hears what training heard: {one.file_name} and {other.file_name}; take "
+            f"that test clips contain training sound: {one.file_name} and {other.file_name}; take "
             "data.protocol=speakers, or give such rows one split"
         )
     return lines
@@ -55,7 +55,7 @@ def _list_lacks(split: Split, clips: Sequence[Clip], classes: Sequence[str]) -> 
         better = "speakers5 or loso" if may_fold else "loso"
         remedy = f"with {n_speakers} speakers take data.protocol={better}"
     elif split.protocol not in DRAWN:
-        remedy = "its figures are of the others alone"
+        remedy = "figures cover the others only"
     for part, index in (("validation", split.val), ("test", split.test)):
         for what, value_B in groups.items():
             if split.protocol == "loso" and (part == "test" or not what):
@@ -76,7 +76,7 @@ def _list_shared(clips: Sequence[Clip], part_B: np.ndarray) -> list[str]:
 
 
 def _find_overlaps(clips: Sequence[Clip], part_B: np.ndarray) -> Iterator[tuple[Clip, Clip]]:
-    """Neighbouring parts of a file that share some of it, but not their part of the split."""
+    """Pairs of clips that overlap in one file but lie in different parts of the split."""
     by_file: dict[Path, list[tuple[float, float, int]]] = defaultdict(list)
     for number, clip in enumerate(clips):
         if clip.path is not None:
@@ -84,7 +84,7 @@ def _find_overlaps(clips: Sequence[Clip], part_B: np.ndarray) -> Iterator[tuple[
             by_file[clip.path].append((start_s, end_s, number))
     for spans in by_file.values():
         spans.sort()
-        latest: dict[str, tuple[float, int]] = {}  # of each part, what ends last
+        latest: dict[str, tuple[float, int]] = {}  # for each part, its clip that ends last
         for start_s, end_s, number in spans:
             for part, (other_end_s, other) in latest.items():
                 if part != part_B[number] and other_end_s > start_s:

@@ -1,4 +1,4 @@
-"""Whether a corpus can be split as asked, by what is known of its clips before they are read."""
+"""Whether a corpus can be split as asked, checked before any clip is read."""
 
 import dataclasses
 from collections import Counter
@@ -29,37 +29,37 @@ class _Known(NamedTuple):
 
 
 def check_protocols(runs: Iterable[tuple[DataConfig, int]]) -> None:
-    """Raise where a protocol cannot part a corpus other than RAVDESS, before any of it is read.
+    """Raise if a protocol cannot split a corpus other than RAVDESS, before any clip is read.
 
     Args:
-      runs: settings, and the seed that draws the split where `data.split_seed` does not.
+      runs: settings, and the seed of the split if `data.split_seed` is not set.
 
     Raises:
       UserError: as `prepare`; too few speakers; a class with fewer clips than the split has parts,
         or one that no training speaker has.
     """
-    corpora: dict[DataConfig, _Known] = {}  # listed once for all of a grid's splits
+    corpora: dict[DataConfig, _Known] = {}  # each is listed once for all splits of a grid
     warnings: dict[str, None] = {}
     for data, seed in runs:
         if data.corpus == "synthetic" or (data.corpus == "ravdess" and data.root is None):
-            continue  # as made, and as published
+            continue  # known to be complete
         base = dataclasses.replace(data, protocol="study", fold=1, split_seed=None)
-        if data.protocol == "given":  # whose words are to be checked too
+        if data.protocol == "given":  # its column split must be checked too
             base = dataclasses.replace(data, split_seed=None)
         if base not in corpora:
             corpora[base] = _list_kept(base)
             _check_speakers(corpora[base], data)
             _check_counts(corpora[base])
         warnings |= dict.fromkeys(_check_split(corpora[base], data, seed))
-    told = FewWarnings()
+    few = FewWarnings()
     for warning in warnings:
-        told.add(warning)
-    if told.n_unsaid:
-        warn(f"{told.n_unsaid} more of this kind")
+        few.add(warning)
+    if few.n_unsaid:
+        warn(f"{few.n_unsaid} more of this kind")
 
 
 def _check_split(known: _Known, data: DataConfig, seed: int) -> list[str]:
-    """Raise where a class cannot be learnt; returns what else is wrong with the split."""
+    """Raise if a class has no training clips; return warnings about the split."""
     split = draw_split(data, seed, known.corpus)
     emotion_B, labels = known.corpus.emotion_B, known.corpus.labels
     untrained = set(emotion_B.tolist()) - set(emotion_B[split.train].tolist())
@@ -73,14 +73,14 @@ def _check_split(known: _Known, data: DataConfig, seed: int) -> list[str]:
 
 
 def count_speakers(data: DataConfig) -> int | None:
-    """Number of speakers, for `splits.count_folds`; None where they are RAVDESS' 24 actors."""
+    """Number of speakers, for `splits.count_folds`; `None` for RAVDESS' 24 actors."""
     if data.has_ravdess_actors:
         return None
     return len({clip.facts.speaker for clip in _list_kept(data).clips})
 
 
 def _list_kept(data: DataConfig) -> _Known:
-    """The clips that `data.labels` does not leave out, and their classes."""
+    """The clips that `data.labels` keeps, and their classes."""
     table = make_label_table(data.labels)
     clips, classes = [], []
     for clip in find_source(data).list_clips().clips:
@@ -93,7 +93,7 @@ def _list_kept(data: DataConfig) -> _Known:
     check(
         len(set(classes)) > 1,
         f"{first.where}: emotion={first.facts.emotion}: all {len(clips)} clips are {classes[0]}; a "
-        "network needs two classes: add clips of others, or map words apart by data.labels",
+        "network needs two classes: add clips of others, or map words to several by data.labels",
     )
     facts, names = [clip.facts for clip in clips], [clip.file_name for clip in clips]
     corpus = make_corpus(data, names, facts, classes, np.zeros(len(clips), np.int32), checksum="")

@@ -1,4 +1,4 @@
-"""A store's clips as records of tensorflow-datasets: FLAC and what is known; without TensorFlow."""
+"""A store's clips as tensorflow-datasets records, FLAC and labels, without TensorFlow."""
 
 import itertools
 import re
@@ -14,7 +14,7 @@ from ser_jax.errors import UserError
 from ser_jax.files.failures import tell_system_error
 from ser_jax.machine.threads import map_in_order
 
-_SPLIT = "clips"  # the only one: train, validation and test are index arrays, see splits
+_SPLIT = "clips"  # the only split: train, validation and test are index arrays, see splits
 _FACTS = ("emotion", "speaker", *ATTRIBUTES)
 _AT_ONCE = 64  # records read at a time
 _PER_FILE = 20_000  # records; about 700 MB of clips of four seconds at 16 kHz
@@ -35,11 +35,11 @@ class Stored(NamedTuple):
     file_name: str
     facts: Facts
     wave_N: np.ndarray
-    """int16; see `make_silence` where samples were not asked for."""
+    """int16; from `make_silence` if samples were not asked for."""
 
 
 def write_records(folder: Path, records: Iterable[Record]) -> None:
-    """Write records into `folder`, in order, as they come.
+    """Write records into `folder` in order, as they are produced.
 
     Raises:
       UserError: the folder cannot be written, for instance because the disk is full.
@@ -48,7 +48,7 @@ def write_records(folder: Path, records: Iterable[Record]) -> None:
 
     features = {name: tfds.features.Text() for name in ("file_name", *_FACTS)} | {
         "n_samples": tfds.features.Scalar(np.int64),
-        # features.Audio needs TensorFlow; bytes are a tensor of one object.
+        # features.Audio needs TensorFlow, so bytes are stored as a scalar object tensor.
         "flac": tfds.features.Tensor(shape=(), dtype=np.object_),
     }
     identity = tfds.core.DatasetIdentity(
@@ -62,7 +62,7 @@ def write_records(folder: Path, records: Iterable[Record]) -> None:
         writer.initialize_splits([_SPLIT])
         writer.add_examples({_SPLIT: (_make_example(record) for record in records)})
         writer.close_all()
-    except RuntimeError as error:  # array_record's own, with the system's reason inside
+    except RuntimeError as error:  # from array_record, with the system's reason in its text
         reason = re.search(r"\w+\(\) failed: ([^;]+)", str(error))
         if reason is None:
             raise
@@ -77,7 +77,7 @@ def _make_example(record: Record) -> dict[str, Any]:
 
 
 def read_records(folder: Path, rows: Sequence[int] | None = None) -> Iterator[Record]:
-    """The records of `folder`, all or those of the numbers `rows`; a few are in memory."""
+    """The records of `folder`, all or those at `rows`; only a few are in memory at a time."""
     import tensorflow_datasets as tfds
 
     source: Any = tfds.builder_from_directory(folder).as_data_source(_SPLIT)
@@ -96,13 +96,13 @@ def iterate_clips(
     workers: int | None = None,
     with_samples: bool = True,
 ) -> Iterator[Stored]:
-    """Clips of a store in their order, which is that of their names.
+    """Clips of a store in its order, sorted by name.
 
     Args:
       folder: the store.
-      rows: which ones, sorted; None: all.
-      workers: threads that decode; None: one per core.
-      with_samples: False: nothing is decoded, and clips are silent.
+      rows: which ones, ascending; `None`: all.
+      workers: decoding threads; `None`: one per core.
+      with_samples: if False, nothing is decoded and all clips are silent.
 
     Raises:
       UserError: the store is damaged.
@@ -115,9 +115,9 @@ def iterate_clips(
     records = read_records(folder, rows)
     clips = map_in_order(decode, records, workers) if with_samples else map(decode, records)
     while True:
-        try:  # of the reading alone, not of what is done with a clip
+        try:  # covers the reading only, not what the caller does with a clip
             found = list(itertools.islice(clips, 1))
-        except Exception as error:  # three libraries read it, each with errors of its own
+        except Exception as error:  # three libraries are involved, each with its own errors
             raise damaged(folder, error) from error
         if not found:
             return
@@ -125,13 +125,13 @@ def iterate_clips(
 
 
 def make_silence(n_samples: int) -> np.ndarray:
-    """A clip of zeros that take no memory, int16 [N], in the place of one of that length."""
+    """A placeholder for a clip of that length: zeros, int16 [N], that take no memory."""
     return np.broadcast_to(np.int16(0), n_samples)
 
 
 def damaged(folder: Path, error: Exception) -> Exception:
-    """What to raise where a store cannot be read: it is damaged, or the system does not let it."""
-    if (told := tell_system_error(folder, error)) is not None:
-        return told
+    """The error to raise for a store that cannot be read: it is damaged, or the system refuses."""
+    if (refused := tell_system_error(folder, error)) is not None:
+        return refused
     reason = " ".join(str(error).split())[:200]
     return UserError(f"{folder}: damaged store: {reason}; delete this folder; it will be rebuilt")

@@ -1,4 +1,4 @@
-"""Which speakers validate and test: drawn for even shares, or left out one by one."""
+"""Which speakers validate and test: drawn for balanced parts, or left out one by one."""
 
 import functools
 import operator
@@ -9,16 +9,16 @@ import numpy as np
 from ser_jax.errors import check
 
 DRAWN = {"speakers": 1, "speakers5": 5}
-"""Protocols that draw speakers, and their folds."""
-_PART = 0.15  # of all clips, for validation and for test each
-_ABSENT = 4.0  # what a part without a class or a gender costs beside its missing share
-_EMPTY = 1e6  # what an empty part costs
+"""Protocols that draw speakers, and how many folds each has."""
+_PART = 0.15  # share of all clips, for validation and for test each
+_ABSENT = 4.0  # penalty of a part that lacks a class or a gender, beside the missing share
+_EMPTY = 1e6  # penalty of an empty part
 _RESTARTS = 20
-_SLACK = 0.5  # what a draw of few speakers may cost more than the best; less than an absent class
-_FEW = 10  # speakers, to whom that slack belongs; of more there are enough draws with less
+_SLACK = 0.5  # cost above the best that a draw of few speakers may have; below _ABSENT
+_FEW = 10  # speakers up to which the slack is whole; more speakers allow better draws
 _MOST_STEPS, _MOST_MOVES = 200, 4096
-_MANY = 30  # speakers, of whom there are many good draws
-_GOOD = 1e-3  # a cost below which no share is visibly off
+_MANY = 30  # speakers above which good draws abound
+_GOOD = 1e-3  # cost below which every share is close enough
 
 
 def choose_speakers(
@@ -29,7 +29,7 @@ def choose_speakers(
     emotion_B: np.ndarray,
     stratum_B: np.ndarray | None,
 ) -> tuple[list[int], list[int]]:
-    """The speakers of validation and of test; the others train. See `splits.make_split`.
+    """The speakers of validation and of test; the rest train. See `splits.make_split`.
 
     Raises:
       UserError: too few speakers.
@@ -55,11 +55,11 @@ def choose_speakers(
 def count_clips(
     actor_B: np.ndarray, emotion_B: np.ndarray, stratum_B: np.ndarray | None
 ) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Clips of each speaker, of all kinds and by class and stratum.
+    """Clips of each speaker: in all, by class and by stratum.
 
     Returns:
-      int64 [S, G], speakers ascending, and for each column what it counts: 0 all clips, 1 a class,
-      2 a stratum.
+      int64 [S, G], speakers ascending; and the kind of each column: 0 all clips, 1 a class, 2 a
+      stratum.
     """
     from sklearn.metrics.cluster import contingency_matrix
 
@@ -73,16 +73,16 @@ def count_clips(
 def draw_parts(
     seed: int, shares: Sequence[float], counts_SG: np.ndarray, kind_G: Sequence[int]
 ) -> np.ndarray:
-    """Share speakers out so that each part has its share of all clips, of each class and stratum.
+    """Assign speakers to parts so that each has its share of all clips, of each class and stratum.
 
-    From a random assignment, speakers are moved or swapped as long as that costs less. A part
-    costs, for all clips and in the mean over classes and over strata, the square of its relative
-    distance from its share, and 4 where it has none at all. Of few speakers the best assignment is
-    one for all seeds, so a seed stops where it costs little more.
+    A local search: from a random assignment, speakers are moved or swapped while that lowers the
+    cost. The cost of a part is the squared relative distance from its share, plus 4 where it has
+    nothing, for all clips and averaged over classes and over strata. With few speakers the optimum
+    is the same for all seeds, so each seed stops at a cost slightly above it.
 
     Args:
       seed: of the draw.
-      shares: [P], which add up to 1.
+      shares: [P], summing to 1.
       counts_SG, kind_G: see `count_clips`; at least as many speakers as parts.
 
     Returns:
@@ -114,13 +114,13 @@ def draw_parts(
 def _draw_cached(
     seed: int, shares: tuple[float, ...], counts: bytes, kind_G: tuple[int, ...]
 ) -> tuple[int, ...]:
-    """`draw_parts`, drawn once for all folds of a seed."""
+    """`draw_parts`, computed once for all folds of a seed."""
     counts_SG = np.frombuffer(counts, np.int64).reshape(-1, len(kind_G))
     return tuple(draw_parts(seed, shares, counts_SG, kind_G).tolist())
 
 
 def _assign_randomly(rng: np.random.Generator, shares: Sequence[float], n: int) -> np.ndarray:
-    """Parts of about their size in speakers, none of them empty."""
+    """Random parts of about the right number of speakers, none empty."""
     ends = np.round(np.cumsum(shares) * n).astype(int)
     ends = np.maximum(ends, np.arange(1, len(shares) + 1))
     ends = np.minimum(ends, n - len(shares) + np.arange(1, len(shares) + 1))
@@ -138,7 +138,7 @@ def _improve(
     enough: float,
     greedy: bool,
 ) -> tuple[float, np.ndarray]:
-    """The cost and the parts to which moves lead, the best ones if `greedy` and else any."""
+    """The cost and the parts after local search by the best moves if `greedy`, else by any."""
     n_parts = len(target_PG)
 
     def compute_cost(sum_XG: np.ndarray, part_X: np.ndarray) -> np.ndarray:
@@ -157,7 +157,7 @@ def _improve(
         gain_X = cost_P[from_X] + cost_P[to_X]
         gain_X = gain_X - compute_cost(sum_PG[from_X] - moved_XG, from_X)
         gain_X = gain_X - compute_cost(sum_PG[to_X] + moved_XG, to_X)
-        gain_X = np.round(gain_X, 9)  # so that ties are ties on every machine
+        gain_X = np.round(gain_X, 9)  # so that ties are the same on every machine
         better = np.flatnonzero(gain_X > 0)
         if not len(better):
             break
@@ -173,7 +173,7 @@ def _improve(
 def _list_moves(
     rng: np.random.Generator, part_S: np.ndarray, n_parts: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Speakers to move, whom they change places with (-1: nobody), and where to; some, if many."""
+    """Moves: a speaker, whom it swaps with (-1: nobody), where it goes; a sample if many."""
     n = len(part_S)
     alone_X, to_X = np.divmod(np.arange(n * n_parts), n_parts)
     if n * (n - 1) // 2 <= _MOST_MOVES:
@@ -190,7 +190,7 @@ def _list_moves(
 def _leave_one_out(
     fold: int, actor_B: np.ndarray, stratum_B: np.ndarray | None
 ) -> tuple[list[int], list[int]]:
-    """The next 15 % of the speakers after the one of `fold`, and that one."""
+    """The 15 % of the speakers that follow the one of `fold`, and that one."""
     order = _order_speakers(actor_B, stratum_B)
     place = order.index(sorted(order)[fold - 1])
     cycle = order[place + 1 :] + order[:place]
@@ -198,7 +198,7 @@ def _leave_one_out(
 
 
 def _order_speakers(actor_B: np.ndarray, stratum_B: np.ndarray | None) -> list[int]:
-    """Speakers by number, in an order of which each stretch has its share of each stratum."""
+    """Speakers in an order of which each stretch has its share of each stratum."""
     actors, first = np.unique(actor_B, return_index=True)
     stratum = np.full(len(actors), "") if stratum_B is None else np.asarray(stratum_B)[first]
     place = np.zeros(len(actors))

@@ -1,4 +1,4 @@
-"""Which clips train, validate and test: the study's random split, speaker-independent ones, or a
+"""Which clips train, validate and test: the study's random split, speaker-independent splits, or a
 manifest's own."""
 
 import hashlib
@@ -28,9 +28,9 @@ _TEST_ACTORS = {
     "loso": tuple((actor,) for actor in range(1, _N_ACTORS + 1)),
 }  # fmt: skip
 _PARTS = 3  # training, validation, test
-_STUDY_PART = 0.15  # of all clips, for validation and for test each
+_STUDY_PART = 0.15  # share of all clips, for validation and for test each
 _SINGLE = {"study", "given", "speakers"}  # protocols without folds
-_MAY_SHARE = {"study", "given"}  # whose parts may share speakers
+_MAY_SHARE = {"study", "given"}  # parts may share speakers
 
 
 @dataclass(frozen=True)
@@ -45,17 +45,17 @@ class Split:
 
     @property
     def checksum(self) -> str:
-        """Tells splits apart, whatever names they have."""
+        """Identifies the split by its indices, whatever its name."""
         parts = [index.tolist() for index in (self.train, self.val, self.test)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def count_folds(protocol: str, n_speakers: int | None = None) -> int:
-    """Number of folds of a protocol; together the test parts of several hold each speaker once.
+    """Number of folds of a protocol. Over several folds each speaker is tested once.
 
     Args:
       protocol: its name.
-      n_speakers: of the corpus, which loso leaves out one by one; None: RAVDESS' 24 actors.
+      n_speakers: of the corpus, which loso leaves out one by one; `None`: RAVDESS' 24 actors.
     """
     if protocol == "loso" and n_speakers is not None:
         return n_speakers
@@ -83,10 +83,10 @@ def make_split(
     """Split clips into training, validation and test.
 
     `study` draws 70:15:15 of the clips at random, stratified by emotion; `given` takes `given_B`.
-    In the other protocols no speaker is in two parts. `speakers` draws speakers with about 70:15:15
-    of the clips, of each class and of each stratum, and `speakers5` five folds of as many; the seed
-    changes nothing in the others. Fold k of several validates on the test speakers of fold k + 1,
-    and of loso on the next 15 % of the speakers.
+    In the other protocols no speaker is in two parts: `speakers` draws speakers with about 70:15:15
+    of the clips, of each class and of each stratum; `speakers5` draws five folds of about equal
+    size; the rest ignore the seed. Fold k validates on the test speakers of fold k + 1, and in loso
+    on the next 15 % of the speakers.
 
     Args:
       protocol: study, given, emobox6, luna5, loso, speakers or speakers5.
@@ -94,8 +94,8 @@ def make_split(
       seed: of the draw.
       emotion_B: int [clips], class.
       actor_B: int [clips], speaker, from 1.
-      n_speakers: number of speakers; None: they are RAVDESS' 24 actors.
-      stratum_B: str [clips], of which each part gets its share; see `list_strata`.
+      n_speakers: number of speakers; `None`: RAVDESS' 24 actors.
+      stratum_B: str [clips], stratum of which each part gets its share; see `list_strata`.
       given_B: str [clips], train, val or test, for `given`.
 
     Returns:
@@ -128,13 +128,13 @@ def make_split(
 
 
 def list_strata(attributes: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """Corpus and gender of each clip, as far as they are known; None where neither is."""
+    """Corpus and gender of each clip, as far as known; `None` if neither is."""
     known = [attributes[name] for name in ("corpus", "gender") if name in attributes]
     return np.array([" ".join(values) for values in zip(*known, strict=True)]) if known else None
 
 
 def check_split(split: Split, actor_B: np.ndarray) -> None:
-    """Raise where training could see what it is tested on, or a clip is lost.
+    """Raise if test clips or speakers leak into training, or a clip is lost.
 
     Raises:
       UserError: an empty part; a clip in two parts, in none or out of range; an actor in two
@@ -212,11 +212,11 @@ def _get_val_actors(protocol: str, fold: int) -> tuple[int, ...]:
 
 
 def draw_split(data: DataConfig, seed: int, corpus: Corpus) -> Split:
-    """The parts of `corpus` by its settings' protocol and fold.
+    """The split of `corpus` by the protocol and fold of its settings.
 
     Args:
       data: settings of the corpus.
-      seed: draws the split where `data.split_seed` does not.
+      seed: of the split if `data.split_seed` is not set.
       corpus: clips.
 
     Raises:

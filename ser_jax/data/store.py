@@ -1,4 +1,4 @@
-"""The store of a corpus on disk: built once beside its place, then read in about a second."""
+"""The store of a corpus on disk: built once, moved into place, then read in about a second."""
 
 import json
 import time
@@ -22,13 +22,13 @@ from ser_jax.data.sources.listing import Source
 from ser_jax.errors import SHOWN_WARNINGS, FewWarnings, check, count_noun, warn
 from ser_jax.files.atomic import expand, locked, new_folder, write_atomic
 
-# Part of a store's name. Raise it when what a store holds changes, so that old ones are left alone.
+# Part of a store's name. Raise it when the contents change; older stores are then left alone.
 _STORE_VERSION = 4
 _REPORT = "report.json"
 
 
 def prepare(data: DataConfig) -> PrepareReport:
-    """Build the corpus' store where it is missing or was built from other input or settings.
+    """Build the corpus' store unless one of the same input and settings exists.
 
     Raises:
       UserError: no usable recordings; a write failed; a bad clip with `data.strict`.
@@ -39,7 +39,7 @@ def prepare(data: DataConfig) -> PrepareReport:
     folder = expand(data.store_dir) / name
     check(
         not any("\ud800" <= letter <= "\udfff" for letter in str(folder)),
-        f"data.store_dir={data.store_dir}: its name is no UTF-8 text, which array_record needs; "
+        f"data.store_dir={data.store_dir}: its name is not UTF-8 text, which array_record needs; "
         "choose another",
     )
     built = False
@@ -76,8 +76,9 @@ def prepare(data: DataConfig) -> PrepareReport:
 
 
 def load_corpus(data: DataConfig) -> Corpus:
-    """The corpus that `data` names, trimmed by `data.trim_db`, then cut or padded to `data.clip_s`;
-    builds its store if need be.
+    """The corpus that `data` names, trimmed by `data.trim_db`, then cut or padded to `data.clip_s`.
+
+    Builds its store first if it is missing.
 
     Raises:
       UserError: as `prepare`; the store is damaged.
@@ -89,14 +90,14 @@ def load_corpus(data: DataConfig) -> Corpus:
 
 
 def load_shard(data: DataConfig, find_rows: Callable[[int], np.ndarray]) -> Corpus:
-    """The corpus with the samples of some clips; all else is known of every clip.
+    """The corpus with the samples of some clips, and everything else about all clips.
 
     Args:
       data: as for `load_corpus`.
-      find_rows: from the number of clips to the numbers of those to read, ascending.
+      find_rows: takes the number of clips and returns the indices of those to read, ascending.
 
     Returns:
-      A corpus whose `wave_BN` is zeros, and takes no memory, in all other rows.
+      A corpus whose `wave_BN` is zero in all other rows, which take no memory.
 
     Raises:
       UserError: as `load_corpus`.
@@ -114,9 +115,9 @@ def load_facts(data: DataConfig) -> Corpus:
 
 
 def _load_facts(data: DataConfig) -> tuple[PrepareReport, Corpus, np.ndarray]:
-    """What is known of all clips, and their numbers in the store."""
+    """The store, the corpus without samples, and the position of each clip in the store."""
     report = prepare(data)
-    # Lengths after trimming and the checksum of changed classes are known from the samples alone.
+    # Lengths after trimming, and the checksum under changed labels, need the samples.
     decoded = data.trim_db is not None or len(data.labels) > 0
     clips = iterate_clips(report.folder, workers=data.workers, with_samples=decoded)
     corpus, row_B, _ = assemble(data, clips, report, keep=False)
@@ -153,15 +154,15 @@ def _count_classes(data: DataConfig, counts: list[list[Any]]) -> dict[tuple[str,
 
 
 def _warn_of_bad(bad: tuple[str, ...]) -> None:
-    told = FewWarnings("clip left out: ")
+    few = FewWarnings("clip left out: ")
     for reason in bad:
-        told.add(reason)
-    if told.n_unsaid:
-        warn(f"{count_noun(told.n_unsaid, 'more clip')} left out")
+        few.add(reason)
+    if few.n_unsaid:
+        warn(f"{count_noun(few.n_unsaid, 'more clip')} left out")
 
 
 def _warn_of_copies(copies: tuple[Copy, ...]) -> None:
-    """A line for each copy that contradicts its original, and one for all others."""
+    """One line for each copy that contradicts its original, and one for all others together."""
     shown = [copy for copy in copies if copy.differs][:SHOWN_WARNINGS]
     for copy in shown:
         warn(f"clip left out: {copy.describe()}; correct one of them")

@@ -22,7 +22,7 @@ from ser_jax.files.atomic import expand
 from ser_jax.machine.cores import count_cores
 from ser_jax.progress import progress
 
-_AHEAD = 3  # batches that are read while one is trained on
+_AHEAD = 3  # batches read ahead of training
 
 
 class UnlabelledClips:
@@ -37,16 +37,15 @@ class UnlabelledClips:
         """
         Args:
           data: settings.
-          seed: of the split, where only its training clips are wanted.
-          least_samples: shorter files are left out, with a warning, as are those that cannot be
-            read.
+          seed: of the split, if only its training clips are used.
+          least_samples: shorter files are left out with a warning, as are unreadable ones.
 
         Raises:
           UserError: no folder, no sound files in it, none that can be read and is long enough;
             `data.part=train` with files that have no RAVDESS names.
         """
         root = expand(data.root or "")
-        check(root.is_dir(), f"data.root={data.root}: no such folder; name one of recordings")
+        check(root.is_dir(), f"data.root={data.root}: no such folder; name a folder of recordings")
         paths = sorted(list_files(root, SUFFIXES))
         check(
             len(paths) > 0,
@@ -76,8 +75,8 @@ class UnlabelledClips:
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Batches of crops, float32 [B, N], and how many samples of each are real, int32 [B].
 
-        Threads read ahead. A crop is a function of seed, epoch and clip alone; a row of `PADDING`
-        is silent and has none.
+        Threads read ahead. A crop depends on seed, epoch and clip only; a row of `PADDING`
+        is silence without real samples.
         """
         with ThreadPoolExecutor(max(1, count_cores())) as pool:
             pending: collections.deque[list[Future]] = collections.deque()
@@ -105,7 +104,7 @@ class UnlabelledClips:
         else:
             try:
                 wave_N = load_audio(self.paths[clip], rate_hz, start / rate_hz, crop_s)
-            except UserError as error:  # what a header does not say; nothing of it is heard
+            except UserError as error:  # the header looked fine; the row stays silent
                 self._bad.add(str(error))
                 return crop_N, 0
         crop_N[: len(wave_N)] = wave_N
@@ -131,7 +130,7 @@ class UnlabelledClips:
     def _keep_good(
         self, paths: Sequence[Path], read: Callable[[Path], Any], doing: str
     ) -> tuple[list[Path], Any]:
-        """The files that `read` reads, and what it gives; the others are left out and named."""
+        """The files that `read` can read, and its results; others are left out with a warning."""
 
         def attempt(path: Path) -> Any:
             try:
@@ -161,9 +160,8 @@ class UnlabelledClips:
 
 
 def _choose_training(paths: Sequence[Path], data: UnlabelledConfig, seed: int) -> list[Path]:
-    """The files that are training clips of a split, drawn as `train` draws it of the same folder:
-    from the clips that can be read and are no copies, since any other number of them is parted
-    otherwise."""
+    """The files that are training clips of a split, drawn just as `train` draws it for that folder:
+    from the clips that can be read and are not copies, since the draw depends on their number."""
     grammar = GRAMMARS["ravdess"]
     check(
         any((named := grammar.parse(path)) and named.kind == "speech" for path in paths),

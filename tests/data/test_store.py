@@ -280,7 +280,7 @@ def test_folders_whose_names_are_no_utf8_are_read(root, data, tmp_path, capsys):
     report = prepare(found)
     assert report.skipped["unnamed"] == ("Actor_02/caf\\xe9.flac",)
     store_dir = f"{tmp_path}/\udce9"
-    with pytest.raises(UserError, match=r"data.store_dir=.*: its name is no UTF-8 text"):
+    with pytest.raises(UserError, match=r"data.store_dir=.*: its name is not UTF-8 text"):
         prepare(dataclasses.replace(found, store_dir=store_dir))
 
 

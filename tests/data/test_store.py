@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ import soundfile
 
 from ser_jax.audio.reading import find_sound, load_int16
 from ser_jax.config import DataConfig
-from ser_jax.data import assembly, store
+from ser_jax.data import assembly, intake, store
 from ser_jax.data.corpus import with_clip_length
 from ser_jax.data.protocols import check_protocols
 from ser_jax.data.sources import checksums, download, find, folders
@@ -27,7 +28,7 @@ from ser_jax.data.sources.filenames import GRAMMARS, NamedClip
 from ser_jax.data.sources.ravdess import EMOTIONS
 from ser_jax.data.store import load_corpus, load_shard, prepare
 from ser_jax.errors import UserError
-from tests.tiny import make_config
+from tests.tiny import Child, make_config
 
 RATE_HZ = 16000
 
@@ -518,31 +519,21 @@ def test_a_damaged_store_is_an_error_that_names_the_folder_to_delete(data):
     assert "\n" not in str(caught.value)
 
 
-def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess:
-    checkout = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(checkout)}
-    command = [sys.executable, "-c", code, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+def die_at_the_ninth_clip(data: DataConfig) -> None:
+    make_record, made = intake.Record, []
 
+    def make_and_die(*arguments):
+        made.append(1)
+        if len(made) == 9:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return make_record(*arguments)
 
-_KILLED = """
-import os, signal, sys
-from ser_jax.config import DataConfig
-from ser_jax.data import intake
-from ser_jax.data.store import prepare
-make_record, made = intake.Record, []
-def make_and_die(*arguments):
-    made.append(1)
-    if len(made) == 9:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return make_record(*arguments)
-intake.Record = make_and_die
-prepare(DataConfig(root=sys.argv[1], store_dir=sys.argv[2]))
-"""
+    intake.Record = make_and_die
+    prepare(data)
 
 
 def test_a_kill_while_building_leaves_nothing_that_is_taken_for_a_store(data):
-    assert run_python(_KILLED, data.root, data.store_dir).returncode == -signal.SIGKILL
+    assert Child(die_at_the_ninth_clip, data).wait()[0] == -signal.SIGKILL
     left = [path for path in Path(data.store_dir).iterdir() if path.is_dir()]
     assert len(left) == 1  # the half-built one, under a hidden name
     assert list_stores(data) == []
@@ -550,26 +541,20 @@ def test_a_kill_while_building_leaves_nothing_that_is_taken_for_a_store(data):
     assert not left[0].exists()
 
 
-_FULL_DISK = """
-import resource, signal, sys
-import tensorflow_datasets
-from ser_jax.config import DataConfig
-from ser_jax.data.store import prepare
-from ser_jax.errors import UserError
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))
-try:
-    prepare(DataConfig(root=sys.argv[1], store_dir=sys.argv[2]))
-except UserError as error:
-    print(error)
-"""
+def prepare_within_8000_bytes_a_file(data: DataConfig) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))
+    try:
+        prepare(data)
+    except UserError as error:
+        print(error)
 
 
 def test_a_file_size_limit_is_a_one_line_error_that_names_the_store(data):
-    said = run_python(_FULL_DISK, data.root, data.store_dir)
-    assert said.returncode == 0, said.stderr
+    status, output = Child(prepare_within_8000_bytes_a_file, data).wait()
+    assert status == 0, output
     expected = rf"{re.escape(data.store_dir)}: cannot write: File too large; free some space .*\n"
-    assert re.fullmatch(expected, said.stdout)
+    assert re.fullmatch(expected, output)
     assert list_stores(data) == []
 
 
@@ -601,6 +586,12 @@ def test_a_store_is_read_where_nothing_can_be_written(data, monkeypatch):
     assert load_corpus(data).checksum == checksum
 
 
+def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+
+
 _CHATTY = """
 import sys
 from ser_jax.config import DataConfig
@@ -622,12 +613,13 @@ def test_importing_the_package_is_light():
     assert said.stdout.strip() == "[]"
 
 
+def print_whether_built(data: DataConfig) -> None:
+    print(prepare(data).built)
+
+
 def test_two_processes_that_build_at_once_build_one_store(data):
-    code = _CHATTY + "print('done')"
-    command = [sys.executable, "-c", code, data.root, data.store_dir]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) for _ in range(2)]
-    assert [process.communicate(timeout=60)[0] for process in both] == [b"done\n"] * 2
+    both = [Child(print_whether_built, data) for _ in range(2)]
+    assert sorted(child.wait() for child in both) == [(0, "False\n"), (0, "True\n")]
     assert len(list_stores(data)) == 1
 
 

@@ -66,7 +66,7 @@ class CorpusDigest:
         name = path.stem if self._is_plain else str(path.with_suffix(""))
         said = "" if self._is_plain else f" {label} {speaker}"
         self._digest.update(f"{name} {len(wave_N)}{said}\n".encode())
-        self._digest.update(np.ascontiguousarray(wave_N, "<i2"))
+        self._digest.update(np.ascontiguousarray(wave_N, "<i2").data)
 
     def hexdigest(self) -> str:
         return self._digest.hexdigest()[:16]

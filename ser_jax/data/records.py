@@ -58,7 +58,7 @@ def write_records(folder: Path, records: Iterable[Record]) -> None:
         builder=identity, features=tfds.features.FeaturesDict(features), disable_shuffling=True
     )
     try:
-        writer = tfds.core.SequentialWriter(info, _PER_FILE, file_format="array_record")
+        writer: Any = tfds.core.SequentialWriter(info, _PER_FILE, file_format="array_record")
         writer.initialize_splits([_SPLIT])
         writer.add_examples({_SPLIT: (_make_example(record) for record in records)})
         writer.close_all()
@@ -80,7 +80,8 @@ def read_records(folder: Path, rows: Sequence[int] | None = None) -> Iterator[Re
     """The records of `folder`, all or those at `rows`; only a few are in memory at a time."""
     import tensorflow_datasets as tfds
 
-    source: Any = tfds.builder_from_directory(folder).as_data_source(_SPLIT)
+    builder: Any = tfds.builder_from_directory(folder)
+    source = builder.as_data_source(_SPLIT)
     wanted = range(len(source)) if rows is None else rows
     for start in range(0, len(wanted), _AT_ONCE):
         for example in source.__getitems__(wanted[start : start + _AT_ONCE]):

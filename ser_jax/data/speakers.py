@@ -3,6 +3,7 @@
 import functools
 import operator
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -65,7 +66,7 @@ def count_clips(
 
     groups = [np.zeros(len(actor_B), np.int64), emotion_B]
     groups += [] if stratum_B is None else [stratum_B]
-    columns = [contingency_matrix(actor_B, group_B) for group_B in groups]
+    columns: list[Any] = [contingency_matrix(actor_B, group_B) for group_B in groups]
     kinds = [kind for kind, counts_SG in enumerate(columns) for _ in counts_SG.T]
     return np.concatenate(columns, axis=1), tuple(kinds)
 

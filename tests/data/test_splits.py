@@ -185,7 +185,7 @@ def make_of_speakers(protocol: str, n_women: int, n_men: int, fold: int = 1, see
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 40), st.integers(3, 40), st.integers(0, 2**32 - 1))
-def test_speakers_are_parted_70_15_15_with_each_gender_s_share(n_women, n_men, seed):
+def test_speakers_are_split_70_15_15_with_each_gender_s_share(n_women, n_men, seed):
     _, (train, val, test) = make_of_speakers("speakers", n_women, n_men, seed=seed)
     n = n_women + n_men
     assert not train & val
@@ -224,7 +224,7 @@ def compute_costs(part_XS, shares, speaker_B, emotion_B, gender_B) -> np.ndarray
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(4, 7), st.integers(2, 4))
-def test_few_speakers_are_parted_about_as_evenly_as_they_can_be(seed, n_speakers, n_classes):
+def test_few_speakers_are_split_about_as_evenly_as_possible(seed, n_speakers, n_classes):
     clips = draw_uneven(np.random.default_rng(seed), n_speakers, n_classes)
     shares = (0.15, 0.15, 0.7)
     every = itertools.product(range(3), repeat=n_speakers)

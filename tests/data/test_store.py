@@ -1,4 +1,4 @@
-"""Names, the store and the corpus: nothing lost unsaid, nothing half-written, one order."""
+"""Names, the store and the corpus: nothing lost silently, nothing half-written, one order."""
 
 import dataclasses
 import errno
@@ -365,7 +365,7 @@ def test_moved_recordings_and_their_flac_twins_have_the_same_checksum(root, data
     assert load_corpus(dataclasses.replace(data, root=str(moved))).checksum == checksum
 
 
-def test_songs_videos_duplicates_and_strangers_are_skipped_and_counted(root, data):
+def test_songs_videos_duplicates_and_unknown_names_are_skipped_and_counted(root, data):
     checksum = load_corpus(data).checksum
     write_clip(root / f"{make_name(3, 1, channel=2)}.wav")
     write_clip(root / f"{make_name(3, 1, modality=1)}.wav")

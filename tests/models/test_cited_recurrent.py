@@ -164,7 +164,7 @@ def read_frames(model, x_BTF) -> Any:
     return model.apply(variables, x_BTF, mask_BT, train=False, method="read_frames")
 
 
-def test_tcn_hears_only_the_frames_in_its_reach_and_none_to_come():
+def test_tcn_depends_only_on_past_frames_within_its_receptive_field():
     model, x_BTF = make_small("tcn", kernel=2), draw(1, T, F)
     changed_BTF = x_BTF.copy()
     changed_BTF[:, 6] += 1.0

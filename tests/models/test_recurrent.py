@@ -86,7 +86,7 @@ def test_fast_forms_equal_the_scan_and_so_do_their_gradients(form, mask):
     assert_close(jit_compute(form)(*arguments), jit_compute("plain")(*arguments))
 
 
-def test_unrolled_form_has_no_loop_over_few_turns():
+def test_unrolled_form_has_no_loop_over_few_steps():
     shapes = MADE, draw(B, T, F), MASKS["whole"]
     assert "while" in jax.jit(make_compute("fast")).lower(*shapes).as_text()
     assert "while" not in jax.jit(make_compute("unrolled")).lower(*shapes).as_text()
@@ -94,7 +94,7 @@ def test_unrolled_form_has_no_loop_over_few_turns():
 
 @pytest.mark.device
 @pytest.mark.parametrize("n_turns", [22, 23, 29])  # blocks of 11, and with one and two turns over
-def test_unrolled_form_over_many_turns_is_a_loop_of_blocks_and_equals_the_scan(n_turns):
+def test_unrolled_form_over_many_steps_is_a_loop_of_blocks_and_equals_the_scan(n_turns):
     mask_BT = np.arange(n_turns)[None, :] < np.array([n_turns, 13, 1, 0])[:, None]
     arguments = MADE, draw(B, n_turns, F), mask_BT
     assert "while" in jax.jit(make_compute("unrolled")).lower(*arguments).as_text()

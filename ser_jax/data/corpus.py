@@ -103,8 +103,7 @@ def with_clip_length(corpus: Corpus, clip_s: float | None) -> Corpus:
     if clip_s is None:
         return corpus
     n_samples = max(1, round(clip_s * corpus.rate_hz))
-    wave_BN = np.zeros((len(corpus.wave_BN), n_samples), np.int16)
-    kept = min(n_samples, corpus.wave_BN.shape[1])
-    wave_BN[:, :kept] = corpus.wave_BN[:, :kept]
+    wave_BN = corpus.wave_BN[:, :n_samples]
+    wave_BN = np.pad(wave_BN, ((0, 0), (0, n_samples - wave_BN.shape[1])))
     length_B = np.minimum(corpus.length_B, n_samples).astype(np.int32)
     return dataclasses.replace(corpus, wave_BN=wave_BN, length_B=length_B)

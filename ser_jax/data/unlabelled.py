@@ -1,8 +1,9 @@
 """Recordings without labels: any folder of sound files, in random crops."""
 
 import collections
+import itertools
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -79,15 +80,13 @@ class UnlabelledClips:
         is silence without real samples.
         """
         with ThreadPoolExecutor(max(1, count_cores())) as pool:
-            pending: collections.deque[list[Future]] = collections.deque()
-            rest = iter(index_SB)
-            while True:
-                while len(pending) <= _AHEAD and (index_B := next(rest, None)) is not None:
-                    pending.append(
-                        [pool.submit(self._crop, int(clip), seed, epoch) for clip in index_B]
-                    )
-                if not pending:
-                    return
+            batches = (
+                [pool.submit(self._crop, int(clip), seed, epoch) for clip in index_B]
+                for index_B in index_SB
+            )
+            pending = collections.deque(itertools.islice(batches, _AHEAD))
+            while pending:
+                pending.extend(itertools.islice(batches, 1))
                 rows = [future.result() for future in pending.popleft()]
                 wave_BN, length_B = zip(*rows, strict=True)
                 yield np.stack(wave_BN), np.array(length_B, np.int32)

@@ -20,7 +20,7 @@ import soundfile
 
 from ser_jax.audio.reading import find_sound, load_int16
 from ser_jax.config import DataConfig
-from ser_jax.data import assembly, intake, store
+from ser_jax.data import assembly, intake, records, store
 from ser_jax.data.corpus import with_clip_length
 from ser_jax.data.protocols import check_protocols
 from ser_jax.data.sources import checksums, download, find, folders
@@ -149,6 +149,20 @@ def test_a_store_is_built_once_and_then_read(root, data):
     assert not report.built
     assert (report.folder / "report.json").stat().st_ino == inode
     assert load_corpus(data).checksum == load_corpus(data).checksum
+
+
+def test_a_store_of_several_files_keeps_the_order_of_the_clips(root, data, monkeypatch):
+    monkeypatch.setattr(records, "_PER_FILE", 5)
+    monkeypatch.setattr(records, "_AT_ONCE", 3)
+    corpus = load_corpus(data)
+    assert len([*prepare(data).folder.glob("*.array_record*")]) == 4
+    for path in root.rglob("*.*"):
+        wave_N = load_int16(path, RATE_HZ)
+        row_N = corpus.wave_BN[corpus.file_names.index(path.name)]
+        np.testing.assert_array_equal(row_N[: len(wave_N)], wave_N)
+    rows = np.array([0, 4, 5, 9, 15])
+    part = load_shard(data, lambda n_clips: rows)
+    np.testing.assert_array_equal(part.wave_BN[rows], corpus.wave_BN[rows])
 
 
 def change_file(root, data):

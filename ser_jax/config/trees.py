@@ -14,7 +14,7 @@ def to_dict(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-# What says where or how loudly a run works, but not what it computes.
+# What says where or how loudly a run works, but not what it computes; data.source in older runs.
 _WHEREABOUTS = (
     "run_dir", "out", "workers", "data.root", "data.store_dir", "data.workers", "data.strict",
     "data.source", "augment.workers", "train.profile", "batching", "runs_at_a_time", "only",
@@ -79,16 +79,16 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 _GONE = {
-    "data.source": "there is no such key any more; recordings are read from folders: give theirs "
+    "data.source": "this key has been removed; recordings are read from folders: name theirs "
     "as data.root (docs/corpora.md), and leave this key out"
 }
 
 
 def is_gone(key: str, value: Any = None) -> bool:
-    """Whether `key` is one that older versions wrote, and `value` the only one that still holds.
+    """Whether an older version wrote `key`, with the one value that changes nothing today.
 
     Raises:
-      UserError: the key is gone, and the value asks for what is gone with it.
+      UserError: the key has been removed, and the value asks for what it did.
     """
     if key not in _GONE:
         return False

@@ -26,6 +26,13 @@ class Interval(NamedTuple):
     high: float
 
 
+class Mark(NamedTuple):
+    """A mean, and its interval where there is one."""
+
+    mean: float
+    interval: Interval | None
+
+
 def compute_seed_interval(values_S: Sequence[float]) -> Interval | None:
     """Student's t interval of the mean over seeds; None for a single seed."""
     from scipy import stats

@@ -9,11 +9,10 @@ from ser_jax.errors import count_noun
 from ser_jax.report.claims import judge_all
 from ser_jax.report.contrasts import Contrast
 from ser_jax.report.evidence import Evidence
-from ser_jax.report.grid_figures import Mark
 from ser_jax.report.scores import Score, compute_system_scores
 from ser_jax.report.study_systems import Roles, find_roles
 from ser_jax.report.verdicts import Finding
-from ser_jax.statistics import Interval
+from ser_jax.statistics import Interval, Mark
 
 SHARED = "study"
 """The protocol under which speakers of the test are heard in training."""

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ser_jax.errors import UserError, count_noun
 from ser_jax.files.names import make_slug
 from ser_jax.grid.cells import make_cell_name
-from ser_jax.report import curves, figures, grid_figures
-from ser_jax.report.analysis import Analysis, describe_seeds, label
+from ser_jax.metrics import FIGURES
+from ser_jax.report import figures
+from ser_jax.report.analysis import SHARED, Analysis, describe_seeds, label
 from ser_jax.report.document import Content, Gallery, Picture, Prose, Section
 from ser_jax.report.evidence import SystemResult
 from ser_jax.report.run_report import draw_kept_spectrogram
-from ser_jax.report.tables import summarise
 from ser_jax.run.file_names import SPECTROGRAM_FILE
+from ser_jax.statistics import Mark
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,7 +46,7 @@ def make_spectrogram(analysis: Analysis) -> tuple[list[Section], Drawings]:
             said = f"The study's figure 1: {said}" if of_study else said.capitalize()
             picture = Picture("spectrogram", alt, said, raster=True)
             return [Section("spectrogram", "Mel spectrogram", [picture])], {
-                "spectrogram": bind(draw_kept_spectrogram, run_dir)
+                "spectrogram": partial(draw_kept_spectrogram, run_dir)
             }
     return [], {}
 
@@ -61,24 +63,32 @@ def make_curves(analysis: Analysis) -> tuple[Section, Drawings]:
             row = analysis.evidence.get(system, protocol)
             if row is None or not row.events:
                 continue
-            rows[system] = list(row.events.values())
+            runs = list(row.events.values())
+            rows[system] = runs
             name = f"curves-{make_slug(system)}-{protocol}"
-            runs = count_noun(len(row.events), "run")
-            title = f"{system}, {analysis.where}{protocol} ({runs})"
-            drawings[name] = bind(grid_figures.draw_system_curves, rows[system], title)
+            title = f"{system}, {analysis.where}{protocol} ({count_noun(len(runs), 'run')})"
+            panels = [figures.Panel(figure, runs, figure) for figure in ("accuracy", "loss")]
+            drawings[name] = partial(figures.draw_curves, panels, title)
             shown.append(Picture(name, _describe_curves(system, row)))
         if rows:
             for figure in ("loss", "accuracy"):
-                title = f"{figure.capitalize()}, {analysis.where}{protocol} split"
-                drawings[f"{figure}-{protocol}"] = bind(curves.draw_curve_grid, rows, figure, title)
+                title = f"{figure.capitalize()}, {analysis.where}{protocol} split: "
+                title += "mean over runs, band of one standard deviation"
+                panels = [
+                    figures.Panel(_add_count(system, len(runs), "run"), runs, figure)
+                    for system, runs in rows.items()
+                ]
+                drawings[f"{figure}-{protocol}"] = partial(figures.draw_curves, panels, title)
             blocks.append(Gallery(shown, label(protocol)))
     if not drawings:
         blocks = [Prose("No run of this grid has left its events.jsonl.")]
     return Section("curves", "Accuracy and loss over training", blocks), drawings
 
 
-def bind(function: Callable[..., Figure], *arguments: Any) -> Callable[[], Figure]:
-    return lambda: function(*arguments)
+def _add_count(system: str, count: int, noun: str, folds: str = "") -> str:
+    """`cnn (5 seeds)`, or the folds that were run; the note stays on one line."""
+    note = (folds or count_noun(count, noun)).replace(" ", "\N{NO-BREAK SPACE}")
+    return f"{system} ({note})"
 
 
 def _describe_curves(system: str, row: SystemResult) -> str:
@@ -88,7 +98,6 @@ def _describe_curves(system: str, row: SystemResult) -> str:
         last = [
             [e for e in events if e.get("event") == "epoch"][-1].get(f"{part}_accuracy")
             for events in row.events.values()
-            if any(e.get("event") == "epoch" for e in events)
         ]
         known = [value for value in last if value is not None]
         ends.append(f"{part} {np.mean(known):.2f}" if known else f"{part} unknown")
@@ -111,9 +120,7 @@ def make_confusions(analysis: Analysis) -> tuple[Section, Drawings]:
             name = f"confusion-{make_slug(system)}-{protocol}"
             title = f"{system}, {analysis.where}{protocol}, {describe_seeds(score.seeds)}"
             title += f", {score.folds}" if score.folds else ""
-            drawings[name] = bind(
-                grid_figures.draw_small_confusion, score.confusion_CC, labels, title
-            )
+            drawings[name] = partial(figures.draw_confusion, score.confusion_CC, labels, title)
             shown.append(Picture(name, _describe_confusion(title, score.confusion_CC, labels)))
         if shown:
             blocks.append(Gallery(shown, label(protocol)))
@@ -130,33 +137,39 @@ def _describe_confusion(title: str, confusion_CC: np.ndarray, labels: list[str])
 
 
 def make_overviews(analysis: Analysis) -> Drawings:
-    """The opening figure as a file, and the comparison of each protocol."""
-    evidence, protocols = analysis.evidence, analysis.evidence.protocols
-    marks = {
-        system: {
-            p: analysis.scores[system, p].marks["accuracy"]
-            for p in protocols
-            if (system, p) in analysis.scores
-        }
-        for system in analysis.ranking
+    """The opening figure as a file, and accuracy and weighted F1 under each protocol."""
+    protocols, chance = analysis.evidence.protocols, analysis.chance
+    series = {protocol: _list_marks(analysis, "accuracy", protocol) for protocol in protocols}
+    on = "" if analysis.evidence.is_of_study else f" on {analysis.evidence.corpus}"
+    title = f"Accuracy of every system{on}, 95 % intervals"
+    published = {
+        figure: {system: values[figure] for system, values in analysis.study.items()}
+        for figure in FIGURES[:2]
     }
-    study = {name: published["accuracy"] for name, published in analysis.study.items()}
-    rows = list(marks.items())
-    on = "" if evidence.is_of_study else f" on {evidence.corpus}"
-    title = f"Accuracy of every system{on}"
+    where = {SHARED if SHARED in protocols else protocols[0]: published["accuracy"]}
+    rows = {system: system for system in analysis.ranking}
     drawings: Drawings = {
-        "systems": bind(grid_figures.draw_forest, rows, protocols, study, title, analysis.chance)
+        "systems": partial(figures.draw_forest, rows, series, title, chance, where)
     }
-    summary = summarise(evidence.results["cells"])
     for protocol in protocols:
-        here = [row for row in summary if row["protocol"] == protocol]
-        if any(row["n"] for row in here):
-            seeds = {seed for row in here for seed in row["seeds"]}
-            n = max(row["n"] or 0 for row in here)
-            said = f"{analysis.where}{protocol} split, {describe_seeds(sorted(seeds))}"
-            said += f", n = {n} test clips per seed"
-            published = evidence.results.get("study") if protocol == "study" else None
-            drawings[f"comparison-{protocol}"] = bind(
-                figures.draw_comparison, here, said, len(evidence.labels), published
-            )
+        scores = {system: analysis.scores.get((system, protocol)) for system in rows}
+        rows_here = {
+            system: _add_count(system, len(score.seeds), "seed", score.folds)
+            for system, score in scores.items()
+            if score
+        }
+        if not rows_here:
+            continue
+        n = max(score.n for score in scores.values() if score)
+        title = f"Accuracy and weighted F1, {analysis.where}{protocol} split, "
+        title += f"n = {n:,} test clips per seed, 95 % intervals"
+        series = {figure: _list_marks(analysis, figure, protocol) for figure in FIGURES[:2]}
+        drawings[f"comparison-{protocol}"] = partial(
+            figures.draw_forest, rows_here, series, title, chance,
+            published if protocol == SHARED else None,
+        )  # fmt: skip
     return drawings
+
+
+def _list_marks(analysis: Analysis, figure: str, protocol: str) -> dict[str, Mark]:
+    return {s: score.marks[figure] for (s, p), score in analysis.scores.items() if p == protocol}

@@ -1,177 +1,252 @@
-"""The figures: confusion matrix, spectrogram, bars by group, comparison of systems.
+"""Figures of runs and grids: confusion matrices, curves, dots with intervals, a spectrogram.
 
-Each `draw_` makes a `matplotlib.figure.Figure` of its own, without pyplot and its global state.
+Each `draw_` returns a `matplotlib.figure.Figure` of its own, without pyplot and its global state,
+narrow enough to be read on a phone.
 """
 
 from __future__ import annotations
 
+import functools
 import io
-from collections.abc import Mapping, Sequence
+import itertools
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
-from ser_jax.errors import count_noun
 from ser_jax.files.atomic import write_atomic
-from ser_jax.report.tables import format_figure
+from ser_jax.statistics import Mark
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by colour-blind readers.
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
+# Okabe and Ito's colours, which colour-blind readers can tell apart.
+_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
+_MARKERS = ("o", "D", "s", "^", "v")
+_INK, _GREY = "#1c2430", "#666666"
+_WIDTH_IN = 4.4
+_PARTS = (("train", "training", _PALETTE[0], "--"), ("val", "validation", _PALETTE[1], "-"))
+_STYLE = {
+    "font.size": 8, "axes.titlesize": 8, "text.color": _INK, "axes.labelcolor": _INK,
+    "xtick.color": _INK, "ytick.color": _INK, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.axisbelow": True, "grid.alpha": 0.3, "legend.frameon": False, "text.parse_math": False,
+    "figure.titlesize": 9, "figure.titleweight": "bold", "savefig.dpi": 200,
+    "svg.hashsalt": "ser_jax",
+}  # fmt: skip
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def save_figure(figure: Figure, path: str | Path) -> Path:
-    """Write a PNG in one piece. Raises: UserError where it cannot be written."""
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=150)
-    write_atomic(path, image.getvalue())
-    return Path(path)
+def _styled(function: _Function) -> _Function:
+    """Run `function` under the style of these figures, leaving matplotlib's settings alone."""
+
+    @functools.wraps(function)
+    def styled(*args: Any, **kwargs: Any) -> Any:
+        import matplotlib
+
+        with matplotlib.rc_context(_STYLE):
+            return function(*args, **kwargs)
+
+    return cast(_Function, styled)
 
 
-def make_axes(n_rows: int, n_columns: int, width_in: float, height_in: float, **options: Any):
-    """A figure with a title's room and its axes [rows, columns], without upper and right frame."""
+@_styled
+def save_figure(figure: Figure, path: Path, forms: Sequence[str] = ("png", "svg")) -> list[Path]:
+    """Write `path`.png and `path`.svg, the same bytes each time.
+
+    Raises:
+      UserError: a file cannot be written.
+    """
+    written = []
+    for form in forms:
+        image = io.BytesIO()
+        figure.savefig(image, format=form, metadata={"Date": None} if form == "svg" else None)
+        figure.set_layout_engine("none")  # solved once; it costs more than drawing
+        written.append(path.with_name(f"{path.name}.{form}"))
+        write_atomic(written[-1], image.getvalue())
+    return written
+
+
+def _make_figure(title: str, height_in: float, *grid: int, **options: Any) -> tuple[Figure, Any]:
+    """A figure with its title, and its axes [rows, columns]."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width_in, height_in), layout="constrained")
-    axes = figure.subplots(n_rows, n_columns, squeeze=False, **options)
-    for ax in axes.flat:
-        ax.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+    figure = Figure(figsize=(_WIDTH_IN, height_in), layout="constrained")
+    figure.suptitle(textwrap.fill(title, 52), x=0.02, ha="left")
+    return figure, figure.subplots(*grid, squeeze=False, **options)
 
 
-def _draw_chance(ax: Axes, n_classes: int, along: str) -> None:
-    line = ax.axhline if along == "x" else ax.axvline
-    line(1 / n_classes, color=GREY, linestyle=":", linewidth=1.5, label=f"chance, 1/{n_classes}")
+def _add_legend(figure: Figure, ax: Axes) -> None:
+    """A legend below the figure, in as many columns as fit."""
+    handles = {text: handle for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}
+    n_columns = max(1, min(len(handles), 62 // (7 + max(map(len, handles)))))
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=n_columns)
 
 
+def wrap_name(name: str, width: int) -> str:
+    """Break a name after underscores and at spaces, into three lines at most."""
+    lines = textwrap.wrap(name.replace("_", "_ "), width, max_lines=3, placeholder="…")
+    return "\n".join(lines).replace("_ ", "_")
+
+
+@_styled
 def draw_confusion(confusion_CC: Any, labels: Sequence[str], title: str) -> Figure:
-    """Confusion matrix: colour and percentage by row (true class), the count of clips below it."""
+    """Confusion matrix in per cent of each true class, with the number of its clips."""
     confusion_CC = np.asarray(confusion_CC)
-    share_CC = confusion_CC / np.maximum(confusion_CC.sum(1, keepdims=True), 1)
-    figure, axes = make_axes(1, 1, 7.2, 5.9)
-    ax = axes[0, 0]
-    image = ax.imshow(share_CC, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(confusion_CC):
-        if count:
-            share = share_CC[row, column]
-            color = "white" if share > 0.55 else "black"
-            text = f"{100 * share:.0f}%\n({count})"
-            ax.text(column, row, text, ha="center", va="center", color=color, fontsize=9)
-    places = range(len(labels))
-    ax.set_xticks(places, labels, rotation=35, ha="right", rotation_mode="anchor")
-    ax.set_yticks(
-        places, [f"{x} (n={n})" for x, n in zip(labels, confusion_CC.sum(1), strict=True)]
-    )
-    ax.set(xlabel="predicted", ylabel="true")
+    n_C, places = confusion_CC.sum(1), range(len(labels))
+    percent_CC = 100 * confusion_CC / np.maximum(n_C, 1)[:, None]
+    figure, ((ax,),) = _make_figure(title, 4.1)
+    ax.imshow(percent_CC, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    for (row, column), percent in np.ndenumerate(percent_CC):
+        if percent >= 0.5:
+            color = "white" if percent > 55 else _INK
+            ax.text(column, row, f"{percent:.0f}", ha="center", va="center", color=color)
+    names = [wrap_name(label, 14) for label in labels]
+    ax.set_xticks(places, names, rotation=40, ha="right", rotation_mode="anchor")
+    ax.set_yticks(places, [f"{name} ({n:,.0f})" for name, n in zip(names, n_C, strict=True)])
+    ax.set(xlabel="predicted (% of the true class)", ylabel="true (clips)")
     ax.spines[:].set_visible(False)
-    bar = figure.colorbar(image, shrink=0.8, pad=0.02)
-    bar.set_label("share of the true class")
-    figure.suptitle(title)
+    ax.tick_params(length=0)
     return figure
 
 
-def draw_spectrogram(
-    db_TF: np.ndarray,
-    rate_hz: int,
-    hop_length: int,
+class Panel(NamedTuple):
+    """One panel of curves: 'loss' or 'accuracy' from the events of some runs."""
+
+    title: str
+    runs: Sequence[Sequence[Mapping[str, Any]]]
+    figure: str
+
+
+@_styled
+def draw_curves(panels: Sequence[Panel], title: str, best_epoch: int | None = None) -> Figure:
+    """Training and validation by epoch: the mean over runs, and a band of one deviation.
+
+    Panels of the same figure share its axis; each ends with the last epoch of its own runs.
+    """
+    n_columns = min(2, len(panels))
+    n_rows = -(-len(panels) // n_columns)
+    share = len({panel.figure for panel in panels}) == 1
+    figure, axes = _make_figure(title, 0.75 + 1.4 * n_rows, n_rows, n_columns, sharey=share)
+    for ax in axes.flat[len(panels) :]:
+        ax.set_visible(False)
+    for ax, panel in zip(axes.flat, panels, strict=False):
+        _plot_curves(ax, panel)
+        if best_epoch is not None:
+            ax.axvline(best_epoch, color=_GREY, linestyle="-.", label=f"best epoch, {best_epoch}")
+    for ax, panel in zip(axes.flat, panels, strict=False):  # shared limits, so after all curves
+        ax.set_ylim(0, 1 if panel.figure == "accuracy" else None)
+    for ax in axes.flat[len(panels) - n_columns : len(panels)]:  # the lowest of each column
+        ax.set_xlabel("epoch")
+    _add_legend(figure, axes[0, 0])
+    return figure
+
+
+def _plot_curves(ax: Axes, panel: Panel) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for part, name, color, style in _PARTS:
+        lines = [
+            [event.get(f"{part}_{panel.figure}") for event in run if event.get("event") == "epoch"]
+            for run in panel.runs
+        ]
+        # None where a loss diverged, and after the end of a run shorter than others.
+        value_ER = np.ma.masked_invalid(np.array([*itertools.zip_longest(*lines)], float))
+        mean_E, epochs = value_ER.mean(1), np.arange(1, len(value_ER) + 1)
+        marker = "o" if len(epochs) == 1 else None
+        ax.plot(epochs, mean_E, color=color, linestyle=style, marker=marker, label=name)
+        if len(panel.runs) > 1:
+            std_E = value_ER.std(1, ddof=1)
+            ax.fill_between(epochs, mean_E - std_E, mean_E + std_E, color=color, alpha=0.2, lw=0)
+    ax.set_title(wrap_name(panel.title, 26))
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
+    ax.grid()
+
+
+@_styled
+def draw_forest(
+    rows: Mapping[str, str],
+    series: Mapping[str, Mapping[str, Mark]],
     title: str,
-    band_hz_F: np.ndarray | None = None,
+    chance: float,
+    published: Mapping[str, Mapping[str, float]] | None = None,
+    *,
+    joined: bool = False,
+) -> Figure:
+    """Shares as dots with their intervals as bars: a row for each key, a colour for each series.
+
+    Args:
+      rows: what to call each key, from top to bottom.
+      series: marks by key.
+      chance: share reached by guessing, a dotted line.
+      published: shares by key for some of the series, open diamonds.
+      joined: the dots of a row lie on one line, without their numbers.
+    """
+    from matplotlib.ticker import PercentFormatter
+
+    names = [wrap_name(name, 24) for name in rows.values()]
+    n_lines = 1 if joined else len(series)
+    height_R = [0.06 + 0.13 * max(n_lines, 1 + name.count("\n")) for name in names]  # inches
+    middle_R = np.cumsum(height_R) - np.divide(height_R, 2)
+    figure, ((ax,),) = _make_figure(title, 1.15 + sum(height_R))
+    for number, (label, marks) in enumerate(series.items()):
+        offset = 0 if joined else 0.13 * (number - (n_lines - 1) / 2)
+        at = dict(zip(rows, middle_R + offset, strict=True))
+        color, shape = _PALETTE[number % len(_PALETTE)], _MARKERS[number % len(_MARKERS)]
+        _plot_marks(ax, at, marks, said=not joined, color=color, marker=shape, label=label)
+        if known := [(x, at[key]) for key, x in (published or {}).get(label, {}).items()]:
+            style = {"marker": "D", "s": 24, "facecolor": "none", "edgecolor": _INK, "zorder": 3}
+            ax.scatter(*zip(*known, strict=True), label="published by the study", **style)
+    for y, key in zip(middle_R, rows, strict=True):
+        means = [marks[key].mean for marks in series.values() if key in marks]
+        if joined and means:
+            ax.hlines(y, min(means), max(means), color="#b8c0cc", linewidth=2, zorder=1)
+        elif not means:
+            ax.text(1.02, y, "no result", va="center", transform=ax.get_yaxis_transform())
+    ax.axvline(chance, color=_GREY, linestyle=":", label="chance")
+    ax.set(xlim=(0, min(1, ax.get_xlim()[1])), ylim=(sum(height_R), 0))
+    ax.set_yticks(middle_R, names)
+    ax.tick_params(axis="y", length=0)
+    ax.xaxis.set_major_formatter(PercentFormatter(1))
+    ax.grid(axis="x")
+    _add_legend(figure, ax)
+    return figure
+
+
+def _plot_marks(
+    ax: Axes, at: Mapping[str, float], marks: Mapping[str, Mark], *, said: bool, **style: Any
+) -> None:
+    """One series: dots, intervals and, where `said`, the numbers beside the axes."""
+    found = [(at[key], marks[key]) for key in at if key in marks]
+    for y, (mean, interval) in found:
+        if interval:
+            ax.hlines(y, *interval, color=style["color"], linewidth=2.2, alpha=0.5)
+        if said:
+            ax.text(1.02, y, f"{100 * mean:.1f}", va="center", transform=ax.get_yaxis_transform())
+    shown = {"s": 20, "zorder": 2, "edgecolor": "white", "linewidth": 0.5, "clip_on": False}
+    ax.scatter([mark.mean for _, mark in found], [y for y, _ in found], **shown, **style)
+
+
+@_styled
+def draw_spectrogram(
+    db_TF: np.ndarray, rate_hz: int, hop_length: int, title: str, band_hz_F: np.ndarray
 ) -> Figure:
     """Mel spectrogram of one clip.
 
     Args:
       db_TF: power per frame and mel band, dB.
       rate_hz, hop_length: sample rate, and samples between frames.
-      band_hz_F: centre of each band in Hz, for the axis; without it the bands are numbered.
+      band_hz_F: centre of each band in Hz.
     """
-    figure, axes = make_axes(1, 1, 8.4, 3.6)
-    ax = axes[0, 0]
+    figure, ((ax,),) = _make_figure(title, 2.4)
     n_frames, n_bands = db_TF.shape
     extent = (0, n_frames * hop_length / rate_hz, -0.5, n_bands - 0.5)
-    image = ax.imshow(
-        np.asarray(db_TF).T, origin="lower", aspect="auto", cmap="magma", extent=extent
-    )
-    ax.set(xlabel="time (s)", ylabel="mel band")
-    if band_hz_F is not None:
-        shown_hz = [f for f in (250, 500, 1000, 2000, 4000, 8000, 16000) if f <= band_hz_F[-1]]
-        ax.set_yticks(np.interp(shown_hz, band_hz_F, np.arange(n_bands)), map(str, shown_hz))
-        ax.set_ylabel("frequency (Hz, mel scale)")
+    image = ax.imshow(db_TF.T, origin="lower", aspect="auto", cmap="magma", extent=extent)
+    shown_hz = [f for f in (250, 500, 1000, 2000, 4000, 8000, 16000) if f <= band_hz_F[-1]]
+    ax.set_yticks(np.interp(shown_hz, band_hz_F, np.arange(n_bands)), map(str, shown_hz))
+    ax.set(xlabel="time (s)", ylabel="frequency (Hz, mel scale)")
     figure.colorbar(image, pad=0.01).set_label("power (dB)")
-    figure.suptitle(title)
-    return figure
-
-
-def draw_groups(report: Mapping[str, Any], title: str) -> Figure:
-    """Accuracy by emotion, gender, intensity and statement: a panel each, clips under each bar.
-
-    Args:
-      report: what `metrics.compute_report` returns.
-    """
-    by, n_classes = report["by"], len(report["labels"])
-    sizes = [len(groups) for groups in by.values()]
-    figure, axes = make_axes(
-        1, len(by), 11, 3.7, sharey=True, width_ratios=[n + 0.3 for n in sizes]
-    )
-    for ax, (name, groups) in zip(axes.flat, by.items(), strict=True):
-        values = [figures["accuracy"] for figures in groups.values()]
-        bars = ax.bar(range(len(values)), values, width=0.7, color=BLUE)
-        ax.bar_label(bars, [f"{value:.2f}" for value in values], padding=2, fontsize=10)
-        names = [f"{value}\nn={figures['n']}" for value, figures in groups.items()]
-        ax.set_xticks(range(len(names)), names, fontsize=9)
-        _draw_chance(ax, n_classes, "x")
-        ax.set_title(f"by {name}", fontsize=11)
-    for ax in axes.flat[1:]:
-        ax.tick_params(left=False)
-    axes[0, 0].set(ylabel="accuracy", ylim=(0, 1.08), yticks=np.linspace(0, 1, 6))
-    axes[0, 0].legend(frameon=False, loc="upper right")
-    figure.suptitle(title)
-    return figure
-
-
-def draw_comparison(
-    rows: Sequence[Mapping], title: str, n_classes: int, study: Mapping[str, Mapping] | None = None
-) -> Figure:
-    """Accuracy and weighted F1 of the systems of one protocol, with the deviation over seeds.
-
-    Args:
-      rows: what `tables.summarise` returns.
-      study: published figures by system, {"accuracy", "weighted_f1"}, drawn as diamonds.
-    """
-    figure, axes = make_axes(1, 2, 9.6, 1.7 + 0.36 * len(rows), sharey=True)
-    places = np.arange(len(rows))
-    for ax, name in zip(axes.flat, ("accuracy", "weighted_f1"), strict=True):
-        means = np.array([row[f"{name}_mean"] or 0.0 for row in rows])
-        stds = np.array([row[f"{name}_std"] or 0.0 for row in rows])
-        ax.barh(places, means, height=0.65, color=BLUE, alpha=0.85)
-        some = stds > 0
-        ax.errorbar(
-            means[some], places[some], xerr=stds[some], fmt="none", ecolor="black", capsize=3
-        )
-        for place, row in zip(places, rows, strict=True):  # beside the panel, clear of the marks
-            mean, std = row[f"{name}_mean"], row[f"{name}_std"]
-            text = "incomplete" if mean is None else format_figure(mean, std)
-            ax.text(1.02, place, text, va="center", fontsize=9, transform=ax.get_yaxis_transform())
-        known = [(study or {}).get(row["system"], {}).get(name) for row in rows]
-        marks = [(value, place) for place, value in enumerate(known) if value is not None]
-        if marks:
-            values, at = zip(*marks, strict=True)
-            style = {"color": ORANGE, "edgecolor": "white", "zorder": 3, "label": "the study"}
-            ax.scatter(values, at, marker="D", s=45, **style)
-        _draw_chance(ax, n_classes, "y")
-        ax.set(xlim=(0, 1), xlabel=name.replace("_f1", " F1"))
-        ax.tick_params(left=False)
-    counts = [len(row["seeds"]) for row in rows]
-    names = [
-        row["system"] if n == max(counts) else f"{row['system']} ({count_noun(n, 'seed')})"
-        for row, n in zip(rows, counts, strict=True)
-    ]
-    axes[0, 0].set_yticks(places, names)
-    axes[0, 0].invert_yaxis()
-    handles, texts = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, texts, loc="outside lower center", ncols=len(texts), frameon=False)
-    figure.suptitle(title)
     return figure

@@ -24,7 +24,7 @@ from ser_jax.report import (
 )
 from ser_jax.report.analysis import Analysis, analyse
 from ser_jax.report.evidence import load_evidence
-from ser_jax.report.grid_figures import save_both
+from ser_jax.report.figures import save_figure
 from ser_jax.report.style import CSS
 from ser_jax.run.file_names import RESULTS_FILE
 
@@ -60,7 +60,7 @@ def write_ablation_report(folder: str | Path) -> list[Path]:
     report, drawn = make_report(analyse(evidence))
     written = []
     for name, draw in drawn.items():
-        written += save_both(draw(), folder / "figures", name)
+        written += save_figure(draw(), folder / "figures" / name)
     texts["report.md"] = rendering.to_markdown(report)
     texts |= {
         f"tables/{name}.csv": rendering.to_csv(found) for name, found in report.records.items()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ser_jax.metrics import compute_class_figures
-from ser_jax.report import grid_figures
+from ser_jax.report import figures
 from ser_jax.report.analysis import Analysis, label
 from ser_jax.report.clips import join_clips
 from ser_jax.report.contrasts import Term, compute_contrast
 from ser_jax.report.document import Content, Gallery, Picture, Prose, Records, Section, Table
-from ser_jax.report.figure_sections import Drawings, bind
+from ser_jax.report.figure_sections import Drawings
+from ser_jax.statistics import Mark
 
 _CLASS_FIGURES = ("accuracy", "precision", "f1")
 _WORDS = {"gender": ("female", "male"), "intensity": ("normal", "strong")}
@@ -27,13 +29,13 @@ def make_groups(analysis: Analysis) -> tuple[Section, Drawings, Records]:
         shown = []
         for column in ("intensity", "statement", "gender"):
             names = _find_values(analysis, protocol, column)
-            pairs = []
+            pairs: dict[str, list[float]] = {}
             for system in analysis.ranking if len(names) == 2 else ():
                 found = [_compute_share(analysis, system, protocol, column, v) for v in names]
                 shares = [share for share in found if share is not None]
                 if len(shares) < 2:
                     continue
-                pairs.append(grid_figures.Pair(system, *shares))
+                pairs[system] = shares
                 records += [
                     {"system": system, "protocol": protocol, "group": column, "value": v,
                      "accuracy": share}
@@ -44,7 +46,14 @@ def make_groups(analysis: Analysis) -> tuple[Section, Drawings, Records]:
                     f"{column}-{protocol}",
                     f"Accuracy by {column}, {analysis.where}{protocol}",
                 )
-                drawings[name] = bind(grid_figures.draw_pairs, pairs, names, title, analysis.chance)
+                series = {
+                    value: {system: Mark(shares[place], None) for system, shares in pairs.items()}
+                    for place, value in enumerate(names)
+                }
+                drawings[name] = partial(
+                    figures.draw_forest, {s: s for s in pairs}, series, title, analysis.chance,
+                    joined=True,
+                )  # fmt: skip
                 shown.append(Picture(name, _describe_pairs(title, names, pairs)))
         if shown:
             blocks.append(Gallery(shown, label(protocol)))
@@ -121,8 +130,8 @@ def _compute_share(
     return None if found.lack else found.effect
 
 
-def _describe_pairs(title: str, names: tuple[str, ...], pairs: list[grid_figures.Pair]) -> str:
-    said = [f"{p.system} {100 * p.first:.0f} and {100 * p.second:.0f}" for p in pairs]
+def _describe_pairs(title: str, names: tuple[str, ...], pairs: dict[str, list[float]]) -> str:
+    said = [f"{s} {100 * first:.0f} and {100 * other:.0f}" for s, (first, other) in pairs.items()]
     return f"{title}, {names[0]} and {names[1]}, per cent: {'; '.join(said)}"
 
 

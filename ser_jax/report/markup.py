@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ser_jax.report.grid_figures import Mark
 from ser_jax.report.rendering import escape, to_inline
-from ser_jax.statistics import Interval
+from ser_jax.statistics import Interval, Mark
 
 _SIGNS = {"holds": "✓", "does not hold": "✕", "not decided": "?"}
 _KINDS = {"holds": "holds", "does not hold": "fails", "not decided": "open"}

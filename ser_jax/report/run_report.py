@@ -12,9 +12,10 @@ from ser_jax.data.splits import name_fold
 from ser_jax.errors import UserError
 from ser_jax.files.json_files import blaming, load_json
 from ser_jax.machine.environment import import_matplotlib
-from ser_jax.report import curves, figures
+from ser_jax.report import figures
 from ser_jax.run.events import load_events
 from ser_jax.run.file_names import CONFIG_FILE, EVENTS_FILE, METRICS_FILE, SPECTROGRAM_FILE
+from ser_jax.statistics import Mark
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,15 +40,34 @@ def write_run_report(run_dir: str | Path) -> list[Path]:
         clips = f"{title}, n = {test['n']} test clips"
         drawn = {
             "confusion": figures.draw_confusion(test["confusion"], test["labels"], clips),
-            "groups": figures.draw_groups(test, clips),
+            "groups": draw_groups(test, clips),
         }
     with blaming(run_dir / EVENTS_FILE, _REMEDY):
         if any(event.get("event") == "epoch" for event in events):  # an svm or hmm has none
-            drawn["curves"] = curves.draw_run_curves(events, epochs, best_epoch)
+            panels = [figures.Panel(name, [events], name) for name in ("accuracy", "loss")]
+            drawn["curves"] = figures.draw_curves(panels, epochs, best_epoch)
     if (run_dir / SPECTROGRAM_FILE).exists():
         drawn["spectrogram"] = draw_kept_spectrogram(run_dir)
-    folder = run_dir / "figures"
-    return [figures.save_figure(figure, folder / f"{name}.png") for name, figure in drawn.items()]
+    return [
+        path
+        for name, figure in drawn.items()
+        for path in figures.save_figure(figure, run_dir / "figures" / name, ("png",))
+    ]
+
+
+def draw_groups(report: Mapping[str, Any], title: str) -> Figure:
+    """Accuracy by emotion, gender, intensity and statement, with the clips of each group.
+
+    Args:
+      report: what `metrics.compute_report` returns.
+    """
+    rows = {
+        f"{kind}: {value} ({found['n']})": Mark(found["accuracy"], None)
+        for kind, groups in report["by"].items()
+        for value, found in groups.items()
+    }
+    names = {name: name for name in rows}
+    return figures.draw_forest(names, {"accuracy": rows}, title, 1 / len(report["labels"]))
 
 
 def name_run(metrics: Mapping[str, Any]) -> str:

@@ -10,8 +10,7 @@ from ser_jax.metrics import FIGURES
 from ser_jax.report.clips import join_clips
 from ser_jax.report.contrasts import describe_folds
 from ser_jax.report.evidence import Evidence, SystemResult
-from ser_jax.report.grid_figures import Mark
-from ser_jax.statistics import bootstrap_figure, compute_figure, compute_seed_interval
+from ser_jax.statistics import Mark, bootstrap_figure, compute_figure, compute_seed_interval
 
 
 class Score(NamedTuple):

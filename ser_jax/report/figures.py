@@ -74,19 +74,22 @@ def _make_figure(title: str, height_in: float, *grid: int, **options: Any) -> tu
     """A figure with its title, and its axes [rows, columns]."""
     from matplotlib.figure import Figure
 
+    title = textwrap.fill(title, 52)
+    height_in += 0.15 * title.count("\n")
     figure = Figure(figsize=(_WIDTH_IN, height_in), layout="constrained")
-    figure.suptitle(textwrap.fill(title, 52), x=0.02, ha="left")
+    figure.suptitle(title, x=0.02, ha="left")
     return figure, figure.subplots(*grid, squeeze=False, **options)
 
 
 def _add_legend(figure: Figure, ax: Axes) -> None:
     """A legend below the figure, in as many columns as fit."""
     handles = {text: handle for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}
-    n_columns = max(1, min(len(handles), 62 // (7 + max(map(len, handles)))))
+    widths = [7 + len(text) for text in handles]  # in characters, of which 60 fit
+    n_columns = len(widths) if sum(widths) <= 60 else max(1, 60 // max(widths))
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=n_columns)
 
 
-def wrap_name(name: str, width: int) -> str:
+def _wrap_name(name: str, width: int) -> str:
     """Break a name after underscores and at spaces, into three lines at most."""
     lines = textwrap.wrap(name.replace("_", "_ "), width, max_lines=3, placeholder="…")
     return "\n".join(lines).replace("_ ", "_")
@@ -104,7 +107,7 @@ def draw_confusion(confusion_CC: Any, labels: Sequence[str], title: str) -> Figu
         if percent >= 0.5:
             color = "white" if percent > 55 else _INK
             ax.text(column, row, f"{percent:.0f}", ha="center", va="center", color=color)
-    names = [wrap_name(label, 14) for label in labels]
+    names = [_wrap_name(label, 14) for label in labels]
     ax.set_xticks(places, names, rotation=40, ha="right", rotation_mode="anchor")
     ax.set_yticks(places, [f"{name} ({n:,.0f})" for name, n in zip(names, n_C, strict=True)])
     ax.set(xlabel="predicted (% of the true class)", ylabel="true (clips)")
@@ -161,7 +164,7 @@ def _plot_curves(ax: Axes, panel: Panel) -> None:
         if len(panel.runs) > 1:
             std_E = value_ER.std(1, ddof=1)
             ax.fill_between(epochs, mean_E - std_E, mean_E + std_E, color=color, alpha=0.2, lw=0)
-    ax.set_title(wrap_name(panel.title, 26))
+    ax.set_title(_wrap_name(panel.title, 26))
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
     ax.grid()
 
@@ -187,7 +190,7 @@ def draw_forest(
     """
     from matplotlib.ticker import PercentFormatter
 
-    names = [wrap_name(name, 24) for name in rows.values()]
+    names = [_wrap_name(name, 24) for name in rows.values()]
     n_lines = 1 if joined else len(series)
     height_R = [0.06 + 0.13 * max(n_lines, 1 + name.count("\n")) for name in names]  # inches
     middle_R = np.cumsum(height_R) - np.divide(height_R, 2)
@@ -196,7 +199,7 @@ def draw_forest(
         offset = 0 if joined else 0.13 * (number - (n_lines - 1) / 2)
         at = dict(zip(rows, middle_R + offset, strict=True))
         color, shape = _PALETTE[number % len(_PALETTE)], _MARKERS[number % len(_MARKERS)]
-        _plot_marks(ax, at, marks, said=not joined, color=color, marker=shape, label=label)
+        _plot_marks(ax, at, marks, numbered=not joined, color=color, marker=shape, label=label)
         if known := [(x, at[key]) for key, x in (published or {}).get(label, {}).items()]:
             style = {"marker": "D", "s": 24, "facecolor": "none", "edgecolor": _INK, "zorder": 3}
             ax.scatter(*zip(*known, strict=True), label="published by the study", **style)
@@ -217,14 +220,14 @@ def draw_forest(
 
 
 def _plot_marks(
-    ax: Axes, at: Mapping[str, float], marks: Mapping[str, Mark], *, said: bool, **style: Any
+    ax: Axes, at: Mapping[str, float], marks: Mapping[str, Mark], *, numbered: bool, **style: Any
 ) -> None:
-    """One series: dots, intervals and, where `said`, the numbers beside the axes."""
+    """One series: dots, intervals and, where `numbered`, the numbers beside the axes."""
     found = [(at[key], marks[key]) for key in at if key in marks]
     for y, (mean, interval) in found:
         if interval:
             ax.hlines(y, *interval, color=style["color"], linewidth=2.2, alpha=0.5)
-        if said:
+        if numbered:
             ax.text(1.02, y, f"{100 * mean:.1f}", va="center", transform=ax.get_yaxis_transform())
     shown = {"s": 20, "zorder": 2, "edgecolor": "white", "linewidth": 0.5, "clip_on": False}
     ax.scatter([mark.mean for _, mark in found], [y for y, _ in found], **shown, **style)

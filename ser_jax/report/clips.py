@@ -1,4 +1,4 @@
-"""The test clips of a cell, from its predictions.csv or no more than its confusion matrix."""
+"""The test clips of a cell, from its predictions.csv or, failing that, its confusion matrix."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ser_jax.errors import UserError
+from ser_jax.metrics import compute_confusion
 
 GROUPINGS = ("gender", "intensity", "statement")
 _NO_SPEAKER = ""
@@ -21,8 +22,8 @@ class ScoredClips:
     """Test clips of one or several cells, with the class predicted for each.
 
     Attributes:
-      columns: arrays [B]: seed, fold, actor, true and predicted class, attributes. Actor
-        and attributes are strings, "" where a confusion matrix is all there is.
+      columns: arrays [B]: seed, fold, actor, true and predicted class, and the attributes. Actor
+        and attributes are strings, empty if only a confusion matrix is known.
     """
 
     columns: Mapping[str, np.ndarray]
@@ -30,17 +31,13 @@ class ScoredClips:
     def __len__(self) -> int:
         return len(self.columns["true"])
 
-    def take(self, rows_B: np.ndarray) -> ScoredClips:
-        """Some of the clips, by a mask or by numbers."""
-        return ScoredClips({name: values[rows_B] for name, values in self.columns.items()})
-
     @property
     def has_speakers(self) -> bool:
-        """Whether each clip's speaker is known."""
+        """Whether the speaker of every clip is known."""
         return len(self) > 0 and bool((self.columns["actor"] != _NO_SPEAKER).all())
 
     def compute_confusion(self, n_classes: int, speakers: Sequence[str]) -> np.ndarray:
-        """Clips by [speaker, true, predicted]; `speakers` is sorted and names all of them."""
+        """Number of clips by [speaker, true, predicted]; `speakers` is sorted and complete."""
         at_B = np.searchsorted(speakers, self.columns["actor"])
         confusion_ACC = np.zeros((len(speakers), n_classes, n_classes))
         np.add.at(confusion_ACC, (at_B, self.columns["true"], self.columns["predicted"]), 1)
@@ -56,7 +53,7 @@ def join_clips(parts: Sequence[ScoredClips]) -> ScoredClips:
 
 
 def from_confusion(cell: Mapping[str, Any]) -> ScoredClips:
-    """The clips that a confusion matrix counts, whose they are unknown."""
+    """The clips that a confusion matrix counts, without speakers and attributes."""
     confusion_CC = np.asarray(cell["confusion"], int)
     true_C, pred_C = np.nonzero(confusion_CC)
     repeats = confusion_CC[true_C, pred_C]
@@ -77,10 +74,10 @@ def _make_clips(
 
 
 def load_scored_clips(path: Path, cell: Mapping[str, Any], labels: Sequence[str]) -> ScoredClips:
-    """The clips of a cell by its predictions.csv.
+    """The clips listed in a cell's predictions.csv.
 
     Raises:
-      UserError: it is missing, unreadable, or counts other clips than results.json.
+      UserError: the file is missing or unreadable, or disagrees with results.json.
     """
     where = path.name
     try:
@@ -100,8 +97,7 @@ def load_scored_clips(path: Path, cell: Mapping[str, Any], labels: Sequence[str]
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{where}: cannot be read ({type(error).__name__}: {reason})") from error
-    confusion_CC = np.zeros((len(labels), len(labels)), int)
-    np.add.at(confusion_CC, (true_B, pred_B), 1)
+    confusion_CC = compute_confusion(len(labels), true_B, pred_B)
     if confusion_CC.tolist() != [list(map(int, row)) for row in cell["confusion"]]:
         raise UserError(f"{where}: foreign, counts other clips than results.json")
     return _make_clips(cell, true_B, pred_B, actor_B, attributes)

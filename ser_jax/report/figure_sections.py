@@ -1,4 +1,4 @@
-"""The figures of a report: what is drawn under which name, and the sections that show them."""
+"""The figures of a grid's report: their names, the sections that show them, their alt texts."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Drawings = dict[str, Callable[[], "Figure"]]
-"""Names of files, and what draws them."""
+"""File name without its ending to the function that draws the figure."""
 
 
 def make_spectrogram(analysis: Analysis) -> tuple[list[Section], Drawings]:
-    """The study's figure 1, of the first run that kept a clip; nothing where none did."""
+    """The study's figure 1, from the first run that saved a spectrogram; empty if none did."""
     for row in analysis.evidence.rows.values():
         for seed, fold in row.clips:
             name = make_cell_name(row.system, row.protocol, fold, seed)
@@ -55,7 +55,9 @@ def make_curves(analysis: Analysis) -> tuple[Section, Drawings]:
     """The study's figures 4 and 5, for every system."""
     drawings: Drawings = {}
     blocks: list[Content] = [
-        Prose("Accuracy and loss by epoch: the mean over runs and a band of one deviation.")
+        Prose(
+            "Accuracy and loss by epoch: the mean over runs, with a band of one standard deviation."
+        )
     ]
     for protocol in analysis.evidence.protocols:
         shown, rows = [], {}
@@ -81,26 +83,26 @@ def make_curves(analysis: Analysis) -> tuple[Section, Drawings]:
                 drawings[f"{figure}-{protocol}"] = partial(figures.draw_curves, panels, title)
             blocks.append(Gallery(shown, label(protocol)))
     if not drawings:
-        blocks = [Prose("No run of this grid has left its events.jsonl.")]
+        blocks = [Prose("No run of this grid has an events.jsonl.")]
     return Section("curves", "Accuracy and loss over training", blocks), drawings
 
 
 def _add_count(system: str, count: int, noun: str, folds: str = "") -> str:
-    """`cnn (5 seeds)`, or the folds that were run; the note stays on one line."""
+    """`cnn (5 seeds)`, or the folds that were run; the note does not break across lines."""
     note = (folds or count_noun(count, noun)).replace(" ", "\N{NO-BREAK SPACE}")
     return f"{system} ({note})"
 
 
 def _describe_curves(system: str, row: SystemResult) -> str:
-    """The ends of the curves, for those who cannot see them."""
+    """Alt text: where the curves end."""
     ends = []
-    for part in ("train", "val"):
+    for part, name in (("train", "training"), ("val", "validation")):
         last = [
             [e for e in events if e.get("event") == "epoch"][-1].get(f"{part}_accuracy")
             for events in row.events.values()
         ]
         known = [value for value in last if value is not None]
-        ends.append(f"{part} {np.mean(known):.2f}" if known else f"{part} unknown")
+        ends.append(f"{name} {np.mean(known):.2f}" if known else f"{name} unknown")
     return f"Curves of {system}, {row.protocol}: accuracy after the last epoch {', '.join(ends)}"
 
 
@@ -108,9 +110,8 @@ def make_confusions(analysis: Analysis) -> tuple[Section, Drawings]:
     """The study's figures 6 to 10, for every system."""
     drawings: Drawings = {}
     labels = analysis.evidence.labels
-    blocks: list[Content] = [
-        Prose("Rows are what was spoken, columns what was heard; all seeds that count together.")
-    ]
+    said = "Rows are true emotions, columns predicted ones; all seeds that count are pooled."
+    blocks: list[Content] = [Prose(said)]
     for protocol in analysis.evidence.protocols:
         shown = []
         for system in analysis.ranking:
@@ -131,13 +132,13 @@ def _describe_confusion(title: str, confusion_CC: np.ndarray, labels: list[str])
     share_C = np.diag(confusion_CC) / np.maximum(confusion_CC.sum(1), 1)
     recalls = ", ".join(f"{name} {100 * x:.0f} %" for name, x in zip(labels, share_C, strict=True))
     wrong_CC = confusion_CC - np.diag(np.diag(confusion_CC))
-    true, heard = np.unravel_index(int(wrong_CC.argmax()), wrong_CC.shape)
-    worst = f"; most often confused: {labels[true]} taken for {labels[heard]}"
+    true, predicted = np.unravel_index(int(wrong_CC.argmax()), wrong_CC.shape)
+    worst = f"; most often confused: {labels[true]} taken for {labels[predicted]}"
     return f"Confusion matrix of {title}: recognised {recalls}{worst if wrong_CC.any() else ''}"
 
 
 def make_overviews(analysis: Analysis) -> Drawings:
-    """The opening figure as a file, and accuracy and weighted F1 under each protocol."""
+    """Accuracy of all systems, and accuracy and weighted F1 under each protocol, as files alone."""
     protocols, chance = analysis.evidence.protocols, analysis.chance
     series = {protocol: _list_marks(analysis, "accuracy", protocol) for protocol in protocols}
     on = "" if analysis.evidence.is_of_study else f" on {analysis.evidence.corpus}"
@@ -172,4 +173,5 @@ def make_overviews(analysis: Analysis) -> Drawings:
 
 
 def _list_marks(analysis: Analysis, figure: str, protocol: str) -> dict[str, Mark]:
+    """A figure of every system with a result under the protocol."""
     return {s: score.marks[figure] for (s, p), score in analysis.scores.items() if p == protocol}

@@ -1,7 +1,7 @@
-"""Figures of runs and grids: confusion matrices, curves, dots with intervals, a spectrogram.
+"""Figures of runs and grids: confusion matrices, training curves, forest plots, a spectrogram.
 
-Each `draw_` returns a `matplotlib.figure.Figure` of its own, without pyplot and its global state,
-narrow enough to be read on a phone.
+Each `draw_` function returns a new `matplotlib.figure.Figure` that is legible on a phone; none uses
+pyplot or its global state.
 """
 
 from __future__ import annotations
@@ -23,13 +23,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart.
-_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
-_MARKERS = ("o", "D", "s", "^", "v")
+# Okabe and Ito's colours, which colour-blind readers can tell apart, each with a marker.
+_SERIES = (("#0072B2", "o"), ("#D55E00", "D"), ("#009E73", "s"), ("#CC79A7", "^"), ("#E69F00", "v"))
 _INK, _GREY = "#1c2430", "#666666"
-_WIDTH_IN = 4.4
-_PARTS = (("train", "training", _PALETTE[0], "--"), ("val", "validation", _PALETTE[1], "-"))
-_STYLE = {
+_PARTS = (("train", "training", _SERIES[0][0], "--"), ("val", "validation", _SERIES[1][0], "-"))
+_STYLE: dict[Any, Any] = {
     "font.size": 8, "axes.titlesize": 8, "text.color": _INK, "axes.labelcolor": _INK,
     "xtick.color": _INK, "ytick.color": _INK, "axes.spines.top": False, "axes.spines.right": False,
     "axes.axisbelow": True, "grid.alpha": 0.3, "legend.frameon": False, "text.parse_math": False,
@@ -41,7 +39,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def _styled(function: _Function) -> _Function:
-    """Run `function` under the style of these figures, leaving matplotlib's settings alone."""
+    """Apply `_STYLE` while `function` runs, and restore matplotlib's settings afterwards."""
 
     @functools.wraps(function)
     def styled(*args: Any, **kwargs: Any) -> Any:
@@ -55,16 +53,12 @@ def _styled(function: _Function) -> _Function:
 
 @_styled
 def save_figure(figure: Figure, path: Path, forms: Sequence[str] = ("png", "svg")) -> list[Path]:
-    """Write `path`.png and `path`.svg, the same bytes each time.
-
-    Raises:
-      UserError: a file cannot be written.
-    """
+    """Write `path`.png and `path`.svg, the same bytes each time. Raises: UserError."""
     written = []
     for form in forms:
         image = io.BytesIO()
         figure.savefig(image, format=form, metadata={"Date": None} if form == "svg" else None)
-        figure.set_layout_engine("none")  # solved once; it costs more than drawing
+        figure.set_layout_engine("none")  # keep the layout just solved
         written.append(path.with_name(f"{path.name}.{form}"))
         write_atomic(written[-1], image.getvalue())
     return written
@@ -76,7 +70,7 @@ def _make_figure(title: str, height_in: float, *grid: int, **options: Any) -> tu
 
     title = textwrap.fill(title, 52)
     height_in += 0.15 * title.count("\n")
-    figure = Figure(figsize=(_WIDTH_IN, height_in), layout="constrained")
+    figure = Figure(figsize=(4.4, height_in), layout="constrained")
     figure.suptitle(title, x=0.02, ha="left")
     return figure, figure.subplots(*grid, squeeze=False, **options)
 
@@ -90,14 +84,14 @@ def _add_legend(figure: Figure, ax: Axes) -> None:
 
 
 def _wrap_name(name: str, width: int) -> str:
-    """Break a name after underscores and at spaces, into three lines at most."""
+    """Break a name after underscores and at spaces; beyond three lines an ellipsis replaces it."""
     lines = textwrap.wrap(name.replace("_", "_ "), width, max_lines=3, placeholder="…")
     return "\n".join(lines).replace("_ ", "_")
 
 
 @_styled
 def draw_confusion(confusion_CC: Any, labels: Sequence[str], title: str) -> Figure:
-    """Confusion matrix in per cent of each true class, with the number of its clips."""
+    """Confusion matrix in per cent of each true class, with each class's number of clips."""
     confusion_CC = np.asarray(confusion_CC)
     n_C, places = confusion_CC.sum(1), range(len(labels))
     percent_CC = 100 * confusion_CC / np.maximum(n_C, 1)[:, None]
@@ -126,14 +120,15 @@ class Panel(NamedTuple):
 
 @_styled
 def draw_curves(panels: Sequence[Panel], title: str, best_epoch: int | None = None) -> Figure:
-    """Training and validation by epoch: the mean over runs, and a band of one deviation.
+    """Training and validation curves: the mean over runs, and a band of one standard deviation.
 
-    Panels of the same figure share its axis; each ends with the last epoch of its own runs.
+    If all panels show the same figure they share the y axis. Each x axis ends with the last epoch
+    of the panel's own runs.
     """
     n_columns = min(2, len(panels))
     n_rows = -(-len(panels) // n_columns)
-    share = len({panel.figure for panel in panels}) == 1
-    figure, axes = _make_figure(title, 0.75 + 1.4 * n_rows, n_rows, n_columns, sharey=share)
+    same = len({panel.figure for panel in panels}) == 1
+    figure, axes = _make_figure(title, 0.75 + 1.4 * n_rows, n_rows, n_columns, sharey=same)
     for ax in axes.flat[len(panels) :]:
         ax.set_visible(False)
     for ax, panel in zip(axes.flat, panels, strict=False):
@@ -156,11 +151,11 @@ def _plot_curves(ax: Axes, panel: Panel) -> None:
             [event.get(f"{part}_{panel.figure}") for event in run if event.get("event") == "epoch"]
             for run in panel.runs
         ]
-        # None where a loss diverged, and after the end of a run shorter than others.
+        # A diverged loss is None; a run shorter than the others is padded with None.
         value_ER = np.ma.masked_invalid(np.array([*itertools.zip_longest(*lines)], float))
         mean_E, epochs = value_ER.mean(1), np.arange(1, len(value_ER) + 1)
-        marker = "o" if len(epochs) == 1 else None
-        ax.plot(epochs, mean_E, color=color, linestyle=style, marker=marker, label=name)
+        marker = "." if len(epochs) == 1 else ""
+        ax.plot(epochs, mean_E, style + marker, color=color, label=name)
         if len(panel.runs) > 1:
             std_E = value_ER.std(1, ddof=1)
             ax.fill_between(epochs, mean_E - std_E, mean_E + std_E, color=color, alpha=0.2, lw=0)
@@ -179,14 +174,14 @@ def draw_forest(
     *,
     joined: bool = False,
 ) -> Figure:
-    """Shares as dots with their intervals as bars: a row for each key, a colour for each series.
+    """Forest plot of shares: a row for each key, a coloured dot with its interval for each series.
 
     Args:
-      rows: what to call each key, from top to bottom.
-      series: marks by key.
-      chance: share reached by guessing, a dotted line.
-      published: shares by key for some of the series, open diamonds.
-      joined: the dots of a row lie on one line, without their numbers.
+      rows: key to displayed name, from top to bottom.
+      series: name of each series to its marks by key.
+      chance: accuracy of guessing, a dotted line.
+      published: name of a series to published shares by key, drawn as open diamonds.
+      joined: put the dots of a row on one line and join them, without numbers.
     """
     from matplotlib.ticker import PercentFormatter
 
@@ -198,7 +193,7 @@ def draw_forest(
     for number, (label, marks) in enumerate(series.items()):
         offset = 0 if joined else 0.13 * (number - (n_lines - 1) / 2)
         at = dict(zip(rows, middle_R + offset, strict=True))
-        color, shape = _PALETTE[number % len(_PALETTE)], _MARKERS[number % len(_MARKERS)]
+        color, shape = _SERIES[number % len(_SERIES)]
         _plot_marks(ax, at, marks, numbered=not joined, color=color, marker=shape, label=label)
         if known := [(x, at[key]) for key, x in (published or {}).get(label, {}).items()]:
             style = {"marker": "D", "s": 24, "facecolor": "none", "edgecolor": _INK, "zorder": 3}
@@ -222,7 +217,7 @@ def draw_forest(
 def _plot_marks(
     ax: Axes, at: Mapping[str, float], marks: Mapping[str, Mark], *, numbered: bool, **style: Any
 ) -> None:
-    """One series: dots, intervals and, where `numbered`, the numbers beside the axes."""
+    """Dots and intervals of one series and, if `numbered`, the means to the right of the axes."""
     found = [(at[key], marks[key]) for key in at if key in marks]
     for y, (mean, interval) in found:
         if interval:
@@ -240,8 +235,8 @@ def draw_spectrogram(
     """Mel spectrogram of one clip.
 
     Args:
-      db_TF: power per frame and mel band, dB.
-      rate_hz, hop_length: sample rate, and samples between frames.
+      db_TF: power of each frame and mel band in dB.
+      rate_hz, hop_length: sample rate, and samples from one frame to the next.
       band_hz_F: centre of each band in Hz.
     """
     figure, ((ax,),) = _make_figure(title, 2.4)

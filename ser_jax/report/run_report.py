@@ -24,7 +24,7 @@ _REMEDY = "ser-jax train writes it: run it again with this run_dir"
 
 
 def write_run_report(run_dir: str | Path) -> list[Path]:
-    """Draw a run's figures/*.png; the spectrogram only where its array was kept.
+    """Draw a run's figures/*.png; the spectrogram only if the run saved one.
 
     Raises:
       UserError: a file is missing or broken, or a figure cannot be written.
@@ -43,7 +43,7 @@ def write_run_report(run_dir: str | Path) -> list[Path]:
             "groups": draw_groups(test, clips),
         }
     with blaming(run_dir / EVENTS_FILE, _REMEDY):
-        if any(event.get("event") == "epoch" for event in events):  # an svm or hmm has none
+        if any(event.get("event") == "epoch" for event in events):  # SVM and HMM runs have none
             panels = [figures.Panel(name, [events], name) for name in ("accuracy", "loss")]
             drawn["curves"] = figures.draw_curves(panels, epochs, best_epoch)
     if (run_dir / SPECTROGRAM_FILE).exists():
@@ -56,10 +56,10 @@ def write_run_report(run_dir: str | Path) -> list[Path]:
 
 
 def draw_groups(report: Mapping[str, Any], title: str) -> Figure:
-    """Accuracy by emotion, gender, intensity and statement, with the clips of each group.
+    """Accuracy by emotion, gender, intensity and statement, with each group's number of clips.
 
     Args:
-      report: what `metrics.compute_report` returns.
+      report: as returned by `metrics.compute_report`.
     """
     rows = {
         f"{kind}: {value} ({found['n']})": Mark(found["accuracy"], None)
@@ -84,7 +84,11 @@ def name_split(metrics: Mapping[str, Any]) -> str:
 
 
 def draw_kept_spectrogram(run_dir: Path) -> Figure:
-    """The clip kept by the run, with the frequencies of its bands by the run's config."""
+    """Draw the spectrogram that a run saved; the run's config gives the frequencies of its bands.
+
+    Raises:
+      UserError: the spectrogram or the config is missing or broken.
+    """
     import zipfile
 
     path = run_dir / SPECTROGRAM_FILE
@@ -99,7 +103,7 @@ def draw_kept_spectrogram(run_dir: Path) -> Figure:
 
 
 def _compute_band_hz(config_path: Path, n_bands: int, rate_hz: int) -> np.ndarray:
-    """Centre of each Slaney mel band in Hz, [F]."""
+    """The centre of each Slaney mel band in Hz, [F]."""
     import yaml
     from librosa import mel_frequencies
 

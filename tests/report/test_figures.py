@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 from sklearn.metrics import confusion_matrix
 
 from ser_jax.report import figures
@@ -55,7 +57,7 @@ def list_rows(figure: Any) -> list[str]:
     return texts if figure.axes[0].yaxis_inverted() else texts[::-1]
 
 
-def make_events(values: list[float | None]) -> list[dict[str, Any]]:
+def make_events(values: Sequence[float | None]) -> list[dict[str, Any]]:
     names = [f"{part}_{figure}" for part in ("train", "val") for figure in ("loss", "accuracy")]
     epochs = [{"event": "epoch", **dict.fromkeys(names, value)} for value in values]
     return [{"event": "start"}, *epochs, {"event": "end"}]
@@ -83,7 +85,7 @@ def test_curves_are_means_over_the_runs_that_reached_an_epoch():
     ax = figure.axes[0]
     for line in ax.lines:
         assert np.asarray(line.get_ydata()) == pytest.approx([0.3, 0.6, 0.6])
-    band = ax.collections[0].get_paths()[0].vertices
+    band: Any = ax.collections[0].get_paths()[0].vertices
     for epoch, values in ((1, [0.2, 0.4, 0.3]), (2, [0.4, 0.8])):
         ends = {round(float(y), 9) for x, y in band if x == epoch}
         mean, std = np.mean(values), np.std(values, ddof=1)
@@ -157,7 +159,7 @@ def find_overlaps(figure: Any) -> list[str]:
     ticks = {text for ax in figure.axes for text in ax.get_xticklabels()}  # some lie beyond the end
     texts = [
         text
-        for text in figure.findobj(matplotlib.text.Text)
+        for text in figure.findobj(Text)
         if text.get_text() and text.get_visible() and text not in ticks and not text.get_rotation()
     ]
     boxes = {text: text.get_window_extent() for text in texts}

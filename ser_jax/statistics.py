@@ -1,8 +1,8 @@
-"""Numbers behind a verdict: intervals and tests over seeds, and over speakers by resampling them.
+"""The statistics behind a verdict: intervals and tests over seeds, and by resampling speakers.
 
-Seeds say how far a figure depends on chance in training (and, in the study's split, in the choice
-of clips); speakers how far it depends on who was recorded. Clips of one speaker resemble each
-other, so speakers are drawn, never clips.
+The spread over seeds shows how far a figure depends on chance in training (and, in the study's
+split, on the choice of clips); the spread over speakers, how far it depends on who was recorded.
+Clips of one speaker resemble each other, so the bootstrap draws speakers, never clips.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 N_DRAWS = 10_000
 _MOST_FLIPS = 14
-"""Seeds up to which all sign flips are listed: 16,384."""
+"""Largest number of seeds for which all sign flips, 16,384, are enumerated."""
 
 
 class Interval(NamedTuple):
@@ -27,14 +27,14 @@ class Interval(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A mean, and its interval where there is one."""
+    """A mean with its interval; `None` if there is none."""
 
     mean: float
     interval: Interval | None
 
 
 def compute_seed_interval(values_S: Sequence[float]) -> Interval | None:
-    """Student's t interval of the mean over seeds; None for a single seed."""
+    """Student's t interval of the mean over seeds; `None` for a single seed."""
     from scipy import stats
 
     n = len(values_S)
@@ -46,7 +46,7 @@ def compute_seed_interval(values_S: Sequence[float]) -> Interval | None:
 
 
 def compute_t_p(values_S: Sequence[float]) -> float | None:
-    """Two-sided p of the paired t test, from differences; None for a single seed."""
+    """Two-sided p value of the paired t test on the differences; `None` for a single seed."""
     from scipy import stats
 
     if len(values_S) < 2:
@@ -58,28 +58,28 @@ def compute_t_p(values_S: Sequence[float]) -> float | None:
 
 
 def compute_flip_p(values_S: Sequence[float]) -> float | None:
-    """Two-sided p of the exact sign-flip test: of n differences it is at least 2 / 2**n.
+    """Two-sided p value of the exact sign-flip test, at least 2 / 2**n for n differences.
 
-    None for a single seed, and for so many that they cannot be listed.
+    `None` for a single seed, and for more seeds than can be enumerated.
     """
     n = len(values_S)
     if not 2 <= n <= _MOST_FLIPS:
         return None
     signs = np.array(list(itertools.product((1, -1), repeat=n)))
     sums = np.abs(signs @ np.asarray(values_S, float))
-    observed = sums[0]  # no sign flipped
+    observed = sums[0]  # the first row flips no sign
     return float(np.mean(sums >= observed * (1 - 1e-9)))
 
 
 def compute_effect_size(values_S: Sequence[float]) -> float | None:
-    """Cohen's d_z: the mean difference in standard deviations over seeds; None without any."""
+    """Cohen's d_z, the mean difference over its standard deviation; `None` if that is undefined."""
     if len(values_S) < 2 or np.ptp(values_S) == 0:
         return None
     return float(np.mean(values_S) / np.std(values_S, ddof=1))
 
 
 def correct_by_holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down adjusted p values, in the order given."""
+    """Holm's step-down adjusted p values, in the given order."""
     order = np.argsort(p)
     steps = np.asarray(p, float)[order] * (len(p) - np.arange(len(p)))
     adjusted = np.empty(len(p))
@@ -89,20 +89,20 @@ def correct_by_holm(p: Sequence[float]) -> list[float]:
 
 @functools.lru_cache(maxsize=8)
 def draw_speakers(n_speakers: int, n_draws: int = N_DRAWS, seed: int = 0) -> np.ndarray:
-    """How often each speaker is drawn, [D, A]; as many as there are, with replacement."""
+    """How often each of the A speakers occurs in each of D bootstrap samples, [D, A]."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(n_speakers, np.full(n_speakers, 1 / n_speakers), size=n_draws)
 
 
 def compute_shares(hit_SA: np.ndarray, count_SA: np.ndarray, weight_DA: np.ndarray) -> np.ndarray:
-    """Share of hits per draw, the mean over seeds, [D]; NaN where a draw holds no clip."""
+    """Share of hits in each draw, averaged over seeds, [D]; NaN if a draw contains no clip."""
     hits_DS, counts_DS = weight_DA @ hit_SA.T, weight_DA @ count_SA.T
     with np.errstate(invalid="ignore"):
         return (hits_DS / counts_DS).mean(axis=1)
 
 
 def summarise_draws(values_D: np.ndarray) -> tuple[Interval, float] | None:
-    """Percentile interval, and two-sided p of the value 0; None where hardly a draw has a value."""
+    """Percentile interval, and two-sided p value of 0; `None` if under 100 draws are finite."""
     values_D = values_D[np.isfinite(values_D)]
     if len(values_D) < 100:
         return None
@@ -113,7 +113,7 @@ def summarise_draws(values_D: np.ndarray) -> tuple[Interval, float] | None:
 
 
 def compute_figure(name: str, confusion_CC: np.ndarray) -> np.ndarray:
-    """accuracy, weighted_f1 or uar of matrices [..., true, predicted]; see `metrics`."""
+    """The accuracy, weighted_f1 or uar of matrices [..., true, predicted]; see `metrics`."""
     hit_C = np.diagonal(confusion_CC, axis1=-2, axis2=-1)
     true_C, pred_C = confusion_CC.sum(-1), confusion_CC.sum(-2)
     n = true_C.sum(-1)
@@ -130,7 +130,7 @@ def bootstrap_figure(
     confusion_SACC: np.ndarray,
     draw: Callable[[int], np.ndarray] = draw_speakers,
 ) -> Interval | None:
-    """Percentile interval over speakers of a figure's mean over seeds; None for one speaker."""
+    """Bootstrap interval over speakers of a figure's mean over seeds; `None` for one speaker."""
     S, A, C, _ = confusion_SACC.shape
     if A < 2:
         return None

@@ -1,4 +1,4 @@
-"""Sizes and rates of a wav2vec 2.0 network, by the names of Hugging Face' config.json."""
+"""Sizes and rates of a wav2vec 2.0 network, under the names of Hugging Face's config.json."""
 
 import dataclasses
 import math
@@ -16,9 +16,9 @@ _ACTIVATIONS = ("gelu", "gelu_new", "relu", "silu", "swish")
 class Architecture:
     """A wav2vec 2.0 network (Baevski et al. 2020), of either layout.
 
-    The layout of base: `feat_extract_norm='group'` and `do_stable_layer_norm=False`; that of
-    large-lv60, robust and XLS-R: 'layer' and True. The modules of transformers take it for its
-    `Wav2Vec2Config`, whose names and defaults it has; unlike that one it can be hashed.
+    The base layout has `feat_extract_norm='group'` and `do_stable_layer_norm=False`; large-lv60,
+    robust and XLS-R have 'layer' and True. transformers' modules accept it in place of their
+    `Wav2Vec2Config`, whose names and defaults it shares; unlike that class it is hashable.
     """
 
     hidden_size: int = 768
@@ -37,9 +37,9 @@ class Architecture:
     do_stable_layer_norm: bool = False
     layer_norm_eps: float = 1e-5
     initializer_range: float = 0.02
-    # What preprocessor_config.json says: whether clips get zero mean and unit variance.
+    # From preprocessor_config.json: whether clips are scaled to zero mean and unit variance.
     do_normalize: bool = True
-    # Rates of training; see `config.BackboneConfig`.
+    # Dropout and masking in training; see `config.BackboneConfig`.
     hidden_dropout: float = 0.1
     attention_dropout: float = 0.1
     activation_dropout: float = 0.1
@@ -94,30 +94,30 @@ class Architecture:
 
     @property
     def head_width(self) -> int:
-        """Features of an attention head."""
+        """Number of features of an attention head."""
         return self.hidden_size // self.num_attention_heads
 
     @property
     def stride(self) -> int:
-        """Samples between frames: 320 in all published checkpoints, 20 ms at 16 kHz."""
+        """Samples from one frame to the next: 320 in all published checkpoints, 20 ms at 16 kHz."""
         return math.prod(self.conv_stride)
 
     @property
     def receptive_field(self) -> int:
-        """Samples that one frame sees, hence the least that the network takes: 400."""
+        """Samples that one frame sees, hence the shortest possible input: 400 by default."""
         n = 1
         for kernel, stride in zip(self.conv_kernel[::-1], self.conv_stride[::-1], strict=True):
             n = (n - 1) * stride + kernel
         return n
 
     def count_frames(self, n_samples: Any) -> Any:
-        """Frames of `n_samples`, an integer or an array of any library; 0 or less if too short."""
+        """Frames in `n_samples`, an integer or any library's array; 0 or less if too short."""
         for kernel, stride in zip(self.conv_kernel, self.conv_stride, strict=True):
             n_samples = (n_samples - kernel) // stride + 1
         return n_samples
 
     def to_dict(self) -> dict[str, Any]:
-        """As config.json has it."""
+        """The contents of config.json."""
         tree = {key: list(value) if isinstance(value, tuple) else value
                 for key, value in dataclasses.asdict(self).items()}  # fmt: skip
         tree["num_feat_extract_layers"] = self.num_feat_extract_layers
@@ -128,12 +128,12 @@ def read_architecture(tree: Mapping[str, Any], where: str) -> Architecture:
     """The network that a config.json describes.
 
     Args:
-      tree: what the file holds.
-      where: its path, for the error.
+      tree: contents of the file.
+      where: its path, for error messages.
 
     Raises:
-      UserError: another kind of network; an adapter, which is not supported; sizes of a wrong type
-        or that do not fit each other.
+      UserError: the network is not wav2vec 2.0 or has an adapter, or a value has the wrong type or
+        contradicts another.
     """
     kind = tree.get("model_type")
     check(
@@ -165,12 +165,12 @@ def _read_value(value: Any, like: Any, name: str, where: str) -> Any:
 
 
 class BackboneSpec(NamedTuple):
-    """The pre-trained network below a head.
+    """The pre-trained network below a classification head.
 
     Attributes:
-      architecture: its sizes, and its rates of dropout and masks.
-      settings: what of it is trained, and how it is computed.
-      entry: where the part begins that a program computes; see `wav2vec2.classifier`.
+      architecture: its sizes, dropout rates and masking rates.
+      settings: which parts are trained, and how the network is computed.
+      entry: the input from which a program starts; see `wav2vec2.classifier`.
     """
 
     architecture: Architecture

@@ -1,7 +1,7 @@
-"""The transformer blocks of wav2vec 2.0, built of transformers' Flax modules.
+"""The transformer blocks of wav2vec 2.0, built from transformers' Flax modules.
 
-Each class has the parameters of the one it is derived from, and adds what that one lacks: LoRA,
-dropout that is cheap inside a jitted step, attention in two forms, statistics in float32.
+Each class has the same parameters as its base class, and adds what the base class lacks: LoRA,
+cheap dropout inside a jitted step, two implementations of attention, statistics in float32.
 """
 
 from typing import Any, NamedTuple
@@ -25,12 +25,12 @@ from ser_jax.wav2vec2.self_attention import (
 
 
 class Lora(NamedTuple):
-    """Low-rank additions to the attention's kernels (Hu et al. 2021).
+    """Low-rank adaptation of the attention kernels (Hu et al. 2021).
 
     Attributes:
-      rank: r of kernel + a [in, r] @ b [r, out] * alpha / r.
-      alpha: see there.
-      targets: of q_proj, k_proj, v_proj, out_proj.
+      rank: r in kernel + a [in, r] @ b [r, out] * alpha / r.
+      alpha: the scale in the same formula.
+      targets: which of q_proj, k_proj, v_proj and out_proj are adapted.
     """
 
     rank: int
@@ -39,23 +39,23 @@ class Lora(NamedTuple):
 
 
 def maybe_key(module: nn.Module, rate: float, train: bool) -> jax.Array | None:
-    """A key of the stream 'dropout' for `attention.drop`; None where nothing is dropped."""
+    """A key from the 'dropout' stream for `layers.drop`; None if nothing is dropped."""
     return module.make_rng("dropout") if train and rate > 0 else None
 
 
 def maybe_drop(module: nn.Module, x: jax.Array, rate: float, train: bool) -> jax.Array:
-    """Dropout of `x` in training."""
+    """Apply dropout to `x` in training."""
     return maybe_drop_scores(x, rate, maybe_key(module, rate, train))
 
 
 class LoraDense(nn.Dense):
-    """A dense layer with a low-rank addition, which is zero at first."""
+    """A dense layer with a low-rank addition, initially zero."""
 
     lora: Lora | None = None
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        # The parameters of nn.Dense, by the names and in the order that it makes them.
+        # The parameters of nn.Dense, with its names and in its order.
         shape = (inputs.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
         bias = self.param("bias", self.bias_init, shape[1:], self.param_dtype)
@@ -71,7 +71,7 @@ class LoraDense(nn.Dense):
 
 
 class Attention(hf.FlaxWav2Vec2Attention):
-    """transformers' self-attention, in either form of `attention`."""
+    """transformers' self-attention, with plain products or the fused kernel."""
 
     lora: Lora | None = None
 
@@ -110,7 +110,7 @@ class FeedForward(hf.FlaxWav2Vec2FeedForward):
 
 
 class FeatureProjection(hf.FlaxWav2Vec2FeatureProjection):
-    """transformers' norm and projection of the convolutions' output."""
+    """transformers' normalisation and projection of the convolutions' output."""
 
     def setup(self) -> None:
         config = self.config
@@ -121,14 +121,14 @@ class FeatureProjection(hf.FlaxWav2Vec2FeatureProjection):
     def __call__(  # pyright: ignore
         self, z_BTC: jax.Array, *, train: bool
     ) -> tuple[jax.Array, jax.Array]:
-        """[B, T, C] to hidden states [B, T, H], and the normed features [B, T, C]."""
+        """Map [B, T, C] to hidden states [B, T, H] and normalised features [B, T, C]."""
         normed_BTC = self.layer_norm(z_BTC)
         h_BTH = self.projection(normed_BTC)
         return maybe_drop(self, h_BTH, self.config.feat_proj_dropout, train), normed_BTC
 
 
 class Layer(hf.FlaxWav2Vec2EncoderLayerStableLayerNorm):
-    """A transformer layer of either layout: norms before the blocks (stable), or after."""
+    """A transformer layer of either layout: pre-norm (stable) or post-norm."""
 
     config: Any  # an Architecture
     lora: Lora | None = None
@@ -157,18 +157,18 @@ class Layer(hf.FlaxWav2Vec2EncoderLayerStableLayerNorm):
 
 
 def choose_skipping(keep: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Whether a layer is computed, and whether its output is taken.
+    """Whether to compute a layer, and whether to use its output.
 
-    On CPU a skipped layer is not computed. On a GPU the host would wait for every such predicate
-    before it launches more, so there the layer is computed and its output left. The other of the
-    two is a constant, which XLA folds, and with it the selection or the branch.
+    On CPU a skipped layer is not computed. On a GPU the host would wait for each predicate before
+    launching more work, so the layer is computed and its output discarded. On either platform one
+    of the two results is a constant, which XLA folds together with the selection or branch.
     """
     yes = jnp.ones_like(keep)
     return jax.lax.platform_dependent(keep, cpu=lambda k: (k, yes), default=lambda k: (yes, k))
 
 
 class Layers(nn.Module):
-    """All layers; the input of the first, the output of each."""
+    """All layers; returns the input of the first and the output of each."""
 
     config: Architecture
     dtype: Any = jnp.float32
@@ -206,7 +206,7 @@ class Layers(nn.Module):
         self, layer: nn.Module, h_BTH: jax.Array, mask_BT: jax.Array | None, train: bool,
         fused: bool,
     ) -> jax.Array:  # fmt: skip
-        """Layer drop (Fan et al. 2020): in training a layer is skipped now and then."""
+        """LayerDrop (Fan et al. 2020): in training, layers are skipped at random."""
         if not train or self.config.layerdrop == 0 or self.is_initializing():
             return layer(h_BTH, mask_BT, train, fused)
         keep = jax.random.uniform(self.make_rng("dropout")) >= self.config.layerdrop

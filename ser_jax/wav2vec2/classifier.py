@@ -1,4 +1,4 @@
-"""wav2vec 2.0 as a classifier: mean over frames, projector, classifier."""
+"""wav2vec 2.0 as a classifier: mean over frames, projection, logits."""
 
 from typing import Any
 
@@ -15,17 +15,17 @@ from ser_jax.wav2vec2.masks import make_frame_mask, normalise_wave
 
 
 class Wav2Vec2Network(nn.Module):
-    """The head of transformers' Wav2Vec2ForSequenceClassification on a backbone.
+    """A backbone with the head of transformers' Wav2Vec2ForSequenceClassification.
 
     Attributes:
-      backbone: the network below.
+      backbone: the network below the head.
       n_classes: number of logits.
-      projector: units between.
-      weighted: a learned weighted sum of all layers' states, else the last one's.
-      mask_padding: keep padding out of attention and mean.
-      normalise_before_padding: unit variance over a clip's own samples, else over padding too.
-      frozen: the backbone runs as in prediction even in training, without dropout.
-      entry: what the input is: 'wave' (samples [B, N, 1]), 'features' (of the convolutions,
+      projector: number of hidden units in the head.
+      weighted: use a learned weighted sum of all layers' states instead of the last layer's.
+      mask_padding: exclude padding from attention and from the mean.
+      normalise_before_padding: scale a clip's own samples to unit variance, without its padding.
+      frozen: run the backbone in evaluation mode even in training.
+      entry: the kind of input: 'wave' (samples [B, N, 1]), 'features' (of the convolutions,
         [B, T, C]) or 'pooled' (mean states of every layer, [B, L + 1, H]).
     """
 
@@ -43,7 +43,7 @@ class Wav2Vec2Network(nn.Module):
         if self.weighted:
             fill = nn.initializers.constant(1 / n_states)
             self.layer_weights = self.param("layer_weights", fill, (n_states,))
-        # PyTorch's own initial values of a linear layer; in float32, since they cost nothing.
+        # PyTorch's default initialisation of a linear layer; the head is cheap, so in float32.
         init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
         self.project = nn.Dense(self.projector, kernel_init=init, name="projector")
         self.classify = nn.Dense(self.n_classes, kernel_init=init, name="classifier")
@@ -51,8 +51,8 @@ class Wav2Vec2Network(nn.Module):
     def __call__(
         self, x_BTF: jax.Array, mask_BT: jax.Array, *, train: bool, dropout: jax.Array | float = 0.0
     ) -> jax.Array:
-        """What `entry` says and its mask [B, T] to logits [B, C], float32."""
-        del dropout  # it has rates of its own
+        """Map the input that `entry` names and its mask [B, T] to float32 logits [B, C]."""
+        del dropout  # the backbone has its own rates
         if self.entry == "pooled":
             return self._classify(x_BTF)
         if self.entry == "wave":
@@ -60,7 +60,7 @@ class Wav2Vec2Network(nn.Module):
         return self._classify(self.pool(x_BTF, mask_BT, train=train))
 
     def encode(self, x_BN1: jax.Array, mask_BN: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Samples to features of the convolutions [B, T, C] and their mask [B, T]."""
+        """Map samples to the convolutions' features [B, T, C] and their mask [B, T]."""
         config = self.backbone.config
         short = max(config.receptive_field - x_BN1.shape[1], 0)
         x_BN = jnp.pad(x_BN1[:, :, 0], ((0, 0), (0, short)))
@@ -71,7 +71,7 @@ class Wav2Vec2Network(nn.Module):
         return z_BTC, make_frame_mask(config, mask_BN, z_BTC.shape[1])
 
     def pool(self, z_BTC: jax.Array, mask_BT: jax.Array, *, train: bool = False) -> jax.Array:
-        """Features to mean states of every layer [B, L + 1, H], float32."""
+        """Map features to the float32 mean state of every layer, [B, L + 1, H]."""
         inner_BT = mask_BT if self.mask_padding else None
         states = self.backbone.contextualise(
             z_BTC, inner_BT, train=train and not self.frozen, all_layers=True
@@ -85,7 +85,7 @@ class Wav2Vec2Network(nn.Module):
         return jnp.stack(means, axis=1)
 
     def _classify(self, pooled_BLH: jax.Array) -> jax.Array:
-        # The mean over frames and the projector are linear, so their order is free.
+        # The mean over frames and the projection are both linear, so they commute.
         if self.weighted:
             weight_L = jax.nn.softmax(self.layer_weights)
             pooled_BH = jnp.einsum("blh,l->bh", pooled_BLH, weight_L)
@@ -98,7 +98,7 @@ class Wav2Vec2Network(nn.Module):
 def make_classifier(
     config: ModelConfig, n_classes: int, dtype: jnp.dtype, spec: BackboneSpec
 ) -> nn.Module:
-    """A `Wav2Vec2Network` by its settings; see `systems.networks.make_model`."""
+    """Make a `Wav2Vec2Network` from its settings; see `systems.networks.make_model`."""
     settings = spec.settings
     lora = None
     if settings.lora_rank:

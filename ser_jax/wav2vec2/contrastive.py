@@ -13,12 +13,12 @@ from ser_jax.wav2vec2.encoder import Backbone
 
 
 class Quantised(NamedTuple):
-    """What the quantiser makes of features.
+    """Quantised features.
 
     Attributes:
-      vectors_BTD: the code vectors of all groups, side by side.
-      code_BTG: numbers of the chosen vectors.
-      probability_BTGV: of each vector, for the perplexity: soft in training, one or zero else.
+      vectors_BTD: the code vectors of all groups, concatenated.
+      code_BTG: indices of the chosen vectors.
+      probability_BTGV: probability of each vector, for the perplexity; one-hot in evaluation.
     """
 
     vectors_BTD: jax.Array
@@ -27,9 +27,9 @@ class Quantised(NamedTuple):
 
 
 class Quantizer(hf.FlaxWav2Vec2GumbelVectorQuantizer):
-    """The Gumbel product quantiser as PyTorch's: hard choices with the gradient of the soft ones.
+    """The Gumbel product quantiser of the PyTorch version, with a straight-through estimator.
 
-    transformers' Flax class, whose parameters this one has, mixes the vectors softly in training.
+    transformers' Flax class, which has the same parameters, uses a soft mixture in training.
     """
 
     def __call__(  # pyright: ignore
@@ -39,12 +39,13 @@ class Quantizer(hf.FlaxWav2Vec2GumbelVectorQuantizer):
         temperature: jax.Array | float = 1.0,
         noise_BTGV: jax.Array | None = None,
     ) -> Quantised:
-        """Choose a vector of each group.
+        """Choose a vector from each group.
 
         Args:
-          z_BTC: normed features.
-          temperature: of the softmax whose gradient is taken.
-          noise_BTGV: Gumbel noise, for training; None: the most probable vectors, no gradient.
+          z_BTC: normalised features.
+          temperature: of the softmax that supplies the gradient.
+          noise_BTGV: Gumbel noise for training; `None` picks the most probable vectors, without a
+            gradient.
         """
         B, T, _ = z_BTC.shape
         logits = self.weight_proj(z_BTC).reshape(B, T, self.num_groups, self.num_vars)
@@ -62,7 +63,7 @@ class Quantizer(hf.FlaxWav2Vec2GumbelVectorQuantizer):
 
 
 class PretrainNetwork(nn.Module):
-    """Backbone, quantiser and projections, by the names of Wav2Vec2ForPreTraining."""
+    """Backbone, quantiser and projections, named as in Wav2Vec2ForPreTraining."""
 
     config: Architecture
     dtype: Any = jnp.float32
@@ -86,13 +87,13 @@ class PretrainNetwork(nn.Module):
         temperature: jax.Array | float = 1.0,
         noise_BTGV: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array, Quantised]:
-        """Context vectors [B, T, D] and targets [B, T, D] of all frames, and the quantiser's work.
+        """Context vectors [B, T, D], targets [B, T, D] and quantised features of all frames.
 
         Args:
           x_BN: samples with zero mean and unit variance.
-          frame_mask_BT: True for real frames; None: all are.
-          masked_BT: frames that the transformer does not see.
-          train: dropout and layer drop.
+          frame_mask_BT: True for real frames; `None` if all are real.
+          masked_BT: frames hidden from the transformer.
+          train: apply dropout and LayerDrop.
           temperature, noise_BTGV: see `Quantizer`.
         """
         h_BTH, normed_BTC = self.backbone.contextualise(
@@ -105,14 +106,14 @@ class PretrainNetwork(nn.Module):
 
 
 class Losses(NamedTuple):
-    """Sums over masked frames, but for the perplexity.
+    """Sums over masked frames, except for the perplexity.
 
     Attributes:
       contrastive: cross-entropy of the true target among the distractors.
       diversity: share of unused code vectors, times the number of masked frames.
-      perplexity: code vectors in use, summed over groups.
-      correct: frames whose true target is the most similar.
-      count: masked frames.
+      perplexity: effective number of code vectors in use, summed over groups.
+      correct: number of frames whose true target is the most similar.
+      count: number of masked frames.
     """
 
     contrastive: jax.Array
@@ -133,16 +134,15 @@ def compute_pretraining_losses(
     """The terms of wav2vec 2.0's loss (Baevski et al. 2020, equations 3 and 4).
 
     Args:
-      context_BTD, target_BTD: as the network gives them.
-      quantised: likewise.
-      masked_BT: frames that count.
-      negative_BTK: frames of the same clip whose targets distract; those with the very vectors of
-        the true one are left out.
-      temperature: similarities are divided by it.
+      context_BTD, target_BTD, quantised: outputs of the network.
+      masked_BT: frames that the loss is summed over.
+      negative_BTK: frames of the same clip that serve as distractors; those whose vectors equal the
+        true ones are ignored.
+      temperature: divisor of the similarities.
     """
     similarity_BTT = jnp.einsum("btd,bsd->bts", _to_unit(context_BTD), _to_unit(target_BTD))
     similarity_BTT = similarity_BTT / temperature
-    # Of all pairs of frames, since distractors gathered as vectors would take K times the memory.
+    # For all pairs of frames: gathering the distractors' vectors would take K times the memory.
     true_BT = jnp.diagonal(similarity_BTT, axis1=1, axis2=2)
     false_BTK = jnp.take_along_axis(similarity_BTT, negative_BTK, axis=2)
     code_BTG = quantised.code_BTG
@@ -171,15 +171,15 @@ def compute_pretraining_losses(
 
 def _to_unit(x: jax.Array) -> jax.Array:
     x = x.astype(jnp.float32)
-    # The gradient of a norm at zero is not a number; a row of zeros keeps a gradient of zero.
+    # The gradient of a norm at zero is NaN; this way a row of zeros has a gradient of zero.
     square = jnp.square(x).sum(axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.maximum(square, 1e-16))
 
 
 def draw_negatives(key: jax.Array, masked_BT: jax.Array, n_negatives: int) -> jax.Array:
-    """For every frame numbers of other masked frames of its clip, uniform, int32 [B, T, K].
+    """Draw, for every frame, uniform indices of other masked frames of its clip, int32 [B, T, K].
 
-    A clip needs two masked frames; of one with fewer the numbers have no meaning.
+    A clip needs at least two masked frames; otherwise its indices are meaningless.
     """
     B, T = masked_BT.shape
     count_B11 = masked_BT.sum(axis=1)[:, None, None]

@@ -1,7 +1,7 @@
-"""The convolutions of wav2vec 2.0 as functions: strided ones, and a grouped one.
+"""The strided and grouped convolutions of wav2vec 2.0 as functions.
 
-Forwards they are `lax.conv`; gradients are written out where XLA's own are slow on CPU: that of the
-grouped convolution by twenty times.
+The forward passes are `lax.conv_general_dilated`; gradients are written out where XLA's are slow on
+CPU, which for the grouped convolution means a factor of twenty.
 """
 
 import functools
@@ -27,7 +27,7 @@ def _forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, A
 
 def _backward(stride: int, saved: Any, g_BTD: jax.Array) -> tuple[jax.Array, jax.Array]:
     x_BTC, kernel_KCD = saved
-    # What made the gradient would otherwise be computed again for each use of it.
+    # Without the barrier XLA recomputes the incoming gradient for each of its uses.
     g_BTD = jax.lax.optimization_barrier(g_BTD)
     g_x = _compute_input_gradient(g_BTD, kernel_KCD, stride, x_BTC.shape[1])
     make = functools.partial(
@@ -40,7 +40,7 @@ def _backward(stride: int, saved: Any, g_BTD: jax.Array) -> tuple[jax.Array, jax
 def _compute_input_gradient(
     g_BTD: jax.Array, kernel_KCD: jax.Array, stride: int, T: int
 ) -> jax.Array:
-    """A convolution of stride 1 that gives `stride` frames at once, side by side as channels."""
+    """A stride-1 convolution that yields `stride` frames at once, stacked as channels."""
     K, C, D = kernel_KCD.shape
     B, n_out, _ = g_BTD.shape
     n_blocks, parts = -(-T // stride), -(-K // stride)
@@ -60,7 +60,7 @@ convolve_frames.defvjp(_forward, _backward)
 def convolve_same(x_BTC: jax.Array, kernel_KCD: jax.Array, groups: int) -> jax.Array:
     """A grouped convolution of stride 1 with K // 2 zeros on both sides, [B, T, C] to [B, T', D].
 
-    The kernel's C is one group's; T' is T, and one more for an even K.
+    The kernel's C counts the channels of one group; T' is T, or T + 1 for an even K.
     """
     return _convolve_padded(x_BTC, kernel_KCD, groups, kernel_KCD.shape[0] // 2)
 
@@ -86,9 +86,9 @@ def _backward_same(groups: int, saved: Any, g_BTD: jax.Array) -> tuple[jax.Array
 
 
 def _compute_kernel_gradient(x_BTC: jax.Array, g_BTD: jax.Array, K: int, groups: int) -> jax.Array:
-    """One product a group: patches of some taps by the output's gradient, shifted for the others.
+    """One product per group: patches of some taps times the gradient shifted for the other taps.
 
-    Patches of all K taps would take K times the memory of x, and gradients shifted K times as much.
+    Patches of all K taps would take K times the memory of x, and K shifted gradients likewise.
     """
     split = next(n for n in range(int(K**0.5 * 1.5), 0, -1) if K % n == 0)
     B, _, C = x_BTC.shape

@@ -1,4 +1,4 @@
-"""wav2vec 2.0 without a head: samples to the hidden states of every layer."""
+"""wav2vec 2.0 without a head: from samples to the hidden states of every layer."""
 
 from typing import Any, cast
 
@@ -35,14 +35,14 @@ class PositionalConvEmbedding(hf.FlaxWav2Vec2PositionalConvEmbedding):
 
 
 class _WeightNormKernel(hf.FlaxConvWithWeightNorm):
-    """The kernel that the weight norm makes of its parameters, and the bias."""
+    """The weight-normalised kernel, and the bias."""
 
     def __call__(self) -> tuple[jax.Array, jax.Array]:  # pyright: ignore
         return self._get_normed_weights().T.astype(self.dtype), self.bias.astype(self.dtype)
 
 
 class Encoder(nn.Module):
-    """Positional convolution, norm and layers; the norm first or last by the layout."""
+    """Positional convolution, norm and layers; the layout puts the norm first or last."""
 
     config: Architecture
     dtype: Any = jnp.float32
@@ -51,7 +51,7 @@ class Encoder(nn.Module):
     remat: bool = False
 
     def setup(self) -> None:
-        config: Any = self.config  # has what transformers' modules read
+        config: Any = self.config  # has the attributes that transformers' modules read
         self.pos_conv_embed = PositionalConvEmbedding(config, dtype=self.dtype)
         self.layer_norm = LayerNorm(self.config.layer_norm_eps, self.dtype)
         self.layers = Layers(self.config, self.dtype, self.lora, self.attention, self.remat)
@@ -74,11 +74,11 @@ class Backbone(nn.Module):
 
     Attributes:
       config: sizes and rates.
-      dtype: type of the computation; parameters, norms' statistics and softmax are float32.
-      lora: low-rank additions to the attention; None: none.
-      remat: compute each layer again for the gradient instead of keeping what it made.
-      attention: 'plain', or 'auto': cuDNN's fused kernel where `attention.find_obstacle` finds
-        none, else plain. 'fused' is 'auto' here; `finetune` checks it beforehand.
+      dtype: type of the computation; parameters, norm statistics and softmax are float32.
+      lora: low-rank adaptation of the attention; `None` disables it.
+      remat: recompute each layer in the backward pass instead of storing its activations.
+      attention: 'plain', or 'auto' for cuDNN's fused kernel unless `self_attention.find_obstacle`
+        names an obstacle. Here 'fused' means 'auto'; `finetune` checks it beforehand.
     """
 
     config: Architecture
@@ -104,13 +104,13 @@ class Backbone(nn.Module):
         train: bool = False,
         all_layers: bool = False,
     ) -> Any:
-        """Samples to hidden states.
+        """Map samples to hidden states.
 
         Args:
           x_BN: samples with zero mean and unit variance, at least `config.receptive_field` each.
-          mask_BN: True for real samples; None: padding is read like any other sound.
-          train: dropout, layer drop and SpecAugment, with keys of the stream 'dropout'.
-          all_layers: return the input of the first layer and the output of each as well.
+          mask_BN: True for real samples; `None` treats padding like any other sound.
+          train: apply dropout, LayerDrop and SpecAugment, with keys from the 'dropout' stream.
+          all_layers: also return the input of the first layer and the output of each layer.
 
         Returns:
           The last layer's states [B, T, H], or a tuple of all L + 1.
@@ -122,7 +122,7 @@ class Backbone(nn.Module):
         return self.contextualise(z_BTC, mask_BT, train=train, all_layers=all_layers)
 
     def encode(self, x_BN: jax.Array) -> jax.Array:
-        """Samples [B, N] to the convolutions' features [B, T, C]."""
+        """Map samples [B, N] to the convolutions' features [B, T, C]."""
         return self.feature_extractor(x_BN)
 
     def contextualise(
@@ -135,15 +135,16 @@ class Backbone(nn.Module):
         time_mask_BT: jax.Array | None = None,
         return_features: bool = False,
     ) -> Any:
-        """Features of the convolutions to hidden states.
+        """Map features of the convolutions to hidden states.
 
         Args:
-          z_BTC: as `encode` gives them.
-          mask_BT: True for real frames; None: all are.
-          train, all_layers: as for the whole.
-          time_mask_BT: frames to replace by the mask's embedding; None: SpecAugment's own in
-            training.
-          return_features: return (states, normed features [B, T, C]), what pre-training quantises.
+          z_BTC: features from `encode`.
+          mask_BT: True for real frames; `None` if all are real.
+          train, all_layers: as in `__call__`.
+          time_mask_BT: frames to replace by the mask embedding; `None` lets SpecAugment draw them
+            in training.
+          return_features: return (states, normalised features [B, T, C]); pre-training quantises
+            the latter.
         """
         h_BTH, normed_BTC = self.feature_projection(z_BTC, train=train)
         fill_H = self.masked_spec_embed.astype(self.dtype)

@@ -1,4 +1,4 @@
-"""The feature encoder: samples to features, under the names of transformers' Flax modules."""
+"""The feature encoder: from samples to features, with the names of transformers' Flax modules."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from ser_jax.wav2vec2.norms import LayerNorm, match_last
 
 
 class _Kernel(nn.Module):
-    """The parameters of an `nn.Conv`, under its names."""
+    """The parameters of an `nn.Conv`, with its names."""
 
     shape: tuple[int, int, int]
     use_bias: bool
@@ -27,7 +27,7 @@ class _Kernel(nn.Module):
 
 
 class _Scale(nn.Module):
-    """The parameters of a norm, under their names."""
+    """The parameters of a norm, with Flax's names."""
 
     features: int
 
@@ -38,7 +38,7 @@ class _Scale(nn.Module):
 
 
 class ConvLayer(nn.Module):
-    """One layer of the feature encoder: convolution, norm if it has one, activation."""
+    """One layer of the feature encoder: convolution, optional norm, activation."""
 
     config: Architecture
     layer_id: int
@@ -71,10 +71,10 @@ class ConvLayer(nn.Module):
         return self.activation(h_BTD)
 
     def _convolve_and_norm(self, x_BTC: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-        """The convolution of few channels, then a norm of each over all frames, padding too.
+        """A convolution of few channels, then a norm of each channel over all frames and padding.
 
-        A bias would be subtracted again with the mean. Patches less their mean give outputs without
-        one, so that these are gone through once for their variance.
+        The norm subtracts the mean and so cancels any bias. Centred patches give outputs of zero
+        mean, so one pass over the outputs suffices for their variance.
         """
         K, C, D = kernel.shape
         n_out = (x_BTC.shape[1] - K) // stride + 1
@@ -90,6 +90,8 @@ class ConvLayer(nn.Module):
 
 
 class ConvLayers(nn.Module):
+    """The stack of convolutions."""
+
     config: Architecture
     dtype: Any = jnp.float32
 
@@ -106,7 +108,7 @@ class ConvLayers(nn.Module):
 
 
 class FeatureEncoder(nn.Module):
-    """Samples [B, N] to features [B, T, C]: the stack of strided convolutions."""
+    """Map samples [B, N] to features [B, T, C] by a stack of strided convolutions."""
 
     config: Architecture
     dtype: Any = jnp.float32

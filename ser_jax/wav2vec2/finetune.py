@@ -1,8 +1,9 @@
-"""A pre-trained network made ready for training: weights, what of them is frozen, what it sees.
+"""Prepare a pre-trained network for training: load weights, freeze parts, compute its input.
 
-What is frozen is computed once. With the convolutions frozen the network's input becomes their
-features, with all frozen every layer's mean states, unless clips are augmented, since then they
-differ from epoch to epoch. All three are an `entry` of one network with one parameter tree.
+Frozen parts are computed once. If the convolutions are frozen, the network's input becomes their
+features; if the whole backbone is, the mean state of every layer. Augmented clips differ from epoch
+to epoch, so they stay samples. Each of the three is an `entry` of one network with one parameter
+tree.
 """
 
 import dataclasses
@@ -24,8 +25,8 @@ from ser_jax.progress import progress
 from ser_jax.wav2vec2.architecture import Architecture, BackboneSpec
 from ser_jax.wav2vec2.frozen_parts import split_params
 
-_CHUNK = 8  # clips at a time while what is frozen is computed
-_RATES = {  # settings by the names of the architecture
+_CHUNK = 8  # clips per batch while frozen parts are computed
+_RATES = {  # our setting to the architecture's name
     "hidden_dropout": "hidden_dropout", "attention_dropout": "attention_dropout",
     "activation_dropout": "activation_dropout", "feature_dropout": "feat_proj_dropout",
     "layer_drop": "layerdrop", "mask_time_prob": "mask_time_prob",
@@ -38,11 +39,11 @@ class Prepared(NamedTuple):
     """What a run trains on.
 
     Attributes:
-      inputs: as loaded, or with what the frozen part makes of it in place of the samples.
-      spec: the backbone; None for networks without.
-      variables: parameters to train, as {'params': ...}; None: the network's own initial ones.
-      frozen: parameters that a step needs and leaves alone.
-      kept: parameters that are frozen, needed by a step or not.
+      inputs: as loaded, or with the frozen part's output in place of the samples.
+      spec: the backbone; `None` for networks without one.
+      variables: parameters to train, as {'params': ...}; `None` for newly initialised ones.
+      frozen: frozen parameters that a step needs.
+      kept: all frozen parameters.
     """
 
     inputs: Inputs
@@ -53,10 +54,10 @@ class Prepared(NamedTuple):
 
 
 def prepare_backbone(config: Config, inputs: Inputs) -> Prepared:
-    """The network of a run ready for training, and what it is trained on.
+    """Load a run's backbone and compute the input of its trained part.
 
     Raises:
-      UserError: no backbone.path, or one that cannot be used; another rate than the backbone's.
+      UserError: backbone.path is missing or unusable, or the sample rate is not the backbone's.
     """
     settings = config.backbone
     start = _load_start(
@@ -85,7 +86,7 @@ def prepare_backbone(config: Config, inputs: Inputs) -> Prepared:
 
 
 def check_path(settings: BackboneConfig) -> str:
-    """Where the backbone comes from; raises a UserError where nothing says so."""
+    """The path or hub id of the backbone; raises `UserError` if it is not set."""
     if settings.path is None:
         raise UserError(
             "backbone.path: missing; name a folder with config.json and weights, or a hub id such "
@@ -95,7 +96,7 @@ def check_path(settings: BackboneConfig) -> str:
 
 
 class _Start(NamedTuple):
-    """Where training starts: the network, and its weights if they are wanted."""
+    """Where training starts: the network and, unless it is trained from scratch, its weights."""
 
     architecture: Architecture
     params: Any
@@ -119,14 +120,14 @@ def _load_start(path: str, pretrained: bool, rate_hz: int, masked: bool) -> _Sta
 
 
 def apply_rates(architecture: Architecture, settings: BackboneConfig) -> Architecture:
-    """The network with the rates of dropout and masks that the settings name."""
+    """The network with the dropout and masking rates that the settings override."""
     wanted = {theirs: getattr(settings, ours) for ours, theirs in _RATES.items()}
     changes = {name: value for name, value in wanted.items() if value is not None}
     return dataclasses.replace(architecture, **changes)
 
 
 def check_attention(architecture: Architecture, settings: BackboneConfig, dtype: str) -> None:
-    """Raise a UserError where `backbone.attention` asks training for a kernel that cannot run."""
+    """Raise `UserError` if `backbone.attention` demands a kernel that cannot run."""
     from ser_jax.wav2vec2.self_attention import find_obstacle
 
     if settings.attention != "fused":
@@ -143,7 +144,7 @@ def check_attention(architecture: Architecture, settings: BackboneConfig, dtype:
 def init_params(
     model_config: ModelConfig, spec: BackboneSpec, n_classes: int, seed: int, loaded: Any
 ) -> dict[str, Any]:
-    """All parameters: the backbone's as loaded, or initial ones; head and LoRA from the seed."""
+    """All parameters: the backbone loaded or initialised; head and LoRA from the seed."""
     from ser_jax.wav2vec2.classifier import make_classifier
 
     model = make_classifier(
@@ -158,19 +159,19 @@ def init_params(
         made: dict[Any, Any] = flatten_dict(model.init(key, x_BTF, mask_BT, train=False)["params"])
         return {path: leaf for path, leaf in made.items() if path not in have}
 
-    key = jax.random.split(jax.random.key(seed))[0]  # as state.init_state
+    key = jax.random.split(jax.random.key(seed))[0]  # as in state.init_state
     leaves = {path: jnp.asarray(leaf) for path, leaf in have.items()} | init(key)
     return unflatten_dict(leaves)
 
 
 def init_trained(model_config: ModelConfig, spec: BackboneSpec, n_classes: int) -> dict[str, Any]:
-    """Initial values of what is trained, as {'params': ...}; to be traced for their shapes."""
+    """Initial values of the trained parameters, as {'params': ...}; trace it for their shapes."""
     params = init_params(model_config, spec, n_classes, 0, None)
     return {"params": split_params(params, spec)[0]}
 
 
 def choose_entry(config: Config) -> str:
-    """Where the part that is trained begins: 'wave', 'features' or 'pooled'."""
+    """The input of the trained part: 'wave', 'features' or 'pooled'."""
     settings = config.backbone
     if config.augment.enabled or not settings.cache or settings.freeze == "none":
         return "wave"
@@ -178,7 +179,7 @@ def choose_entry(config: Config) -> str:
 
 
 _memo: list[Any] = []
-"""The last frozen part's input, weights and output; cells of a grid share it."""
+"""Input, weights and output of the last frozen part, which cells of a grid share."""
 
 
 def _compute_entry(
@@ -196,10 +197,10 @@ def _compute_entry(
 def compute_entry(
     config: Config, spec: BackboneSpec, entry: str, params: Any, inputs: Inputs
 ) -> Inputs:
-    """The corpus as the network sees it at `entry`, with a progress bar.
+    """Replace the samples of a corpus by the frozen part's output, showing a progress bar.
 
     Args:
-      config: of the run.
+      config: the run's configuration.
       spec: the backbone.
       entry: 'features' [clips, T, C] or 'pooled' [clips, L + 1, H].
       params: all parameters.
@@ -232,6 +233,6 @@ def compute_entry(
             parts.append((np.asarray(x_BTF)[:real], np.asarray(frames_B)[:real]))
             advance(real)
     x_BTF, frames_B = (np.concatenate(part) for part in zip(*parts, strict=True))
-    if entry == "pooled":  # layers stand where frames do
+    if entry == "pooled":  # the layers take the place of the frames
         frames_B = np.full(len(x_BTF), x_BTF.shape[1])
     return inputs._replace(x_BTF=x_BTF, frames_B=frames_B.astype(np.int32))

@@ -1,4 +1,4 @@
-"""The part of a backbone that a run does not train, in its directory."""
+"""The frozen part of a backbone, saved in the run directory."""
 
 import json
 from pathlib import Path
@@ -13,14 +13,12 @@ from ser_jax.wav2vec2.architecture import BackboneSpec
 from ser_jax.wav2vec2.finetune import Prepared
 
 FOLDER = "backbone"
-"""In a run directory: config.json, and the parameters that were not trained."""
-
-
+"""Folder of a run directory with config.json and the frozen parameters."""
 _FROZEN_FILE = "frozen.safetensors"
 
 
 def save_frozen(run_dir: Path, prepared: Prepared) -> None:
-    """Write what the checkpoints of a run do not hold, so that it stands on its own."""
+    """Write the parameters that a run's checkpoints omit, so that the run is self-contained."""
     if prepared.spec is None:
         return
     from safetensors.numpy import save
@@ -34,7 +32,7 @@ def save_frozen(run_dir: Path, prepared: Prepared) -> None:
 
 
 def load_frozen(run_dir: Path, config: Config) -> tuple[BackboneSpec, dict[str, Any]]:
-    """What `save_frozen` wrote: the backbone, and its frozen parameters.
+    """Read what `save_frozen` wrote: the backbone and its frozen parameters.
 
     Raises:
       UserError: a file is missing or damaged.

@@ -1,4 +1,4 @@
-"""Which parameters of a backbone are trained, and which are left as they are."""
+"""Which parameters of a backbone are trained, and which are frozen."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from ser_jax.wav2vec2.architecture import BackboneSpec
 
 
 def split_params(params: Any, spec: BackboneSpec) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Parameters to train, and frozen ones; both nested, no leaf in both."""
+    """Split nested parameters into the trained and the frozen ones."""
     parts: tuple[dict, dict] = {}, {}
     for path, leaf in flatten_dict(params).items():
         parts[is_frozen(path, spec)][path] = leaf
@@ -17,7 +17,7 @@ def split_params(params: Any, spec: BackboneSpec) -> tuple[dict[str, Any], dict[
 
 
 def is_frozen(path: tuple[str, ...], spec: BackboneSpec) -> bool:
-    """Whether the parameter at `path` of the network's tree is left as it is."""
+    """Whether the parameter at `path` in the network's tree is frozen."""
     settings = spec.settings
     if path[0] != "backbone" or path[-1].startswith("lora_"):
         return False
@@ -29,6 +29,6 @@ def is_frozen(path: tuple[str, ...], spec: BackboneSpec) -> bool:
         return True
     if path[1:3] == ("encoder", "layers"):
         return int(path[3]) < settings.freeze_layers
-    # The norm of the stable layout stands above all layers.
+    # In the stable layout the norm comes after all layers.
     above = spec.architecture.do_stable_layer_norm and path[1:3] == ("encoder", "layer_norm")
     return settings.freeze_layers > 0 and not above

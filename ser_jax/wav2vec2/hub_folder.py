@@ -1,4 +1,4 @@
-"""The folder of a published checkpoint, at hand or from the Hugging Face hub, and its files."""
+"""The folder of a published checkpoint, local or from the Hugging Face Hub, and its files."""
 
 import functools
 import json
@@ -11,17 +11,18 @@ from ser_jax.files.atomic import expand
 from ser_jax.files.stand_ins import check_not_pointer
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "flax_model.msgpack")
-"""Files of weights, in the order in which they are looked for."""
+"""Weight files, in order of preference."""
 INDEX = "model.safetensors.index.json"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
 
 @functools.cache
 def find_folder(path: str | Path) -> Path:
-    """The folder of a checkpoint, downloaded from the hub if `path` is no folder but an id.
+    """The folder of a checkpoint; if `path` is a hub id, it is downloaded first.
 
     Raises:
-      UserError: neither; or the hub cannot be reached and does not have it in its cache.
+      UserError: `path` is neither a folder nor an id, or the checkpoint is neither in the local
+        cache nor available from the hub.
     """
     folder = expand(path)
     if folder.is_dir():
@@ -41,22 +42,22 @@ def _download(hub_id: str) -> Path:
 
     try:
         weights = list(WEIGHTS)
-        if not constants.HF_HUB_OFFLINE:  # one file of weights is enough
+        if not constants.HF_HUB_OFFLINE:  # one weight file is enough
             there = HfApi().list_repo_files(hub_id)
             weights = [name for name in WEIGHTS if name in there][:1]
             weights = weights or [INDEX, "model-*.safetensors"]
         patterns = ["config.json", *PROCESSORS, *weights]
         return Path(snapshot_download(hub_id, allow_patterns=patterns))
-    except Exception as error:  # the hub's, its HTTP library's and the system's own
+    except Exception as error:  # raised by the hub, its HTTP library or the system
         raise UserError(
-            f"backbone.path={hub_id}: cannot be had from the Hugging Face hub "
-            f"({type(error).__name__}); download config.json and model.safetensors elsewhere and "
-            "name their folder"
+            f"backbone.path={hub_id}: cannot be downloaded from the Hugging Face Hub "
+            f"({type(error).__name__}); download config.json and model.safetensors by other "
+            "means and name their folder"
         ) from error
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """What a JSON file of the folder holds; a `UserError` where it is missing or damaged."""
+    """The object in a JSON file; raises `UserError` if the file is missing or damaged."""
     try:
         tree = json.loads(file.read_text())
     except FileNotFoundError as error:
@@ -68,5 +69,5 @@ def read_object(file: Path) -> dict[str, Any]:
     except ValueError as error:
         check_not_pointer(file)
         raise UserError(f"{file}: cannot be read as JSON; download it again") from error
-    check(isinstance(tree, dict), f"{file}: must hold an object; download it again")
+    check(isinstance(tree, dict), f"{file}: is not a JSON object; download it again")
     return tree

@@ -1,4 +1,4 @@
-"""Which frames are real, and which are masked in training: drawn in JAX, inside the step."""
+"""Masks of real frames, and of the spans hidden in training, drawn in JAX inside the step."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from ser_jax.wav2vec2.architecture import Architecture
 
 
 def make_frame_mask(config: Architecture, mask_BN: jax.Array, n_frames: int) -> jax.Array:
-    """Real frames [B, T] of clips whose real samples are `mask_BN` [B, N].
+    """The mask of real frames [B, T], given the mask of real samples [B, N].
 
     A clip too short for a single frame keeps its first one; a row without samples has none.
     """
@@ -21,18 +21,18 @@ def make_frame_mask(config: Architecture, mask_BN: jax.Array, n_frames: int) -> 
 def draw_spans(
     key: jax.Array, length_B: jax.Array, T: int, prob: float, length: int, least: int = 0
 ) -> jax.Array:
-    """Spans of `length` frames at random places, True on them, [B, T].
+    """A mask [B, T] that is True on random spans of `length` frames.
 
-    As in wav2vec 2.0, every clip has prob x frames / length spans, rounded up or down at random,
-    that begin at different frames and may overlap; none reaches into padding.
+    As in wav2vec 2.0, every clip has prob x frames / length spans, rounded up or down at random.
+    They start at different frames and may overlap; none extends into padding.
 
     Args:
       key: random key.
       length_B: real frames of each clip, int32.
-      T: frames of the longest.
-      prob: share of frames that spans would cover if none overlapped.
+      T: frames of the longest clip.
+      prob: share of frames that the spans would cover if none overlapped.
       length: frames of a span.
-      least: spans that a clip has at least, if it is long enough for one.
+      least: minimum number of spans in a clip that is long enough for one.
     """
     count_key, place_key = jax.random.split(key)
     B = length_B.shape[0]
@@ -50,7 +50,7 @@ def draw_spans(
 def augment_spectrum(
     key: jax.Array, h_BTH: jax.Array, frame_mask_BT: jax.Array, fill_H: jax.Array, config: Any
 ) -> jax.Array:
-    """SpecAugment: spans of frames become `fill_H`, spans of features zero."""
+    """SpecAugment: fill spans of frames with `fill_H`, and spans of features with zeros."""
     time_key, feature_key = jax.random.split(key)
     B, T, H = h_BTH.shape
     if config.mask_time_prob > 0:
@@ -70,11 +70,11 @@ def augment_spectrum(
 
 
 def normalise_wave(x_BN: jax.Array, mask_BN: jax.Array | None = None) -> jax.Array:
-    """Zero mean and unit variance of every clip, as transformers' Wav2Vec2FeatureExtractor.
+    """Scale every clip to zero mean and unit variance, as transformers' Wav2Vec2FeatureExtractor.
 
     Args:
       x_BN: samples.
-      mask_BN: over these alone, the others being zero; None: over all.
+      mask_BN: samples to take the statistics over, all others becoming zero; `None` for all.
     """
     real_BN = jnp.ones(x_BN.shape, bool) if mask_BN is None else mask_BN
     count_B1 = jnp.maximum(real_BN.sum(axis=1, keepdims=True), 1)

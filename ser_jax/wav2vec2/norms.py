@@ -1,4 +1,4 @@
-"""Layer norm with statistics in float32 and a gradient of its own."""
+"""Layer norm with float32 statistics and a custom gradient."""
 
 import functools
 from typing import Any
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 
 def match_last(vector: jax.Array, x: jax.Array) -> jax.Array:
-    """`vector` [H] with the rank and type of `x` [..., H]."""
+    """`vector` [H], reshaped and cast to broadcast against `x` [..., H]."""
     return vector.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
 
 
@@ -17,8 +17,8 @@ def match_last(vector: jax.Array, x: jax.Array) -> jax.Array:
 def norm_last(x: jax.Array, scale_H: jax.Array, bias_H: jax.Array, epsilon: float) -> jax.Array:
     """Layer norm over the last axis of `x` [..., H], float32.
 
-    Its gradient keeps `x` as it came and two numbers a row. With these XLA sums the gradients of
-    scale and bias straight from `x`; left to itself it first stores their float32 summands.
+    The gradient stores `x` in its own type and two numbers per row. From these XLA sums the
+    gradients of scale and bias directly; otherwise it would first store their float32 summands.
     """
     return _norm_forward(x, scale_H, bias_H, epsilon)[0]
 
@@ -51,10 +51,10 @@ norm_last.defvjp(_norm_forward, _norm_backward)
 
 
 class LayerNorm(nn.Module):
-    """Layer norm with the variance taken about the mean, in float32.
+    """Layer norm with the two-pass variance, in float32.
 
-    Flax' own takes the mean square less the squared mean, which loses digits where the mean is
-    large; PyTorch does not.
+    Flax's subtracts the squared mean from the mean square, which loses precision if the mean is
+    large; PyTorch's does not.
     """
 
     epsilon: float

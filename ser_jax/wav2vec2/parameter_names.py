@@ -12,10 +12,10 @@ _SPELLINGS = {"original0": "weight_g", "original1": "weight_v"}
 
 
 def to_flax(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """PyTorch's tensors by name to Flax' tree.
+    """Convert PyTorch's tensors by name to Flax's tree.
 
-    A linear layer's weight [out, in] becomes a kernel [in, out], a convolution's [out, in, K] one
-    [K, in, out], a norm's a scale; both spellings of the weight norm are understood.
+    A linear weight [out, in] becomes a kernel [in, out], a convolution's [out, in, K] becomes
+    [K, in, out], and a norm's weight becomes a scale; both spellings of weight norm are understood.
     """
     flat: dict[tuple[str, ...], np.ndarray] = {}
     for name, tensor in tensors.items():
@@ -30,7 +30,7 @@ def to_flax(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def to_torch(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Flax' tree to PyTorch's tensors by name, the reverse of `to_flax`."""
+    """Convert Flax's tree to PyTorch's tensors by name, the inverse of `to_flax`."""
     tensors = {}
     for path, leaf in flatten_dict(params).items():
         array, last = np.asarray(leaf, np.float32), path[-1]

@@ -1,4 +1,4 @@
-"""Published wav2vec 2.0 checkpoints to an architecture and its parameters."""
+"""Load published wav2vec 2.0 checkpoints: the architecture and its parameters."""
 
 import functools
 from pathlib import Path
@@ -16,22 +16,22 @@ from ser_jax.wav2vec2.weight_files import read_weights
 
 _PREFIX = "wav2vec2"
 HEADS = ("quantizer", "project_q", "project_hid")
-"""The parts of pre-training beside the backbone."""
+"""The parts that pre-training adds to the backbone."""
 
 
 def load_backbone(path: str | Path, dtype: Any = jnp.float32) -> tuple[Any, dict[str, Any]]:
-    """A network and its parameters: `module.apply({'params': params}, x_BN, mask_BN)`.
+    """Load a network and its parameters for `module.apply({'params': params}, x_BN, mask_BN)`.
 
     Args:
-      path: a folder as transformers saves it, or a hub id, such as facebook/wav2vec2-base.
+      path: a folder in transformers' format, or a hub id such as facebook/wav2vec2-base.
       dtype: type of the computation.
 
     Returns:
       A `wav2vec2.encoder.Backbone` and its parameters, float32.
 
     Raises:
-      UserError: no such folder or id; no weights; a damaged file; another kind of network; a tensor
-        that is missing or of another shape.
+      UserError: there is no such folder or id, weights are missing or damaged, the network is not
+        wav2vec 2.0, or a tensor is missing or has the wrong shape.
     """
     from ser_jax.wav2vec2.encoder import Backbone
 
@@ -39,8 +39,7 @@ def load_backbone(path: str | Path, dtype: Any = jnp.float32) -> tuple[Any, dict
 
 
 def load_architecture(path: str | Path) -> Architecture:
-    """What config.json says, and do_normalize of preprocessor_config.json; errors as
-    `load_backbone`."""
+    """Read config.json and the preprocessor's do_normalize; raises as `load_backbone`."""
     file = find_folder(path) / "config.json"
     normalised = {k: v for k, v in load_preprocessor(path).items() if k == "do_normalize"}
     return read_architecture(read_object(file) | normalised, str(file))
@@ -51,11 +50,11 @@ _PREPROCESSOR = {"do_normalize": bool, "feature_size": int, "sampling_rate": int
 
 
 def load_preprocessor(path: str | Path) -> dict[str, Any]:
-    """What preprocessor_config.json says of the input, or processor_config.json, into which later
-    versions of transformers put it; {} where there is neither.
+    """Read the input's settings from preprocessor_config.json or, as newer versions of transformers
+    save them, processor_config.json; {} if there is neither.
 
     Raises:
-      UserError: it is damaged; a key of a wrong type; it makes other features than samples.
+      UserError: the file is damaged, a value has the wrong type, or the input is not samples.
     """
     folder = find_folder(path)
     file = next((folder / name for name in PROCESSORS if (folder / name).exists()), None)
@@ -71,15 +70,16 @@ def load_preprocessor(path: str | Path) -> dict[str, Any]:
         )
     size = found.get("feature_size") or 1
     check(
-        size == 1, f"{file}: feature_size={size}: the network takes the samples alone, which is 1"
+        size == 1,
+        f"{file}: feature_size={size}: the network takes the samples alone, so it must be 1",
     )
     return {key: value for key, value in found.items() if value is not None}
 
 
 def load_params(path: str | Path) -> dict[str, Any]:
-    """The backbone's parameters, NumPy float32, nested as in Flax; errors as `load_backbone`.
+    """Load the backbone's parameters, NumPy float32, nested as in Flax; raises as `load_backbone`.
 
-    Heads are left out. A mask's embedding that the file lacks, as some do, is drawn.
+    Heads are ignored. Some files lack the mask embedding, which is then drawn at random.
     """
     folder, architecture = find_folder(path), load_architecture(path)
     tree = read_weights(folder)
@@ -91,7 +91,7 @@ def load_params(path: str | Path) -> dict[str, Any]:
 
 
 def load_heads(path: str | Path) -> dict[str, Any]:
-    """Quantiser and projections of pre-training, as far as the checkpoint has them."""
+    """Load the quantiser and projections of pre-training, if the checkpoint has them."""
     tree = read_weights(find_folder(path))
     return {name: tree[name] for name in HEADS if name in tree}
 
@@ -110,7 +110,7 @@ def _describe(architecture: Architecture) -> dict[tuple[str, ...], tuple[int, ..
 def _check_shapes(
     tree: dict[str, Any], shapes: dict[tuple[str, ...], tuple[int, ...]], folder: Path
 ) -> dict[str, Any]:
-    """What of `tree` has a place in the network, or an error that names what does not fit."""
+    """The part of `tree` that belongs to the network; raises `UserError` for a misfit."""
     flat: dict[Any, Any] = flatten_dict(tree)
     for path, shape in shapes.items():
         name = ".".join(path)

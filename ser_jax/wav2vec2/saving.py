@@ -1,4 +1,4 @@
-"""wav2vec 2.0 as a folder that transformers loads."""
+"""Save wav2vec 2.0 in the format that transformers loads."""
 
 import json
 import shutil
@@ -23,14 +23,14 @@ def save_pretrained(
     """Write config.json, model.safetensors and preprocessor_config.json, all or nothing.
 
     Args:
-      folder: new, or empty.
-      architecture: of the backbone.
-      params: nested as in Flax, the backbone below 'backbone', heads beside it.
-      extra: what config.json says beside the architecture, 'architectures' among it.
-      preprocessor: what preprocessor_config.json says beside the usual.
+      folder: a new or empty folder.
+      architecture: the backbone's sizes.
+      params: nested as in Flax, with the backbone under 'backbone' and heads beside it.
+      extra: further keys of config.json, such as 'architectures'.
+      preprocessor: further keys of preprocessor_config.json.
 
     Raises:
-      UserError: the folder holds something; a write failed.
+      UserError: the folder is not empty, or a write failed.
     """
     from safetensors.numpy import save
 
@@ -41,7 +41,7 @@ def save_pretrained(
     )
     tree = {"wav2vec2" if name == "backbone" else name: leaf for name, leaf in params.items()}
     config = architecture.to_dict() | dict(extra)
-    normalised = config.pop("do_normalize")  # which transformers keeps in the other file
+    normalised = config.pop("do_normalize")  # transformers keeps it in the preprocessor's file
     usual = {
         "feature_extractor_type": "Wav2Vec2FeatureExtractor", "feature_size": 1,
         "do_normalize": normalised, "padding_side": "right", "padding_value": 0.0,

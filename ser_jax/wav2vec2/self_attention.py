@@ -1,4 +1,4 @@
-"""Self-attention by either of two forms: plain products, or cuDNN's fused kernel."""
+"""Self-attention by plain matrix products or by cuDNN's fused kernel."""
 
 import functools
 from collections.abc import Callable
@@ -13,18 +13,18 @@ from ser_jax.models.layers import zero_padding
 
 
 def find_obstacle(*, cudnn: bool, dtype: Any, width: int, dropout: float) -> str:
-    """Why the fused kernel cannot run, with the remedy; empty: it can.
+    """Why the fused kernel cannot run, with a remedy; empty if it can.
 
-    Dropout of attention weights is one. The kernel has it, but XLA fixes its seed when it compiles
-    and counts its calls inside the executable: runs of all seeds would drop the same weights, a
-    resumed run others than one that was never stopped, and a CUDA graph, which records the count
-    once, the same ones at every step.
+    Dropout of attention weights is one obstacle. The kernel supports it, but XLA fixes its seed at
+    compile time and counts calls inside the executable. Runs with different seeds would drop the
+    same weights, a resumed run would differ from an uninterrupted one, and a CUDA graph, which
+    records the count once, would drop the same weights at every step.
 
     Args:
       cudnn: see `accelerator.has_fused_attention`.
-      dtype: of the computation.
-      width: of a head.
-      dropout: share of attention weights that are dropped here and now; 0 in evaluation.
+      dtype: type of the computation.
+      width: features of a head.
+      dropout: share of attention weights dropped in this call; 0 in evaluation.
     """
     if dropout > 0:
         return (
@@ -41,10 +41,10 @@ def find_obstacle(*, cudnn: bool, dtype: Any, width: int, dropout: float) -> str
 
 
 def recompute(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """`function`, whose gradient begins with its inputs again instead of keeping what it made.
+    """`function` with its intermediate results recomputed in the backward pass, not stored.
 
-    For what is done element by element: on an accelerator reading costs more than computing. On CPU
-    it is the other way round, and `function` stays as it is.
+    Meant for elementwise functions: on an accelerator memory traffic costs more than arithmetic. On
+    CPU the opposite holds, and `function` is returned unchanged.
     """
     return jax.checkpoint(function) if on_accelerator() else function
 
@@ -60,13 +60,13 @@ def attend_plain(
 ) -> jax.Array:
     """Softmax attention of N heads of D features, [B, T, N, D]; the softmax is in float32.
 
-    The gradient is that of FlashAttention (Dao et al. 2022, appendix B), without its tiles: of all
-    that is as large as T x T the scores alone are kept.
+    The gradient is that of FlashAttention (Dao et al. 2022, appendix B) without tiling; of the
+    arrays of size T x T only the scores are stored.
 
     Args:
       q_BTND, k_BTND, v_BTND: queries, keys and values.
-      mask_BT: True for frames that may be attended to; None: all are.
-      key: of the dropout; None: there is none.
+      mask_BT: True for frames that may be attended to; `None` for all.
+      key: random key of the dropout; `None` disables it.
       rate: share of the weights that are dropped.
     """
     return _attend_forward(q_BTND, k_BTND, v_BTND, mask_BT, key, rate)[0]
@@ -106,7 +106,7 @@ attend_plain.defvjp(_attend_forward, _attend_backward)
 
 
 def maybe_drop_scores(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-    """Dropout of `x`; without a key, `x`."""
+    """Apply dropout to `x`; without a key, return `x`."""
     return x if key is None else layers.drop(x, rate, key)
 
 
@@ -114,21 +114,21 @@ def _mask_scores(scores: jax.Array, mask_BT: jax.Array | None) -> jax.Array:
     scores = scores.astype(jnp.float32)
     if mask_BT is None:
         return scores
-    # Finite: a row without a real frame still gives numbers.
+    # Finite, so that a row without a real frame does not become NaN.
     return jnp.where(mask_BT[:, None, None, :], scores, jnp.finfo(jnp.float32).min)
 
 
 def attend_fused(
     q_BTND: jax.Array, k_BTND: jax.Array, v_BTND: jax.Array, mask_BT: jax.Array | None
 ) -> jax.Array:
-    """`attend_plain` by cuDNN's kernel, which stores no weights.
+    """`attend_plain` with cuDNN's kernel, which stores no weights.
 
-    Its gradient needs an even T (see `pad_frames`). In `mask_BT` the frames that may be attended to
+    Its gradient needs an even T (see `pad_frames`). In each row of `mask_BT` the real frames must
     come first; a row without any attends to its first frame.
     """
     length_B = None
     if mask_BT is not None:
-        # The kernel may leave the gradient of a masked key undefined; this drops it.
+        # The kernel may leave the gradient of a masked key undefined; this discards it.
         k_BTND, v_BTND = zero_padding(k_BTND, mask_BT), zero_padding(v_BTND, mask_BT)
         length_B = jnp.maximum(mask_BT.sum(axis=1, dtype=jnp.int32), 1)
     return jax.nn.dot_product_attention(
@@ -137,9 +137,9 @@ def attend_fused(
 
 
 def pad_frames(h_BTH: jax.Array, mask_BT: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
-    """Masked frames after the last up to a multiple of 8, which a GPU's products are made for.
+    """Append masked frames up to a multiple of 8, as a GPU's matrix units require.
 
-    XLA pads those whose sizes are none, and copies what it pads.
+    Otherwise XLA would pad, and copy, the operands of each product.
     """
     B, T, _ = h_BTH.shape
     n_more = -T % 8

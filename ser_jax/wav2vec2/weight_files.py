@@ -1,4 +1,4 @@
-"""The files in which weights are published: safetensors, PyTorch's and Flax' own."""
+"""The file formats of published weights: safetensors, PyTorch's and Flax's."""
 
 import importlib.util
 from pathlib import Path
@@ -19,10 +19,10 @@ _TYPES = {"F64": "f8", "F32": "f4", "F16": "f2", "BF16": jnp.bfloat16, "I64": "i
 
 
 def read_weights(folder: Path) -> dict[str, Any]:
-    """All weights of a folder, nested as in Flax, NumPy float32.
+    """Read all weights of a folder, nested as in Flax, NumPy float32.
 
     Raises:
-      UserError: there are none; the file is damaged; PyTorch's file without PyTorch.
+      UserError: there are none, a file is damaged, or PyTorch's format is found without PyTorch.
     """
     if (folder / INDEX).exists() and not (folder / WEIGHTS[0]).exists():
         names = sorted(set(read_object(folder / INDEX).get("weight_map", {}).values()))
@@ -36,10 +36,10 @@ def read_weights(folder: Path) -> dict[str, Any]:
 
 
 def read_safetensors(file: Path) -> dict[str, np.ndarray]:
-    """The tensors of a file by name, float32.
+    """Read the tensors of a file by name, float32.
 
     Raises:
-      UserError: the file is missing, cut short or damaged; its weights are quantised.
+      UserError: the file is missing, truncated or damaged, or its weights are quantised.
     """
     from safetensors import SafetensorError, deserialize
 
@@ -49,8 +49,8 @@ def read_safetensors(file: Path) -> dict[str, np.ndarray]:
             kind = found["dtype"]
             check(
                 kind in _TYPES,
-                f"{file}: {name} is of type {kind}, as quantised weights are, which are not read; "
-                "take a checkpoint in float32, float16 or bfloat16",
+                f"{file}: {name} is of type {kind}, and quantised weights are not supported; "
+                "use a checkpoint in float32, float16 or bfloat16",
             )
             dtype = np.dtype(_TYPES[kind])
             array = np.frombuffer(found["data"], dtype).reshape(found["shape"])
@@ -63,24 +63,24 @@ def read_safetensors(file: Path) -> dict[str, np.ndarray]:
 def _read_bin(file: Path) -> dict[str, np.ndarray]:
     check(
         importlib.util.find_spec("torch") is not None,
-        f"{file}: needs PyTorch to be read; pip install torch, or take a checkpoint with "
+        f"{file}: reading it needs PyTorch; pip install torch, or use a checkpoint with "
         "model.safetensors",
     )
     import torch
 
     remedy = (
-        "save model.state_dict() alone by torch.save, or take a checkpoint with model.safetensors"
+        "save only model.state_dict() with torch.save, or use a checkpoint with model.safetensors"
     )
     try:
         tensors = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # zip, pickle and PyTorch have an error each for one fact
+    except Exception as error:  # zipfile, pickle and PyTorch each raise their own
         if "Unsupported global" in str(error):
-            raise UserError(f"{file}: holds other objects than tensors; {remedy}") from error
+            raise UserError(f"{file}: holds objects other than tensors; {remedy}") from error
         raise _damaged(file, error) from error
-    check(isinstance(tensors, dict), f"{file}: holds no tensors by name; {remedy}")
+    check(isinstance(tensors, dict), f"{file}: is not a dictionary of tensors; {remedy}")
     for name, tensor in tensors.items():
         kind = type(tensor).__name__
-        check(isinstance(tensor, torch.Tensor), f"{file}: {name} is {kind}, no tensor; {remedy}")
+        check(isinstance(tensor, torch.Tensor), f"{file}: {name} is {kind}, not a tensor; {remedy}")
     return {name: tensor.float().numpy() for name, tensor in tensors.items()}
 
 
@@ -90,7 +90,7 @@ def _read_msgpack(file: Path) -> dict[str, Any]:
     try:
         tree = flatten_dict(msgpack_restore(file.read_bytes()))
         return unflatten_dict({path: np.asarray(leaf, np.float32) for path, leaf in tree.items()})
-    except Exception as error:  # msgpack's own, and what NumPy says of wrong sizes
+    except Exception as error:  # msgpack's errors, and NumPy's for wrong sizes
         raise _damaged(file, error) from error
 
 

@@ -126,7 +126,7 @@ SPOILS = {
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "holds no weights; it needs one"),
     "no config": (lambda f: (f / "config.json").unlink(), "config.json: no such file"),
     "no json": (lambda f: (f / "config.json").write_text("{"), "cannot be read as JSON"),
-    "a list": (lambda f: (f / "config.json").write_text("[]"), "must hold an object"),
+    "a list": (lambda f: (f / "config.json").write_text("[]"), "is not a JSON object"),
     "cut short": (
         lambda f: (f / "model.safetensors").write_bytes(
             (f / "model.safetensors").read_bytes()[:-9]
@@ -144,7 +144,7 @@ SPOILS = {
     ),
     "quantised": (
         lambda f: break_tensor(f, NAME, np.zeros((32, 16), np.int8)),
-        f"model.safetensors: {NAME} is of type I8, as quantised weights are, which are not read",
+        f"model.safetensors: {NAME} is of type I8, and quantised weights are not supported",
     ),
     "another size": (lambda f: change_config(f, intermediate_size=65), "config.json says [65]"),
     "another kind": (lambda f: change_config(f, model_type="bert"), "model_type=bert: not a wav2"),
@@ -153,7 +153,7 @@ SPOILS = {
 
 
 @pytest.mark.parametrize("name", ["preprocessor_config.json", "processor_config.json"])
-def test_whether_samples_are_normalised_is_read_wherever_transformers_puts_it(folder, name):
+def test_do_normalize_is_read_from_either_file_that_transformers_writes(folder, name):
     assert load_architecture(folder).do_normalize
     said = {"do_normalize": False, "sampling_rate": 16000}
     nested = said if name.startswith("pre") else {"feature_extractor": said}
@@ -170,7 +170,7 @@ PREPROCESSORS = {
 
 
 @pytest.mark.parametrize("text", PREPROCESSORS)
-def test_preprocessor_that_cannot_be_followed_says_why(folder, text):
+def test_an_unusable_preprocessor_says_why(folder, text):
     (folder / "preprocessor_config.json").write_text(text)
     with pytest.raises(UserError) as caught:
         load_architecture(folder)
@@ -178,7 +178,7 @@ def test_preprocessor_that_cannot_be_followed_says_why(folder, text):
 
 
 @pytest.mark.parametrize("spoil", SPOILS)
-def test_checkpoint_that_cannot_be_used_says_why(folder, spoil):
+def test_an_unusable_checkpoint_says_why(folder, spoil):
     change, message = SPOILS[spoil]
     change(folder)
     with pytest.raises(UserError) as caught:
@@ -190,7 +190,7 @@ def test_checkpoint_that_cannot_be_used_says_why(folder, spoil):
 @pytest.mark.parametrize(
     "name", ["config.json", "model.safetensors", "pytorch_model.bin", "flax_model.msgpack"]
 )
-def test_a_git_lfs_pointer_is_told_for_what_it_is(folder, name):
+def test_a_git_lfs_pointer_is_recognised(folder, name):
     if name != "config.json":
         (folder / "model.safetensors").unlink()
     text = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 377607901\n"
@@ -210,10 +210,10 @@ def test_other_formats_cut_short_say_so(folder, name):
 TORCH_FILES = {
     "a trainer's": (
         {"model": {NAME: torch.zeros(1)}, "epoch": 3},
-        "model is dict, no tensor; save model.state_dict() alone",
+        "model is dict, not a tensor; save only model.state_dict()",
     ),
-    "of objects": ({"args": argparse.Namespace(lr=1)}, "other objects than tensors"),
-    "one tensor": (torch.zeros(3), "holds no tensors by name"),
+    "of objects": ({"args": argparse.Namespace(lr=1)}, "objects other than tensors"),
+    "one tensor": (torch.zeros(3), "is not a dictionary of tensors"),
 }
 
 
@@ -228,15 +228,15 @@ def test_pytorch_files_that_are_no_state_dict_are_not_called_damaged(folder, kin
     assert "damaged" not in str(caught.value)
 
 
-def test_weights_beside_which_there_are_flags_are_read(folder):
+def test_boolean_tensors_beside_the_weights_are_read(folder):
     expected = load_params(folder)
     break_tensor(folder, "flags", np.array([True]))
     jax.tree.map(np.testing.assert_array_equal, load_params(folder), expected)
 
 
-def test_id_that_cannot_be_had_says_to_name_a_folder(monkeypatch):
+def test_an_id_that_cannot_be_downloaded_asks_for_a_folder(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match="cannot be had from the Hugging Face hub") as caught:
+    with pytest.raises(UserError, match="cannot be downloaded from the Hugging Face Hub") as caught:
         load_architecture("nobody/nothing-at-all")
     assert "name their folder" in str(caught.value)
 

@@ -83,9 +83,9 @@ def _add_legend(figure: Figure, ax: Axes) -> None:
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=n_columns)
 
 
-def _wrap_name(name: str, width: int) -> str:
-    """Break a name after underscores and at spaces; beyond three lines an ellipsis replaces it."""
-    lines = textwrap.wrap(name.replace("_", "_ "), width, max_lines=3, placeholder="…")
+def _wrap_name(name: str, width: int, n_lines: int = 3) -> str:
+    """Break a name after underscores and at spaces; an ellipsis replaces what exceeds `n_lines`."""
+    lines = textwrap.wrap(name.replace("_", "_ "), width, max_lines=n_lines, placeholder="…")
     return "\n".join(lines).replace("_ ", "_")
 
 
@@ -101,7 +101,7 @@ def draw_confusion(confusion_CC: Any, labels: Sequence[str], title: str) -> Figu
         if percent >= 0.5:
             color = "white" if percent > 55 else _INK
             ax.text(column, row, f"{percent:.0f}", ha="center", va="center", color=color)
-    names = [_wrap_name(label, 14) for label in labels]
+    names = [_wrap_name(label, 18, 1) for label in labels]
     ax.set_xticks(places, names, rotation=40, ha="right", rotation_mode="anchor")
     ax.set_yticks(places, [f"{name} ({n:,.0f})" for name, n in zip(names, n_C, strict=True)])
     ax.set(xlabel="predicted (% of the true class)", ylabel="true (clips)")
@@ -154,13 +154,13 @@ def _plot_curves(ax: Axes, panel: Panel) -> None:
         # A diverged loss is None; a run shorter than the others is padded with None.
         value_ER = np.ma.masked_invalid(np.array([*itertools.zip_longest(*lines)], float))
         mean_E, epochs = value_ER.mean(1), np.arange(1, len(value_ER) + 1)
-        marker = "." if len(epochs) == 1 else ""
-        ax.plot(epochs, mean_E, style + marker, color=color, label=name)
+        marker = "o" if len(epochs) == 1 else ""
+        ax.plot(epochs, mean_E, style + marker, color=color, label=name, clip_on=False)
         if len(panel.runs) > 1:
             std_E = value_ER.std(1, ddof=1)
             ax.fill_between(epochs, mean_E - std_E, mean_E + std_E, color=color, alpha=0.2, lw=0)
     ax.set_title(_wrap_name(panel.title, 26))
-    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10], min_n_ticks=1))
     ax.grid()
 
 

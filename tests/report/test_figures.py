@@ -92,7 +92,13 @@ def test_curves_are_means_over_the_runs_that_reached_an_epoch():
         assert ends == {round(mean - std, 9), round(mean + std, 9)}
 
 
-def test_a_run_of_which_no_figure_is_known_has_a_panel():
+def test_a_single_epoch_is_marked_by_dots():
+    ax = figures.draw_curves([figures.Panel("cnn", [make_events([0.5])], "loss")], "title").axes[0]
+    assert [line.get_marker() for line in ax.lines] == ["o", "o"]
+    assert [line.get_linestyle() for line in ax.lines] == ["--", "-"]
+
+
+def test_a_run_without_any_known_value_has_a_panel():
     figure = figures.draw_curves([figures.Panel("cnn", [make_events([None])], "loss")], "title")
     figures.save_figure(figure, Path("/dev/null"), ())
     assert figure.axes[0].get_title() == "cnn"
@@ -189,8 +195,10 @@ def test_long_names_and_titles_overlap_nothing():
     runs = [make_events([0.2, 0.4, 0.6])]
     panels = [figures.Panel(f"{name} (5 runs)", runs, "accuracy") for name in NAMES]
     assert find_overlaps(figures.draw_curves(panels, " ".join(NAMES))) == []
-    confusion = figures.draw_confusion(np.full((8, 8), 12345), LABELS, " ".join(NAMES))
-    assert find_overlaps(confusion) == []
+    for labels in (LABELS, NAMES):
+        n = len(labels)
+        confusion = figures.draw_confusion(np.full((n, n), 12345), labels, " ".join(NAMES))
+        assert find_overlaps(confusion) == []
 
 
 def test_the_test_of_overlaps_would_see_one():

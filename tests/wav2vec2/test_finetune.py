@@ -81,7 +81,7 @@ def test_settings_say_what_is_trained(settings, layout, trained):
     assert [path for path in found if path != LORA or settings.get("lora_rank")] == trained
 
 
-def test_parts_of_the_parameters_make_the_whole_again():
+def test_trained_and_frozen_parameters_together_are_all_parameters():
     spec = make_spec(lora_rank=2)
     config = ModelConfig(name="wav2vec2")
     params = init_params(config, spec, 8, 0, None)
@@ -101,7 +101,7 @@ def test_parts_of_the_parameters_make_the_whole_again():
         ({"augment.enabled": True}, "wave"),
     ],
 )
-def test_what_is_frozen_and_not_augmented_is_computed_once(folder, changes, entry):
+def test_frozen_parts_are_computed_once_without_augmentation(folder, changes, entry):
     assert choose_entry(make_run(folder, None, **changes)) == entry
 
 
@@ -109,7 +109,7 @@ def test_what_is_frozen_and_not_augmented_is_computed_once(folder, changes, entr
 @pytest.mark.parametrize(
     "changes", [{}, {"backbone.freeze": "all", "backbone.weighted_layers": True}]
 )
-def test_training_on_what_was_computed_once_is_training_on_sound(folder, tmp_path, changes, masked):
+def test_training_on_cached_features_equals_training_on_samples(folder, tmp_path, changes, masked):
     changes = changes | QUIET | {
         "model.mask_padding": masked, "backbone.normalise_before_padding": masked,
         "train.optimizer": "sgd", "train.learning_rate": 0.05,
@@ -130,7 +130,7 @@ def test_training_on_what_was_computed_once_is_training_on_sound(folder, tmp_pat
         assert_near(a["val_loss"], b["val_loss"], rtol=1e-5, why="cudnn")
 
 
-def test_run_stands_without_the_checkpoint_that_it_began_with(folder, tmp_path):
+def test_a_run_does_not_need_the_checkpoint_it_started_from(folder, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     config = make_run(copy, tmp_path / "run", **{"train.epochs": 1})
@@ -140,7 +140,7 @@ def test_run_stands_without_the_checkpoint_that_it_began_with(folder, tmp_path):
     assert report["accuracy"] == metrics["test"]["accuracy"]
 
 
-def test_checkpoints_hold_what_is_trained_alone(folder, tmp_path):
+def test_checkpoints_hold_only_trained_parameters(folder, tmp_path):
     changes = {"train.epochs": 1, "backbone.freeze": "all"}
     ser_jax.train(make_run(folder, tmp_path / "run", **changes))
     small = sum(p.stat().st_size for p in (tmp_path / "run" / "checkpoints").rglob("*"))
@@ -148,7 +148,7 @@ def test_checkpoints_hold_what_is_trained_alone(folder, tmp_path):
     assert small < kept
 
 
-def test_random_start_has_the_sizes_alone(folder, tmp_path):
+def test_a_random_start_takes_only_the_sizes(folder, tmp_path):
     made = []
     for pretrained in (True, False):
         config = make_run(folder, None, **{"backbone.pretrained": pretrained})
@@ -212,7 +212,7 @@ def make_step_case(accumulate_of=8):
 
 
 @pytest.mark.parametrize("parts", [2, 4])
-def test_a_batch_in_parts_is_the_whole_batch(parts):
+def test_a_batch_computed_in_parts_equals_the_whole_batch(parts):
     model, tx, state, batch = make_step_case()
     results = [
         jax.jit(lambda s, b, n=n: train_step(s, b, model=model, tx=tx, accumulate=n))(state, batch)
@@ -222,7 +222,7 @@ def test_a_batch_in_parts_is_the_whole_batch(parts):
         assert_near(a, b, atol=1e-6, why="cudnn")
 
 
-def test_frozen_parameters_take_part_and_stay():
+def test_frozen_parameters_are_used_and_unchanged():
     model, tx, state, batch = make_step_case()
     trained = {name: leaf for name, leaf in state.params.items() if name != "lstm"}
     frozen = {"lstm": state.params["lstm"]}
@@ -238,7 +238,7 @@ def test_frozen_parameters_take_part_and_stay():
     assert set(after.variables["params"]) == set(state.params)
 
 
-def test_rate_rises_then_falls_to_zero():
+def test_the_learning_rate_rises_then_falls_to_zero():
     schedule = make_schedule(TrainConfig(schedule="linear", warmup=0.2), 100)
     rates = np.array([float(schedule(step)) for step in range(101)])
     assert rates.argmax() in (19, 20)
@@ -252,7 +252,7 @@ def test_rate_rises_then_falls_to_zero():
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_backbone_has_a_rate_of_its_own(optimizer):
+def test_the_backbone_has_its_own_learning_rate(optimizer):
     train = TrainConfig(optimizer=optimizer, learning_rate=0.1, backbone_learning_rate=0.01)
     tx: Any = make_optimizer(train)
     params = {"backbone": {"w": jnp.ones(3)}, "classifier": {"w": jnp.ones(3)}}
@@ -285,7 +285,7 @@ def test_buckets_hold_every_clip_once_with_others_of_its_length():
     assert len({n_frames for n_frames, _ in batches}) == 3
 
 
-def test_run_in_buckets_trains_as_one_without(folder, tmp_path):
+def test_a_run_with_buckets_trains_like_one_without(folder, tmp_path):
     """Layer norms do not see padding, so lengths change nothing but the order of the batches."""
     large = tmp_path / "large"
     make_torch(make_architecture("large"), Wav2Vec2ForPreTraining).save_pretrained(large)
@@ -297,7 +297,7 @@ def test_run_in_buckets_trains_as_one_without(folder, tmp_path):
     assert np.isfinite(metrics["test"]["accuracy"])
 
 
-def test_grid_of_heads_trains_as_its_cells_alone(folder, tmp_path):
+def test_a_grid_of_heads_trains_like_its_cells_one_by_one(folder, tmp_path):
 
     from ser_jax.api import ablate
     from ser_jax.config import AblationConfig, override
@@ -324,7 +324,7 @@ def test_grid_of_heads_trains_as_its_cells_alone(folder, tmp_path):
 
 
 @pytest.mark.parametrize("entry", ["wave", "features"])
-def test_mesh_trains_as_one_device(folder, tmp_path, entry):
+def test_a_mesh_trains_like_one_device(folder, tmp_path, entry):
     changes = QUIET | {
         "train.optimizer": "sgd", "train.learning_rate": 0.05, "train.accumulate": 2,
         "backbone.cache": entry == "features",

@@ -70,7 +70,7 @@ def test_all_formats_and_spellings_give_the_same_parameters(folder):
     check_same(load_params(folder), expected)
 
 
-def test_half_precision_is_read_as_single(folder):
+def test_half_precision_is_read_as_float32(folder):
     file = folder / "model.safetensors"
     expected = load_params(folder)
     from safetensors.torch import save_file as save_torch
@@ -82,7 +82,7 @@ def test_half_precision_is_read_as_single(folder):
         np.testing.assert_allclose(a, b, rtol=1e-2)
 
 
-def test_names_go_to_pytorch_and_back(folder):
+def test_names_convert_to_pytorch_and_back(folder):
     tensors = load_file(folder / "model.safetensors")
     again = to_torch(to_flax(tensors))
     renamed = {name.replace("weight_g", "parametrizations.weight.original0")
@@ -93,7 +93,7 @@ def test_names_go_to_pytorch_and_back(folder):
         np.testing.assert_array_equal(renamed[name], tensor)
 
 
-def test_heads_of_pre_training_are_read_where_there_are_any(folder, tmp_path):
+def test_pretraining_heads_are_read_if_present(folder, tmp_path):
     assert set(load_heads(folder)) == {"quantizer", "project_q", "project_hid"}
     make_torch(make_architecture("base"), Wav2Vec2Model).save_pretrained(tmp_path / "bare")
     assert load_heads(tmp_path / "bare") == {}
@@ -242,12 +242,12 @@ def test_an_id_that_cannot_be_downloaded_asks_for_a_folder(monkeypatch):
 
 
 @pytest.mark.parametrize("path", ["/no/such", "./no/such", "nosuch", "~/no"])
-def test_path_that_does_not_exist_is_never_asked_of_the_hub(path):
+def test_a_path_that_does_not_exist_is_never_looked_up_on_the_hub(path):
     with pytest.raises(UserError, match="no such folder"):
         load_architecture(path)
 
 
-def test_mask_embedding_that_is_missing_is_drawn(folder):
+def test_a_missing_mask_embedding_is_drawn(folder):
     break_tensor(folder, "wav2vec2.masked_spec_embed", None)
     drawn = load_params(folder)["masked_spec_embed"]
     assert drawn.shape == (32,)

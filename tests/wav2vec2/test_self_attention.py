@@ -36,7 +36,7 @@ MASK_BT = jnp.arange(T)[None, :] < jnp.array([[T], [5]])
         ({"width": 136}, "at most 128"),
     ],
 )
-def test_the_fused_kernel_is_taken_where_it_can_run(changes, obstacle):
+def test_the_fused_kernel_is_used_where_it_can_run(changes, obstacle):
     case = {"cudnn": True, "dtype": jnp.bfloat16, "width": 64, "dropout": 0.0} | changes
     found = find_obstacle(**case)
     assert obstacle in found
@@ -63,7 +63,7 @@ def pull_back(attend, *arguments):
 @pytest.mark.parametrize("accelerator", [False, True])
 @pytest.mark.parametrize("rate", [0.0, 0.4])
 @pytest.mark.parametrize("mask", [None, MASK_BT, MASK_BT & jnp.array([[True], [False]])])
-def test_plain_attention_and_its_gradient_are_those_of_softmax(
+def test_plain_attention_and_its_gradient_equal_softmax_attention(
     mask, rate, accelerator, monkeypatch
 ):
     monkeypatch.setattr(self_attention, "on_accelerator", lambda: accelerator)
@@ -87,14 +87,14 @@ def xla_for_cudnn(monkeypatch):
 
 @pytest.mark.parametrize("mask", [None, MASK_BT])
 @pytest.mark.usefixtures("xla_for_cudnn")
-def test_fused_attention_is_given_what_plain_attention_computes(mask):
+def test_fused_attention_equals_plain_attention(mask):
     for a, b in zip(
         pull_back(attend_fused, mask), pull_back(attend_plain, mask, None, 0.0), strict=True
     ):
         np.testing.assert_allclose(a, b, atol=2e-6)
 
 
-def test_undefined_gradients_of_masked_keys_are_dropped(monkeypatch):
+def test_undefined_gradients_of_masked_keys_are_discarded(monkeypatch):
     @jax.custom_vjp
     def attend(q, k, v):
         return q
@@ -179,7 +179,7 @@ def skip_by_selection(keep):
 
 
 @pytest.mark.device
-def test_layer_drop_by_selection_is_layer_drop_by_branch(monkeypatch):
+def test_layerdrop_by_selection_equals_layerdrop_by_branch(monkeypatch):
     compute, params = make_case(layerdrop=0.5)
     keys = jax.random.split(jax.random.key(3), 4)
 
@@ -202,7 +202,7 @@ def test_layer_drop_by_selection_is_layer_drop_by_branch(monkeypatch):
 
 
 @pytest.mark.parametrize("platform", ["cuda", "cpu"])
-def test_layer_drop_asks_for_a_branch_on_cpu_alone(platform):
+def test_layerdrop_branches_only_on_cpu(platform):
     traced = jax.jit(blocks.choose_skipping).trace(True)
     text = traced.lower(lowering_platforms=(platform,)).as_text()
     computed, taken = re.findall(r"stablehlo.return (%\w+), (%\w+) :", text)[0]

@@ -178,7 +178,7 @@ def make_small(layout="base", lora=None, **settings):
 
 
 @pytest.mark.device
-def test_computing_layers_again_gives_the_same_values_and_gradients():
+def test_recomputing_layers_gives_the_same_values_and_gradients():
     plain, params = make_small()
     x_BN, mask_BN = make_waves([RATE // 2, RATE // 4])
 
@@ -204,7 +204,7 @@ def test_bfloat16_stays_near_float32():
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_silence_short_clips_and_rows_of_padding_give_numbers(layout, masked):
+def test_silence_short_clips_and_rows_of_padding_give_finite_values(layout, masked):
     spec = BackboneSpec(make_architecture(layout), BackboneConfig(normalise_before_padding=masked))
     config = ModelConfig(name="wav2vec2", mask_padding=masked)
     network = make_model(config, 8, spec=spec)
@@ -270,7 +270,7 @@ def test_frames_of_a_clip_are_counted_as_pytorch_does(length):
     np.testing.assert_array_equal(make_frame_mask(architecture, mask_BN, T), theirs.numpy())
 
 
-def test_receptive_field_is_the_least_that_gives_a_frame():
+def test_the_receptive_field_is_the_shortest_input_with_a_frame():
     architecture = Architecture()
     assert (architecture.receptive_field, architecture.stride) == (400, 320)
     assert [architecture.count_frames(n) for n in (399, 400)] == [0, 1]
@@ -290,7 +290,7 @@ def test_masked_spans_lie_on_real_frames_and_cover_their_share():
     assert (masks[0] != masks[1]).any()
 
 
-def test_specaugment_and_layer_drop_act_in_training_alone():
+def test_specaugment_and_layerdrop_act_only_in_training():
     masking, params = make_small(mask_time_prob=0.5, mask_feature_prob=0.3)
     x_BN, mask_BN = make_waves([RATE])
     run = jax.jit(
@@ -308,7 +308,7 @@ def test_specaugment_and_layer_drop_act_in_training_alone():
     np.testing.assert_array_equal(states[0], states[-1])
 
 
-def test_low_rank_additions_change_nothing_at_first_and_are_trained():
+def test_lora_changes_nothing_at_first_and_is_trained():
     lora = Lora(4, 8.0, ("q_proj", "v_proj"))
     module, params = make_small(lora=lora)
     x_BN, mask_BN = make_waves([RATE // 2])
@@ -340,7 +340,7 @@ def test_low_rank_additions_change_nothing_at_first_and_are_trained():
         ({"hidden_act": "elu"}, "hidden_act=elu: must be one of gelu"),
     ],
 )
-def test_config_that_cannot_be_used_says_which_key(tree, message):
+def test_an_unusable_config_names_the_key(tree, message):
     if tree and "model_type" not in tree:
         tree = {"model_type": "wav2vec2"} | tree
     with pytest.raises(UserError, match=message.replace("(", "\\(")):

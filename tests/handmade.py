@@ -52,7 +52,7 @@ def write_grid(
     Args:
       systems: by name: dotted keys of the settings, and under 'skill', 'leak', 'gap', 'calm' how
         the predictions come about: share recognised, what a known speaker adds to it, what women
-        have above men, share of calm among the errors.
+        have above men, share of calm among the errors; 'strong': what strong clips add.
       protocols: name to folds that are done; those of 'study' are [1].
       seeds: that were run, or by protocol.
     """
@@ -71,7 +71,7 @@ def write_grid(
                         )
                     else:
                         cells.append(place | {"status": "missing"})
-    hidden = ("skill", "leak", "gap", "calm", "parameters", "seconds")
+    hidden = ("skill", "leak", "gap", "calm", "strong", "parameters", "seconds")
     config = {
         "out": "runs/study", "seeds": [0, 1, 2], "protocols": list(protocols),
         "data": {"corpus": "ravdess", "rate_hz": 16000}, "train": {"epochs": 10},
@@ -111,6 +111,7 @@ def _write_cell(
     skill += own.get("leak", 0.08) if protocol == "study" else 0
     skill = skill + np.where(test["gender"] == "female", 1, -1) * own.get("gap", 0.06) / 2
     skill = skill + 0.05 * np.sin(7.0 * test["actor"]) + 0.06 * np.cos(3.0 * test["true"])
+    skill = skill + np.where(test["intensity"] == "strong", own.get("strong", 0.0), 0.0)
     guess_B = np.where(
         rng.random(len(index)) < own.get("calm", 0.2), 1, rng.integers(0, 8, len(index))
     )

@@ -64,6 +64,8 @@ LAZY = [
     "transformers",
     "librosa",
     "matplotlib",
+    "jinja2",
+    "markupsafe",
     "tensorflow_datasets",
     "rich",
     "sklearn",

@@ -1,76 +1,125 @@
-"""How each claim of the study is looked at: which differences, of which rows."""
+"""How each claim of the study is tested: which differences, of which systems."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from ser_jax.errors import count_noun
-from ser_jax.report.case import MINUS, Case
-from ser_jax.report.contrasts import Contrast, compute_contrast
-from ser_jax.report.evidence import find_full
-from ser_jax.report.verdicts import Finding, Part
-from ser_jax.statistics import (
-    compute_effect_size,
-    compute_flip_p,
-    compute_seed_interval,
-    compute_t_p,
-)
+from ser_jax.report.contrasts import Contrast, Term, compute_contrast, summarise_seeds
+from ser_jax.report.evidence import Evidence, find_full
+from ser_jax.report.study_systems import VARIANTS, Roles
+from ser_jax.report.verdicts import Finding, Part, judge
 
+_MINUS = "\u2212"
 _STUDY_ROLES = ("cnn", "lstm", "cnn_lstm", "wav2vec2")
+_GROUPS = {"gender": ("female", "male"), "intensity": ("normal", "strong")}
+_SLIGHT = 0.05
 _LAST_EPOCHS = 3
 
 
+class Case(NamedTuple):
+    """A claim under one protocol."""
+
+    evidence: Evidence
+    roles: Roles
+    protocol: str
+    key: str
+
+    def has(self, row: str | None) -> bool:
+        return row is not None and self.evidence.get(row, self.protocol) is not None
+
+    def find(self, *wanted: str) -> tuple[dict[str, str], list[str]]:
+        """Rows by role that were run under the protocol, and what to say of the others."""
+        found = {role: self.roles.plain.get(role) for role in wanted}
+        rows = {role: row for role, row in found.items() if row and self.has(row)}
+        return rows, [f"{found[role] or role} was not run" for role in wanted if role not in rows]
+
+    def find_variants(self) -> tuple[list[str], list[str]]:
+        """Rows of augmented CNN-LSTM that were run, and what to say where none was."""
+        rows = [self.roles.augmented.get(key) for key in VARIANTS]
+        found = [row for row in rows if row and self.has(row)]
+        return found, [] if found else ["cnn_lstm_augmented was not run"]
+
+    def find_models(self) -> tuple[dict[str, str], list[str], list[str]]:
+        """All of the study's systems: by role, the augmented ones, and what was not run."""
+        rows, absent = self.find(*_STUDY_ROLES)
+        variants, none = self.find_variants()
+        return rows, variants, absent + none
+
+    def compare(self, name: str, *terms: Term, constant: float = 0.0) -> Part:
+        return Part(name, compute_contrast(self.evidence, terms, constant))
+
+    def beat(self, better: str, worse: str) -> Part:
+        terms = [Term(1, better, self.protocol), Term(-1, worse, self.protocol)]
+        return self.compare(f"{better} {_MINUS} {worse}", *terms)
+
+    def average(self, rows: Sequence[str], column: str, pair: Sequence[str], *but: str):
+        """One group minus the other, the mean over rows, among the clips that `but` leaves."""
+        return [
+            Term(sign / len(rows), row, self.protocol, (column, value, *but))
+            for row in rows
+            for sign, value in zip((1, -1), pair, strict=True)
+        ]
+
+    def judge(self, parts: Sequence[Part], absent: Sequence[str] = (), reason: str = "") -> Finding:
+        return judge(self.key, self.protocol, parts, absent, reason)
+
+
+Check = Callable[[Case], Finding]
+
+
 def _check_chance(case: Case) -> Finding:
-    rows, lacking = case.find(*_STUDY_ROLES)
-    variants = case.variants()
-    lacking += [] if variants else ["cnn_lstm_augmented was not run"]
+    rows, variants, absent = case.find_models()
     chance = 1 / max(len(case.evidence.labels), 1)
-    every = dict.fromkeys([*rows.values(), *variants.values()])
-    return case.judge(
-        [
-            case.compare(f"{row} {MINUS} chance", case.term(1, row), constant=-chance)
-            for row in every
-        ],
-        lacking,
-    )
+    models = list(dict.fromkeys([*rows.values(), *variants]))
+    parts = [
+        case.compare(f"{row} {_MINUS} chance", Term(1, row, case.protocol), constant=-chance)
+        for row in models
+    ]
+    return case.judge(parts, absent, _name_judged(models, absent))
 
 
 def _check_wav2vec2(case: Case) -> Finding:
-    rows, lacking = case.find(*_STUDY_ROLES)
+    rows, variants, absent = case.find_models()
     best = rows.pop("wav2vec2", None)
-    others = dict.fromkeys([*rows.values(), *case.variants().values()])
-    return case.judge([case.beat(best, other) for other in others] if best else [], lacking)
+    if best is None:
+        return case.judge([], absent)
+    others = list(dict.fromkeys([*rows.values(), *variants]))
+    parts = [case.beat(best, other) for other in others]
+    return case.judge(parts, absent, _name_judged(others, absent))
 
 
-def _check_order(better: str, worse: str) -> Callable[[Case], Finding]:
+def _name_judged(rows: Sequence[str], absent: Sequence[str]) -> str:
+    return f"judged on {', '.join(rows)}" if rows and absent else ""
+
+
+def _check_order(better: str, worse: str) -> Check:
     def check(case: Case) -> Finding:
-        rows, lacking = case.find(better, worse)
-        return case.judge([] if lacking else [case.beat(rows[better], rows[worse])], lacking)
+        rows, absent = case.find(better, worse)
+        return case.judge([] if absent else [case.beat(rows[better], rows[worse])], absent)
 
     return check
 
 
-def _over_variants(parts_of: Callable[[Case, str, str], Part]) -> Callable[[Case], Finding]:
+def _check_variants(make_part: Callable[[Case, str, str], Part]) -> Check:
     """A claim about augmentation: what the study leaves open must not decide it."""
 
     def check(case: Case) -> Finding:
-        rows, lacking = case.find("cnn_lstm")
-        variants = case.variants()
-        lacking += [] if variants else ["cnn_lstm_augmented was not run"]
-        if lacking:
-            return case.judge([], lacking)
-        parts = [parts_of(case, rows["cnn_lstm"], row) for row in variants.values()]
+        rows, absent = case.find("cnn_lstm")
+        variants, none = case.find_variants()
+        if absent or none:
+            return case.judge([], absent + none)
+        parts = [make_part(case, rows["cnn_lstm"], row) for row in variants]
         each = [case.judge([part]).verdict for part in parts]
-        counts = {v: each.count(v) for v in dict.fromkeys(each)}
+        counts = {verdict: each.count(verdict) for verdict in dict.fromkeys(each)}
         said = ", ".join(f"{verdict} in {n}" for verdict, n in counts.items())
-        found = case.judge(
-            parts, [], f"of {count_noun(len(each), 'setting')} of augmentation: {said}"
-        )
-        if found.verdict == "does not hold" and counts.get("does not hold") != len(each):
-            return found._replace(verdict="not decided")
-        return found
+        settings = count_noun(len(each), "setting")
+        found = case.judge(parts, [], f"of {settings} of augmentation: {said}")
+        mixed = len(counts) > 1 and found.verdict == "does not hold"
+        return found._replace(verdict="not decided") if mixed else found
 
     return check
 
@@ -80,43 +129,53 @@ def make_worse(case: Case, plain: str, augmented: str) -> Part:
 
 
 def make_calmer(case: Case, plain: str, augmented: str) -> Part:
-    name = f"share of calm among predictions, {augmented} {MINUS} {plain}"
+    name = f"share of calm among predictions, {augmented} {_MINUS} {plain}"
     if "calm" not in case.evidence.labels:
         return Part(name, Contrast(lack="the corpus has no calm"))
-    terms = [case.term(w, row, predicted="calm") for w, row in ((1, augmented), (-1, plain))]
-    return case.compare(name, *terms)
+    pair = ((1, augmented), (-1, plain))
+    return case.compare(name, *(Term(w, row, case.protocol, (), "calm") for w, row in pair))
 
 
 def make_gap(case: Case, plain: str, augmented: str) -> Part:
-    return case.compare(f"women {MINUS} men, {augmented}", *case.split(augmented, "gender", 1))
+    terms = case.average([augmented], "gender", _GROUPS["gender"])
+    return case.compare(f"women {_MINUS} men, {augmented}", *terms)
 
 
-def _check_groups(
-    column: str, name: str, remark: Callable[[Case, dict[str, str]], str]
-) -> Callable[[Case], Finding]:
-    """The mean over the study's systems of the difference between two groups."""
+def _judge_groups(
+    case: Case, column: str, pair: Sequence[str], name: str, *, slight: bool = False
+) -> Finding:
+    """The difference between two groups, the mean over the study's systems.
 
-    def check(case: Case) -> Finding:
-        rows, _ = case.find(*_STUDY_ROLES)
-        if not rows:
-            return case.judge([], ["none of the study's systems was run"])
-        terms = [t for row in rows.values() for t in case.split(row, column, 1 / len(rows))]
-        over = f"mean over {', '.join(rows.values())}"
-        return case.judge([case.compare(f"{name}, {over}", *terms)], (), remark(case, rows))
+    Args:
+      slight: whether it must be below 5 points too.
+    """
+    rows, absent = case.find(*_STUDY_ROLES)
+    if not rows:
+        return case.judge([], ["none of the study's systems was run"])
+    terms = case.average(list(rows.values()), column, pair)
+    parts = [case.compare(f"{name}, mean over {', '.join(rows.values())}", *terms)]
+    if slight:
+        less = [term._replace(weight=-term.weight) for term in terms]
+        parts.append(case.compare(f"5 points {_MINUS} ({name})", *less, constant=_SLIGHT))
+    reason = _describe_without_neutral(case, rows) if column == "intensity" else ""
+    return case.judge(parts, absent, reason)
 
-    return check
+
+def _check_gender(case: Case) -> Finding:
+    return _judge_groups(case, "gender", _GROUPS["gender"], f"women {_MINUS} men")
 
 
-def _remark_nothing(case: Case, rows: dict[str, str]) -> str:
-    return ""
+def _check_intensity(case: Case) -> Finding:
+    name = f"normal {_MINUS} strong"
+    return _judge_groups(case, "intensity", _GROUPS["intensity"], name, slight=True)
 
 
-def _remark_neutral(case: Case, rows: dict[str, str]) -> str:
+def _describe_without_neutral(case: Case, rows: dict[str, str]) -> str:
     """Neutral has no strong clips in RAVDESS, so the difference is partly one of emotions."""
     if "neutral" not in case.evidence.labels:
         return ""
     but = ("emotion!=", "neutral")
-    terms = [t for r in rows.values() for t in case.split(r, "intensity", 1 / len(rows), *but)]
+    terms = case.average(list(rows.values()), "intensity", _GROUPS["intensity"], *but)
     found = compute_contrast(case.evidence, terms)
     if found.lack or found.over_speakers is None:
         return ""
@@ -128,48 +187,37 @@ def _remark_neutral(case: Case, rows: dict[str, str]) -> str:
 
 
 def _check_statement(case: Case) -> Finding:
-    rows, _ = case.find(*_STUDY_ROLES)
-    if not rows:
-        return case.judge([], ["none of the study's systems was run"])
+    """The claim does not say which statement is worse."""
+    rows = list(case.find(*_STUDY_ROLES)[0].values())
     found = {
         str(value)
-        for row in rows.values()
+        for row in rows
         for clips in case.evidence.rows[row, case.protocol].clips.values()
         for value in np.unique(clips.columns["statement"])
     } - {""}
-    if len(found) != 2:
+    if rows and len(found) != 2:
         return case.judge([], ["needs predictions.csv with two statements"])
-    first, second = sorted(found)
-    share = 1 / len(rows)
-    terms = [
-        case.term(sign * share, row, "statement", value)
-        for row in rows.values()
-        for sign, value in ((1, first), (-1, second))
-    ]
-    over = f"mean over {', '.join(rows.values())}"
-    part = case.compare(f"{first} {MINUS} {second}, {over}", *terms)
-    if part.contrast.effect < 0:  # the claim does not say which one is worse
-        terms = [term._replace(weight=-term.weight) for term in terms]
-        part = case.compare(
-            f"{second} {MINUS} {first}, mean over {', '.join(rows.values())}", *terms
-        )
-    return case.judge([part])
+    pair = sorted(found)
+    terms = case.average(rows, "statement", pair)
+    if rows and compute_contrast(case.evidence, terms, resample=False).effect < 0:
+        pair.reverse()
+    return _judge_groups(case, "statement", pair, f" {_MINUS} ".join(pair), slight=True)
 
 
-def _check_best(role: str, *best: str) -> Callable[[Case], Finding]:
+def _check_best(role: str, *best: str) -> Check:
     """Recall of some emotions above that of each other one."""
 
     def check(case: Case) -> Finding:
-        rows, lacking = case.find(role)
+        rows, absent = case.find(role)
         labels = case.evidence.labels
-        lacking += [f"the corpus has no {emotion}" for emotion in best if emotion not in labels]
-        if lacking:
-            return case.judge([], lacking)
+        absent += [f"the corpus has no {emotion}" for emotion in best if emotion not in labels]
+        if absent:
+            return case.judge([], absent)
         parts = [
             case.compare(
-                f"recall of {good} {MINUS} {other}, {rows[role]}",
-                case.term(1, rows[role], "emotion", good),
-                case.term(-1, rows[role], "emotion", other),
+                f"recall of {good} {_MINUS} {other}, {rows[role]}",
+                Term(1, rows[role], case.protocol, ("emotion", good)),
+                Term(-1, rows[role], case.protocol, ("emotion", other)),
             )
             for good in best
             for other in labels
@@ -184,13 +232,14 @@ def _check_epochs(case: Case) -> Finding:
     rows, _ = case.find("cnn", "lstm", "cnn_lstm")
     longer = {role: case.roles.longer.get(role) for role in rows}
     parts = [
-        case.beat(more, rows[role]) for role, more in longer.items() if more and case.has(more)
+        case.beat(more, rows[role]) for role, more in longer.items() if case.has(more) and more
     ]
     if parts:
-        return case.judge(parts, (), "rows with more epochs against the study's number")
+        return case.judge(parts, (), "systems with more epochs against the study's number")
     parts = [part for row in rows.values() if (part := _compute_slope(case, row)) is not None]
     reason = (
-        f"no row with more epochs was run; fall of validation loss per epoch, last {_LAST_EPOCHS}"
+        "no system with more epochs was run; fall of validation loss per epoch, "
+        f"last {_LAST_EPOCHS}"
     )
     return case.judge(parts, () if parts else ["needs events.jsonl of two seeds"], reason)
 
@@ -208,26 +257,22 @@ def _compute_slope(case: Case, row: str) -> Part | None:
     value_S = [float(np.mean(values)) for _, values in sorted(by_seed.items())]
     if len(value_S) < 2:
         return None
-    return Part(
-        f"fall of validation loss per epoch, {row}",
-        Contrast(
-            float(np.mean(value_S)), tuple(sorted(by_seed)), tuple(value_S),
-            over_seeds=compute_seed_interval(value_S), p_t=compute_t_p(value_S),
-            p_flip=compute_flip_p(value_S), size=compute_effect_size(value_S), is_share=False,
-        ),
-    )  # fmt: skip
+    contrast = Contrast(
+        float(np.mean(value_S)), tuple(sorted(by_seed)), is_share=False, **summarise_seeds(value_S)
+    )
+    return Part(f"fall of validation loss per epoch, {row}", contrast)
 
 
-CHECKS: dict[str, Callable[[Case], Finding]] = {
+CHECKS: dict[str, Check] = {
     "chance": _check_chance,
     "wav2vec2": _check_wav2vec2,
     "cnn_lstm": _check_order("cnn_lstm", "lstm"),
     "lstm": _check_order("lstm", "cnn"),
-    "augmentation": _over_variants(make_worse),
-    "calm": _over_variants(make_calmer),
-    "gender": _check_groups("gender", f"women {MINUS} men", _remark_nothing),
-    "gap": _over_variants(make_gap),
-    "intensity": _check_groups("intensity", f"normal {MINUS} strong", _remark_neutral),
+    "augmentation": _check_variants(make_worse),
+    "calm": _check_variants(make_calmer),
+    "gender": _check_gender,
+    "gap": _check_variants(make_gap),
+    "intensity": _check_intensity,
     "statement": _check_statement,
     "best_wav2vec2": _check_best("wav2vec2", "angry", "calm"),
     "best_cnn_lstm": _check_best("cnn_lstm", "surprised"),

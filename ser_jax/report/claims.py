@@ -1,14 +1,13 @@
-"""The study's claims, and whether our results bear them out under each protocol.
+"""The study's claims, and whether our results support them under each protocol.
 
-A claim is a list of contrasts, each of which must be above zero; `verdicts.RULES` says the rest.
+A claim is a list of contrasts that must be positive; `verdicts.RULES` has the rest.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from ser_jax.report.case import Case
-from ser_jax.report.claim_checks import CHECKS, make_calmer, make_gap, make_worse
+from ser_jax.report.claim_checks import CHECKS, Case, make_calmer, make_gap, make_worse
 from ser_jax.report.evidence import Evidence
 from ser_jax.report.study_systems import VARIANTS, find_roles
 from ser_jax.report.verdicts import Finding
@@ -64,9 +63,9 @@ def judge_variants(evidence: Evidence, protocol: str) -> list[Variant]:
         findings = {}
         for key, make_part in checks.items():
             case = Case(evidence, roles, protocol, key)
-            rows, lacking = case.find("cnn_lstm")
-            lacking += [] if row and case.has(row) else ["not run"]
-            parts = [] if lacking or row is None else [make_part(case, rows["cnn_lstm"], row)]
-            findings[key] = case.judge(parts, lacking)
+            rows, absent = case.find("cnn_lstm")
+            absent += [] if case.has(row) else ["not run"]
+            parts = [] if absent or row is None else [make_part(case, rows["cnn_lstm"], row)]
+            findings[key] = case.judge(parts, absent)
         variants.append(Variant(normalise, when, row, findings))
     return variants

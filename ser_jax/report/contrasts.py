@@ -22,13 +22,13 @@ from ser_jax.statistics import (
 
 
 class Term(NamedTuple):
-    """A share of clips: those that are recognised or predicted as an emotion, among a group.
+    """A share of the clips of a group: those recognised, or predicted as an emotion.
 
     Attributes:
       weight: its factor in the sum.
       system, protocol: whose clips.
-      group: columns and values by turns, all of which must be so; with "!=" after a column's name,
-        must not be so; (): all clips.
+      group: columns and the values that they must have, in turn; after "!=" at the end of a
+        column's name, the value that it must not have. Empty: all clips.
       predicted: an emotion whose predictions are counted; None: clips recognised.
     """
 
@@ -40,24 +40,22 @@ class Term(NamedTuple):
 
 
 class Contrast(NamedTuple):
-    """What a sum of shares came to, and how sure it is.
+    """The value of a sum of shares, and how certain it is.
 
     Attributes:
       effect: mean over seeds.
-      seeds: that were compared.
-      value_S: the sum per seed; empty where seeds of two protocols are not the same.
-      over_seeds, over_speakers: 95 % intervals; None where there is one seed, or speakers unknown.
-      p_t, p_flip, p_speakers: two-sided p of no effect, by the same.
+      seeds: those compared.
+      over_seeds, over_speakers: 95 % intervals; None for one seed, and for unknown speakers.
+      p_t, p_flip, p_speakers: two-sided p of no effect, likewise.
       size: Cohen's d_z over seeds.
-      n: clips, all seeds together, of the first share's system.
-      folds: counted, where they are not all ("folds 1, 2 of 6").
-      lack: why there is no contrast ("" where there is one).
-      is_share: whether it is a difference of shares, told in points.
+      n: clips of the first share's system, all seeds together.
+      folds: those counted, where they are not all ("folds 1, 2 of 6").
+      lack: why there is no contrast; "" where there is one.
+      is_share: whether it is a difference of shares, shown in points.
     """
 
     effect: float = float("nan")
     seeds: tuple[int, ...] = ()
-    value_S: tuple[float, ...] = ()
     over_seeds: Interval | None = None
     over_speakers: Interval | None = None
     p_t: float | None = None
@@ -71,7 +69,7 @@ class Contrast(NamedTuple):
 
     @property
     def p(self) -> float | None:
-        """The greater p of the test over seeds and that over speakers, as far as there are both."""
+        """The greater p of the tests over seeds and over speakers, as far as there are both."""
         known = [p for p in (self.p_t, self.p_speakers) if p is not None]
         return max(known) if known else None
 
@@ -91,40 +89,46 @@ def compute_contrast(
             return Contrast(lack=f"{term.system} was not run under {term.protocol}")
         rows.append(row)
     keys = _choose_keys(rows)
-    lacking = [row.system for row in rows if not keys[row.protocol]]
+    lacking = dict.fromkeys(row.system for row in rows if not keys[row.protocol])
     if lacking:
-        return Contrast(lack=f"{', '.join(dict.fromkeys(lacking))}: no seed and fold in common")
+        return Contrast(lack=f"{', '.join(lacking)}: no seed and fold in common")
     clips = [join_clips([row.clips[key] for key in sorted(keys[row.protocol])]) for row in rows]
-    if any(
-        _needs_attributes(term) and not c.has_speakers for term, c in zip(terms, clips, strict=True)
-    ):
+    known = all(c.has_speakers for c in clips)
+    if any(_needs_attributes(t) and not c.has_speakers for t, c in zip(terms, clips, strict=True)):
         return Contrast(lack="needs predictions.csv of every cell")
     speakers = np.unique(np.concatenate([c.columns["actor"] for c in clips]))
     tallies = [_count(evidence, term, c, speakers) for term, c in zip(terms, clips, strict=True)]
     if any((count_SA.sum(1) == 0).any() for _, count_SA in tallies):
         return Contrast(lack="a group has no clips")
-    shares = [hit_SA.sum(1) / count_SA.sum(1) for hit_SA, count_SA in tallies]
-    pairs = list(zip(terms, shares, strict=True))
-    effect = constant + sum(term.weight * float(share_S.mean()) for term, share_S in pairs)
+    share_S = [hit_SA.sum(1) / count_SA.sum(1) for hit_SA, count_SA in tallies]
     seeds = [sorted({seed for seed, _ in keys[row.protocol]}) for row in rows]
-    value_S: Any = np.empty(0)
-    if all(found == seeds[0] for found in seeds):
-        value_S = constant + sum(term.weight * share_S for term, share_S in pairs)
-    resample = resample and _know_speakers(clips, speakers)
-    known = _resample(terms, tallies, constant) if resample else None
+    paired = all(found == seeds[0] for found in seeds)
+    drawn = None
+    if resample and known and len(speakers) > 1:  # the same draws for all shares
+        weight_DA = draw_speakers(len(speakers))
+        shares = [compute_shares(hit_SA, count_SA, weight_DA) for hit_SA, count_SA in tallies]
+        drawn = summarise_draws(np.asarray(_add(terms, shares, constant)))
     return Contrast(
-        effect=effect,
+        effect=float(_add(terms, [share.mean() for share in share_S], constant)),
         seeds=tuple(sorted(set().union(*seeds))),
-        value_S=tuple(value_S.tolist()),
-        over_seeds=compute_seed_interval(value_S) if len(value_S) else None,
-        over_speakers=known[0] if known else None,
-        p_t=compute_t_p(value_S),
-        p_flip=compute_flip_p(value_S),
-        p_speakers=known[1] if known else None,
-        size=compute_effect_size(value_S),
+        over_speakers=drawn[0] if drawn else None,
+        p_speakers=drawn[1] if drawn else None,
         n=len(clips[0]),
         folds=describe_folds(rows, keys),
+        **summarise_seeds(_add(terms, share_S, constant) if paired else ()),
     )
+
+
+def _add(terms: Sequence[Term], shares: Sequence[Any], constant: float) -> Any:
+    return constant + sum(term.weight * share for term, share in zip(terms, shares, strict=True))
+
+
+def summarise_seeds(value_S: Sequence[float]) -> dict[str, Any]:
+    """Interval and tests over seeds, as fields of a Contrast; None each for fewer than two."""
+    return {
+        "over_seeds": compute_seed_interval(value_S), "p_t": compute_t_p(value_S),
+        "p_flip": compute_flip_p(value_S), "size": compute_effect_size(value_S),
+    }  # fmt: skip
 
 
 def _needs_attributes(term: Term) -> bool:
@@ -152,10 +156,6 @@ def describe_folds(rows: Sequence[SystemResult], keys: dict[str, set[tuple[int, 
     return ""
 
 
-def _know_speakers(clips: Sequence[ScoredClips], speakers: np.ndarray) -> bool:
-    return len(speakers) > 1 and all(c.has_speakers for c in clips)
-
-
 def _count(
     evidence: Evidence, term: Term, clips: ScoredClips, speakers: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -177,15 +177,3 @@ def _count(
     size, shape = len(seeds) * len(speakers), (len(seeds), len(speakers))
     hits = np.bincount(place_B[here_B & hit_B], minlength=size).reshape(shape)
     return hits, np.bincount(place_B[here_B], minlength=size).reshape(shape)
-
-
-def _resample(
-    terms: Sequence[Term], tallies: Sequence[tuple[np.ndarray, np.ndarray]], constant: float
-) -> tuple[Interval, float] | None:
-    """Interval and p by drawing speakers, the same ones for all shares."""
-    weight_DA = draw_speakers(tallies[0][0].shape[1])
-    shares = [compute_shares(hit_SA, count_SA, weight_DA) for hit_SA, count_SA in tallies]
-    value_D = constant + sum(
-        term.weight * share_D for term, share_D in zip(terms, shares, strict=True)
-    )
-    return summarise_draws(np.asarray(value_D))

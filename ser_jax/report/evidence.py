@@ -1,4 +1,4 @@
-"""What a report may draw on: the cells of a grid, their clips and curves, and what is amiss."""
+"""What a report may draw on: the cells of a grid, their clips and curves, and what is wrong."""
 
 from __future__ import annotations
 
@@ -15,50 +15,55 @@ from ser_jax.report.clips import ScoredClips, from_confusion, load_scored_clips
 from ser_jax.run.events import load_events
 from ser_jax.run.file_names import METRICS_FILE, PREDICTIONS_FILE
 
+_Cell = Mapping[str, Any]
+"""An entry of a results.json."""
+
 
 @dataclass
 class SystemResult:
     """One system under one protocol.
 
     Attributes:
-      folds: that the grid has.
+      cells: of the grid, finished or not.
       clips: of the finished cells, by (seed, fold).
-      events: of the finished cells, by (seed, fold), where they are at hand.
+      events: of the finished cells that left them, by (seed, fold).
     """
 
     system: str
     protocol: str
-    folds: frozenset[int]
-    cells: list[Mapping[str, Any]]
+    cells: list[_Cell] = field(default_factory=list)
     clips: dict[tuple[int, int], ScoredClips] = field(default_factory=dict)
     events: dict[tuple[int, int], list[dict[str, Any]]] = field(default_factory=dict)
 
     @property
-    def seeds(self) -> list[int]:
-        """Seeds of which every fold is done."""
-        return find_full({key for key in self.clips}, self.folds)
+    def folds(self) -> frozenset[int]:
+        """Those of the grid."""
+        return frozenset(cell["fold"] for cell in self.cells)
 
     @property
     def keys(self) -> set[tuple[int, int]]:
-        """Cells that count: those of full seeds or, where there is none, what there is."""
-        full = self.seeds
+        """Cells that count: those of full seeds or, where there is none, all that are finished."""
+        full = find_full(set(self.clips), self.folds)
         return {key for key in self.clips if key[0] in full or not full}
 
     def name_folds(self, folds: Sequence[int]) -> str:
-        """`folds 1, 2`; of `loso` `speakers EB0, EB1` where the runs say who they are."""
+        """`folds 1, 2`; of `loso` `speakers EB0, EB1` where the runs name them."""
         names = {cell["fold"]: cell["test_speakers"][0] for cell in self.cells
                  if self.protocol == "loso" and cell.get("test_speakers")}  # fmt: skip
-        known = all(fold in names for fold in folds)
-        word = ("speaker" if known else "fold") + ("" if len(folds) == 1 else "s")
-        return f"{word} {', '.join(str(names[f] if known else f) for f in folds)}"
+        if all(fold in names for fold in folds):
+            return _enumerate("speaker", [names[fold] for fold in folds])
+        return _enumerate("fold", folds)
+
+
+def _enumerate(noun: str, values: Sequence[object]) -> str:
+    """`fold 3`, `folds 3, 4`."""
+    return f"{noun}{'s' * (len(values) != 1)} {', '.join(map(str, values))}"
 
 
 def find_full(keys: set[tuple[int, int]], folds: frozenset[int]) -> list[int]:
     """Seeds of which every fold is among `keys`."""
-    by_seed: dict[int, set[int]] = {}
-    for seed, fold in keys:
-        by_seed.setdefault(seed, set()).add(fold)
-    return sorted(seed for seed, found in by_seed.items() if found >= folds)
+    seeds = sorted({seed for seed, _ in keys})
+    return [seed for seed in seeds if all((seed, fold) in keys for fold in folds)]
 
 
 @dataclass
@@ -83,7 +88,7 @@ class Evidence:
 
     @property
     def corpus(self) -> str:
-        """Name of the recordings; grids that do not say are of RAVDESS."""
+        """Name of the recordings; RAVDESS where results.json does not name them."""
         data = (self.results.get("config") or {}).get("data") or {}
         kind = data.get("corpus", "ravdess")
         if kind == "joined":
@@ -111,99 +116,73 @@ class Evidence:
         return row if row is not None and row.clips else None
 
 
+class _Fault(NamedTuple):
+    """What is wrong with one cell."""
+
+    cell: _Cell
+    what: str
+
+
 def load_evidence(folder: Path, results: Mapping[str, Any]) -> Evidence:
-    """Read what the cells of a results.json left in their folders; what is amiss becomes a problem.
+    """Read what the cells of a results.json left in their folders; what is wrong is a problem.
 
     Raises:
       KeyError, TypeError, ValueError: results.json itself has unexpected content.
     """
     cells = results["cells"]
-    done = [cell for cell in cells if cell["status"] == "done"]
-    n_classes = len(done[0]["confusion"]) if done else 0
-    labels = list(results.get("labels") or map(str, range(n_classes)))
-    faults: list[_Fault] = []
     rows: dict[tuple[str, str], SystemResult] = {}
     for cell in cells:
         key = (cell["system"], cell["protocol"])
-        folds = frozenset(c["fold"] for c in cells if (c["system"], c["protocol"]) == key)
-        rows.setdefault(key, SystemResult(*key, folds, [])).cells.append(cell)
+        rows.setdefault(key, SystemResult(*key)).cells.append(cell)
+    done = [cell for cell in cells if cell["status"] == "done"]
+    n_classes = len(done[0]["confusion"]) if done else 0
+    labels = list(results.get("labels") or map(str, range(n_classes)))
     checksums = Counter(cell["checksum"] for cell in done if cell.get("checksum"))
     common = checksums.most_common(1)[0][0] if checksums else None
+    faults: list[_Fault] = []
     n_done = 0
     for cell in cells:
         if cell["status"] != "done":
             reason = f": {cell['reason']}" if cell.get("reason") else ""
             faults.append(_Fault(cell, f"{cell['status']}{reason}"))
-            continue
-        if cell.get("checksum") not in (None, common):
+        elif cell.get("checksum") not in (None, common):
             what = f"checksum {cell['checksum']}, the others {common}"
             faults.append(_Fault(cell, f"foreign, trained on other recordings ({what}); left out"))
-            continue
-        n_done += 1
-        _load_cell(folder, cell, labels, rows[cell["system"], cell["protocol"]], faults)
+        else:
+            n_done += 1
+            found = _load_cell(folder, cell, labels, rows[cell["system"], cell["protocol"]])
+            faults += [_Fault(cell, what) for what in found]
     problems = [*_describe_faults(faults), *_find_unlisted(folder, cells)]
     settings = {system: get_settings(results, system) for system, _ in rows}
     return Evidence(folder, results, labels, rows, settings, problems, len(cells), n_done)
 
 
-class _Fault(NamedTuple):
-    """What is wrong with one cell."""
-
-    cell: Mapping[str, Any]
-    what: str
-
-
-def _load_cell(
-    folder: Path,
-    cell: Mapping[str, Any],
-    labels: Sequence[str],
-    row: SystemResult,
-    faults: list[_Fault],
-) -> None:
-    """Put the clips and events of a finished cell into its row."""
-    keys = (cell["system"], cell["protocol"], cell["fold"], cell["seed"])
-    run_dir, at = folder / "cells" / make_cell_name(*keys), (cell["seed"], cell["fold"])
+def _load_cell(folder: Path, cell: _Cell, labels: Sequence[str], row: SystemResult) -> Iterator[str]:
+    """Put the clips and events of a finished cell into its row; yields what is wrong."""
+    run_dir, at = _find_folder(folder, cell), (cell["seed"], cell["fold"])
     row.clips[at] = from_confusion(cell)
     if fault := _find_fault(run_dir, cell):
-        faults.append(_Fault(cell, f"{fault}; its curves, clips and groups are left out"))
+        yield f"{fault}; its curves, clips and groups are left out"
         return
     try:
         row.clips[at] = load_scored_clips(run_dir / PREDICTIONS_FILE, cell, labels)
     except UserError as error:
-        faults.append(_Fault(cell, f"{error}; left out of statistics over speakers and groups"))
+        yield f"{error}; left out of statistics over speakers and groups"
     try:
         events = load_events(run_dir)
         if any(event.get("event") == "epoch" for event in events):  # an svm or hmm has none
             row.events[at] = events
     except UserError as error:
-        reason = str(error).replace(f"{run_dir}/", "")
-        faults.append(_Fault(cell, f"{reason}; left out of the curves"))
+        yield f"{str(error).replace(f'{run_dir}/', '')}; left out of the curves"
 
 
-def _describe_faults(faults: Sequence[_Fault]) -> Iterator[str]:
-    """A line for all cells of a row that have the same fault."""
-    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
-    for cell, what in faults:
-        groups.setdefault((cell["system"], cell["protocol"], what), []).append(cell)
-    for (system, protocol, what), cells in groups.items():
-        yield f"{system}, {protocol}, {describe_places(cells)}: {what}"
+def _find_folder(folder: Path, cell: _Cell) -> Path:
+    name = make_cell_name(cell["system"], cell["protocol"], cell["fold"], cell["seed"])
+    return folder / "cells" / name
 
 
-def describe_places(cells: Sequence[Mapping[str, Any]]) -> str:
-    """`seed 0 folds 3, 4; seed 1 fold 2`; folds are left out of the study's split."""
-    by_seed: dict[int, list[int]] = {}
-    for cell in cells:
-        by_seed.setdefault(cell["seed"], []).append(cell["fold"])
-    if cells[0]["protocol"] == "study":
-        return ("seed " if len(by_seed) == 1 else "seeds ") + ", ".join(map(str, by_seed))
-    return "; ".join(
-        f"seed {seed} fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}"
-        for seed, folds in by_seed.items()
-    )
-
-
-def _find_fault(run_dir: Path, cell: Mapping[str, Any]) -> str | None:
-    """What keeps a cell's folder from being that of the cell."""
+def _find_fault(run_dir: Path, cell: _Cell) -> str | None:
+    """Why a cell's folder is not that of the cell."""
     if not run_dir.is_dir():
         return f"cells/{run_dir.name} is gone"
     try:
@@ -219,16 +198,34 @@ def _find_fault(run_dir: Path, cell: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _find_unlisted(folder: Path, cells: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    known = {make_cell_name(c["system"], c["protocol"], c["fold"], c["seed"]) for c in cells}
-    if (folder / "cells").is_dir():
-        for path in sorted((folder / "cells").iterdir()):
-            if path.is_dir() and not path.name.startswith(".") and path.name not in known:
-                yield f"cells/{path.name}: foreign, no cell of this grid; left out"
+def _describe_faults(faults: Sequence[_Fault]) -> Iterator[str]:
+    """A line for all cells of a row that have the same fault."""
+    groups: dict[tuple[str, str, str], list[_Cell]] = {}
+    for cell, what in faults:
+        groups.setdefault((cell["system"], cell["protocol"], what), []).append(cell)
+    for (system, protocol, what), cells in groups.items():
+        yield f"{system}, {protocol}, {_describe_places(cells)}: {what}"
+
+
+def _describe_places(cells: Sequence[_Cell]) -> str:
+    """`seed 0 folds 3, 4; seed 1 fold 2`; the study's split has no folds to name."""
+    by_seed: dict[int, list[int]] = {}
+    for cell in cells:
+        by_seed.setdefault(cell["seed"], []).append(cell["fold"])
+    if cells[0]["protocol"] == "study":
+        return _enumerate("seed", list(by_seed))
+    return "; ".join(f"seed {seed} {_enumerate('fold', folds)}" for seed, folds in by_seed.items())
+
+
+def _find_unlisted(folder: Path, cells: Sequence[_Cell]) -> Iterator[str]:
+    known = {_find_folder(folder, cell) for cell in cells}
+    for path in sorted((folder / "cells").glob("[!.]*/")):
+        if path not in known:
+            yield f"cells/{path.name}: foreign, no cell of this grid; left out"
 
 
 def get_settings(results: Mapping[str, Any], row: str) -> dict[str, Any]:
-    """Dotted keys of a system: what the grid shares, what is its own, what a sweep sets."""
+    """Dotted keys of a system: the grid's own, the system's, and those that a sweep sets."""
     from ser_jax.config import flatten
 
     config = results.get("config") or {}
@@ -238,13 +235,7 @@ def get_settings(results: Mapping[str, Any], row: str) -> dict[str, Any]:
         for key, value in config.items()
         if isinstance(value, dict) and key not in ("systems", "sweep")
     }
-    base = max(
-        (name for name in systems if row == name or row.startswith(f"{name} ")),
-        key=len,
-        default=None,
-    )
-    own = systems[base] or {} if base is not None else {}
+    bases = [name for name in systems if row == name or row.startswith(f"{name} ")]
+    own = (systems[max(bases, key=len)] or {}) if bases else {}
     sweep = next((c["sweep"] for c in results["cells"] if c["system"] == row and "sweep" in c), {})
-    settings = flatten(shared) | own | sweep
-    settings.setdefault("model.name", row)
-    return settings
+    return {"model.name": row} | flatten(shared) | own | sweep

@@ -1,16 +1,16 @@
-"""What a report says of figures: Table 1, what leakage is worth, cost."""
+"""Tables of a report: figures of every system, what leakage is worth, validation, cost."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ser_jax.metrics import FIGURES
-from ser_jax.report.analysis import (
-    SHARED,
-    Analysis,
+from ser_jax.report.analysis import SHARED, Analysis
+from ser_jax.report.contrasts import Contrast, Term, compute_contrast
+from ser_jax.report.formats import (
     format_count,
     format_mark,
     format_p,
@@ -19,195 +19,180 @@ from ser_jax.report.analysis import (
     label,
     list_columns,
 )
-from ser_jax.report.contrasts import Contrast, Term, compute_contrast
-from ser_jax.report.document import Content, Prose, Records, Section, Table
+from ser_jax.report.page import Section, Table
+
+Leakage = Mapping[str, dict[str, Contrast]]
+"""By speaker-independent protocol and system, what the study's split adds."""
 
 
-def make_table_1(analysis: Analysis) -> tuple[Section, Records]:
-    """The study's figures beside ours."""
-    protocols = analysis.evidence.protocols
-    of_study = analysis.evidence.is_of_study
-    head = ["System", *["accuracy\npublished", "weighted F1\npublished"] * of_study]
+def make_table_1(analysis: Analysis) -> Section:
+    """What each system reaches, beside the study's figures where there are any."""
+    protocols, study = analysis.evidence.protocols, analysis.study
+    head = ["System", *["accuracy\npublished", "weighted F1\npublished"] * bool(study)]
     for protocol in protocols:
         head += [f"accuracy\n`{protocol}`", f"weighted F1\n`{protocol}`", f"n\n`{protocol}`"]
-    lines, records = [], []
+    rows, records = [], []
     for system in analysis.ranking:
-        published = analysis.study.get(system, {})
-        line = [f"`{system}`"]
-        if of_study:
-            line += [f"{published[f]:.4f}" if f in published else "" for f in FIGURES[:2]]
+        published = study.get(system, {})
+        row = [f"`{system}`"]
+        if study:
+            row += [f"{published[f]:.4f}" if f in published else "" for f in FIGURES[:2]]
         for protocol in protocols:
             score = analysis.scores.get((system, protocol))
-            line += [format_mark(score.marks[f] if score else None) for f in FIGURES[:2]]
-            line.append(format_count(score) if score else "no result")
-            records.append(_make_score_record(analysis, system, protocol))
-        lines.append(line)
-    starred = any(score.over == "speakers" for score in analysis.scores.values())
-    note = "Mean over seeds [95 % interval over seeds]; n: seeds, test clips of one. "
+            row += [format_mark(score and score.marks[f]) for f in FIGURES[:2]]
+            row.append(format_count(score) if score else "no result")
+            records.append(_record_score(analysis, system, protocol))
+        rows.append(row)
+    note = "Mean over seeds [95 % interval over seeds]; n: seeds, test clips per seed. "
     note += "`tables/table_1.csv` has unweighted average recall (UAR) too."
-    note += " *: one seed; its interval is over speakers, by bootstrap." * starred
-    blocks: list[Content] = [
-        Prose(
+    if any(score.over == "speakers" for score in analysis.scores.values()):
+        note += " *: one seed; its interval is over speakers, by bootstrap."
+    title, text = "Figures", f"What each system reaches on {analysis.evidence.corpus}."
+    if analysis.evidence.is_of_study:
+        title, text = "Table 1", (
             "The study's Table 1 beside what its systems, those that it cites and our own reach "
             "here. The study gives one seed, one split and no interval."
-            if of_study
-            else f"What each system reaches on {analysis.evidence.corpus}."
-        ),
-        Table(head, lines, note),
-    ]
-    roles = analysis.roles.plain
-    if "wav2vec2" in roles and roles["wav2vec2"] != "wav2vec2" and analysis.study:
-        blocks.append(
-            Prose(
-                f"`{roles['wav2vec2']}` stands in the study's wav2vec 2.0 row, but is a much "
-                "smaller network; the study fine-tuned facebook/wav2vec2-base-960h.", "note",
-            )
         )  # fmt: skip
-    return Section("table-1", "Table 1" if of_study else "Figures", blocks), {"table_1": records}
+    notes = []
+    stand_in = analysis.roles.plain.get("wav2vec2", "wav2vec2")
+    if stand_in != "wav2vec2" and study:
+        notes.append(
+            f"`{stand_in}` stands in the study's wav2vec 2.0 row, but is a much smaller network; "
+            "the study fine-tuned facebook/wav2vec2-base-960h."
+        )
+    return Section(
+        "table-1", title, [text], tables=[Table(head, rows, note)], notes=notes,
+        records={"table_1": records},
+    )  # fmt: skip
 
 
-def _make_score_record(analysis: Analysis, system: str, protocol: str) -> dict[str, Any]:
+def _record_score(analysis: Analysis, system: str, protocol: str) -> dict[str, Any]:
     score = analysis.scores.get((system, protocol))
     record: dict[str, Any] = {"system": system, "protocol": protocol}
     for figure in FIGURES:
         mark = score.marks[figure] if score else None
         low, high = (mark.interval if mark else None) or (None, None)
         record |= {figure: mark and mark.mean, f"{figure}_low": low, f"{figure}_high": high}
+    if score:
+        record |= {"interval_over": score.over, "seeds": " ".join(map(str, score.seeds))}
+        record |= {"clips": score.n, "folds": score.folds}
     published = analysis.study.get(system, {})
-    return record | {
-        "interval_over": score.over if score else None,
-        "seeds": " ".join(map(str, score.seeds)) if score else "",
-        "clips": score.n if score else None,
-        "folds": score.folds if score else "",
-        **{f"study_{figure}": published.get(figure) for figure in FIGURES[:2]},
-    }
+    columns = {f"study_{figure}": published.get(figure) for figure in FIGURES[:2]}
+    return record | (columns if analysis.study else {})
 
 
-def compute_leakage(analysis: Analysis) -> dict[str, list[tuple[str, Contrast]]]:
+def compute_leakage(analysis: Analysis) -> Leakage:
     """For each speaker-independent protocol, what each system gains by the study's split."""
     protocols = analysis.evidence.protocols
-    if SHARED not in protocols:
-        return {}
-    found = {}
-    for protocol in protocols:
-        if protocol == SHARED:
-            continue
-        contrasts = [
-            (
-                system,
-                compute_contrast(
-                    analysis.evidence, [Term(1, system, SHARED), Term(-1, system, protocol)]
-                ),
-            )
-            for system in analysis.ranking
-        ]
-        found[protocol] = [(system, c) for system, c in contrasts if not c.lack]
+    found: dict[str, dict[str, Contrast]] = {}
+    for protocol in protocols if SHARED in protocols else ():
+        for system in analysis.ranking if protocol != SHARED else ():
+            terms = [Term(1, system, SHARED), Term(-1, system, protocol)]
+            contrast = compute_contrast(analysis.evidence, terms)
+            found.setdefault(protocol, {}).update({system: contrast} if not contrast.lack else {})
     return found
 
 
-def make_leakage(
-    analysis: Analysis, leakage: dict[str, list[tuple[str, Contrast]]]
-) -> tuple[list[Section], Records]:
-    """The same system with known and with unseen speakers; nothing about other recordings than the
-    study's where the grid has not both."""
-    if not leakage and not analysis.evidence.is_of_study:
-        return [], {}
-    blocks: list[Content] = [
-        Prose(
-            "In the study's split the same people speak in training and test. What that is worth "
-            "is the accuracy of a system under it less that of the same system on unseen speakers."
-        )
-    ]
-    records = []
+def make_leakage(analysis: Analysis, leakage: Leakage) -> Section | None:
+    """The same system with known and with unseen speakers."""
+    title = "What leakage is worth"
+    if not leakage:
+        text = "Needs the study's split and a speaker-independent protocol in one grid."
+        return Section("leakage", title, [text], records={"leakage": []}) \
+            if analysis.evidence.is_of_study else None  # fmt: skip
+    text = (
+        "In the study's split the same people speak in training and test. What that is worth is "
+        "a system's accuracy under it minus the same system's on unseen speakers."
+    )
+    tables, records = [], []
     for protocol, found in leakage.items():
-        lines = []
-        for system, c in found:
-            pair = [analysis.scores[system, p].marks["accuracy"] for p in (SHARED, protocol)]
-            lines.append([
-                f"`{system}`", *(f"{mark.mean:.3f}" for mark in pair), format_points(c.effect),
+        rows = []
+        for system, c in found.items():
+            pair = [analysis.scores[system, p] for p in (SHARED, protocol)]
+            known, unseen = (score.marks["accuracy"].mean for score in pair)
+            seeds = " and ".join(str(len(score.seeds)) for score in pair)
+            rows.append([
+                f"`{system}`", f"{known:.3f}", f"{unseen:.3f}", format_points(c.effect),
                 format_range(c.over_speakers), format_range(c.over_seeds), format_p(c.p),
-                f"{_join_seeds(analysis, system, protocol)}{c.folds and f', {c.folds}'}",
+                seeds + (f", {c.folds}" if c.folds else ""),
             ])  # fmt: skip
-            record = {"system": system, "protocol": protocol, "known": pair[0].mean}
-            records.append(record | {"unseen": pair[1].mean, **list_columns(c)})
+            record = {"system": system, "protocol": protocol, "known": known, "unseen": unseen}
+            records.append(record | list_columns(c))
         head = ["System", SHARED, protocol, "Difference (points)", "95 % over speakers",
                 "95 % over seeds", "p", "n (seeds)"]  # fmt: skip
-        blocks.append(Table(head, lines, f"`{SHARED}` against {label(protocol)}"))
-    if not leakage:
-        blocks = [Prose("Needs the study's split and a speaker-independent protocol in one grid.")]
-    return [Section("leakage", "What leakage is worth", blocks)], {"leakage": records}
+        tables.append(Table(head, rows, f"`{SHARED}` against {label(protocol)}"))
+    return Section("leakage", title, [text], tables=tables, records={"leakage": records})
 
 
-def _join_seeds(analysis: Analysis, system: str, protocol: str) -> str:
-    return " and ".join(str(len(analysis.scores[system, p].seeds)) for p in (SHARED, protocol))
-
-
-def make_validation(analysis: Analysis) -> tuple[list[Section], Records]:
-    """Validation accuracy beside the test's: what settings are chosen by, and how far it flatters.
-
-    Nothing where no run has recorded it.
-    """
-    lines, records = [], []
-    for system in analysis.ranking:
-        for protocol in analysis.evidence.protocols:
-            row = analysis.evidence.get(system, protocol)
-            cells = [] if row is None else [
-                cell for cell in row.cells
-                if (cell["seed"], cell["fold"]) in row.keys and cell.get("val_accuracy") is not None
-            ]  # fmt: skip
-            if not cells:
-                continue
-            # The mean over runs, as the best epoch of each was chosen by its own figure.
-            val, test = (
-                float(np.mean([cell[k] for cell in cells])) for k in ("val_accuracy", "accuracy")
-            )
-            figures = [f"{val:.3f}", f"{test:.3f}", format_points(val - test)]
-            lines.append([f"`{system}`", protocol, *figures, str(len(cells))])
-            record = {"system": system, "protocol": protocol, "val_accuracy": val}
-            records.append(record | {"test_accuracy": test, "runs": len(cells)})
-    if not lines:
-        return [], {}
+def make_validation(analysis: Analysis) -> Section | None:
+    """Validation accuracy, by which settings are chosen, beside the test's; None without any."""
+    rows, records = [], []
+    for (system, protocol), cells in _find_cells(analysis).items():
+        counted = analysis.evidence.rows[system, protocol].keys
+        cells = [c for c in cells if c.get("val_accuracy") is not None
+                 and (c["seed"], c["fold"]) in counted]  # fmt: skip
+        if not cells:
+            continue
+        # The mean over runs, as the best epoch of each was chosen by its own figure.
+        val, test = (
+            float(np.mean([c[key] for c in cells])) for key in ("val_accuracy", "accuracy")
+        )
+        figures = [f"{val:.3f}", f"{test:.3f}", format_points(val - test)]
+        rows.append([f"`{system}`", protocol, *figures, str(len(cells))])
+        record = {"system": system, "protocol": protocol, "val_accuracy": val}
+        records.append(record | {"test_accuracy": test, "runs": len(cells)})
+    if not rows:
+        return None
     head = ["System", "Protocol", "Validation", "Test", "Difference (points)", "Runs"]
     note = (
         "Mean accuracy over runs; the best epoch of each, and settings, were chosen by validation."
     )
-    section = Section("validation", "Validation beside test", [Table(head, lines, note, (0, 1))])
-    return [section], {"validation": records}
+    table = Table(head, rows, note, (0, 1))
+    title = "Validation beside test"
+    return Section("validation", title, tables=[table], records={"validation": records})
 
 
-def make_cost(analysis: Analysis) -> tuple[Section, Records]:
-    """Wall time, parameters and device of every row."""
-    lines, records = [], []
-    for system in analysis.ranking:
-        for protocol in analysis.evidence.protocols:
-            row = analysis.evidence.get(system, protocol)
-            if row is None:
-                continue
-            cells = [cell for cell in row.cells if (cell["seed"], cell["fold"]) in row.clips]
-            seconds = [cell["seconds"] for cell in cells if cell.get("seconds") is not None]
-            facts = {
-                key: sorted({str(cell[key]) for cell in cells if cell.get(key) is not None})
-                for key in ("parameters", "trained_parameters", "device", "epochs", "revision")
-            }
-            run_s, all_s = (float(f(seconds)) if seconds else None for f in (np.mean, np.sum))
-            same = facts["trained_parameters"] in ([], facts["parameters"])
-            trained = "" if same else f" ({_join_numbers(facts['trained_parameters'])} trained)"
-            lines.append([
-                f"`{system}`", protocol, _join_numbers(facts["parameters"]) + trained,
-                _format_seconds(run_s), _format_seconds(all_s), str(len(cells)),
-                ", ".join(facts["epochs"]) or "-", "; ".join(facts["device"]) or "not recorded",
-            ])  # fmt: skip
-            records.append({
-                "system": system, "protocol": protocol, "seconds_per_run": run_s,
-                "seconds": all_s, "runs": len(cells),
-                **{key: "; ".join(values) for key, values in facts.items()},
-            })  # fmt: skip
-    head = ["System", "Protocol", "Parameters", "Wall time of a run", "of all runs", "Runs",
+def _find_cells(analysis: Analysis) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
+    """Finished cells by system and protocol, best system first."""
+    rows = [
+        row
+        for system in analysis.ranking
+        for protocol in analysis.evidence.protocols
+        if (row := analysis.evidence.get(system, protocol))
+    ]
+    return {
+        (row.system, row.protocol): [c for c in row.cells if (c["seed"], c["fold"]) in row.clips]
+        for row in rows
+    }
+
+
+def make_cost(analysis: Analysis) -> Section:
+    """Wall time, parameters and device of every system."""
+    rows, records = [], []
+    for (system, protocol), cells in _find_cells(analysis).items():
+        seconds = [cell["seconds"] for cell in cells if cell.get("seconds") is not None]
+        facts = {
+            key: sorted({str(cell[key]) for cell in cells if cell.get(key) is not None})
+            for key in ("parameters", "trained_parameters", "device", "epochs", "revision")
+        }
+        run_s, all_s = (float(f(seconds)) if seconds else None for f in (np.mean, np.sum))
+        parameters = _join_numbers(facts["parameters"])
+        if facts["trained_parameters"] not in ([], facts["parameters"]):
+            parameters += f" ({_join_numbers(facts['trained_parameters'])} trained)"
+        rows.append([
+            f"`{system}`", protocol, parameters, _format_seconds(run_s), _format_seconds(all_s),
+            str(len(cells)), ", ".join(facts["epochs"]) or "-",
+            "; ".join(facts["device"]) or "not recorded",
+        ])  # fmt: skip
+        records.append({
+            "system": system, "protocol": protocol, "seconds_per_run": run_s, "seconds": all_s,
+            "runs": len(cells), **{key: "; ".join(values) for key, values in facts.items()},
+        })  # fmt: skip
+    head = ["System", "Protocol", "Parameters", "Wall time per run", "of all runs", "Runs",
             "Epochs", "Device"]  # fmt: skip
     note = "As each run recorded it. Runs trained together share the wall time equally."
-    return Section("cost", "What each row costs", [Table(head, lines, note, (0, 1, 7))]), {
-        "cost": records
-    }
+    table = Table(head, rows, note, (0, 1, 7))
+    return Section("cost", "What each system costs", tables=[table], records={"cost": records})
 
 
 def _join_numbers(numbers: Sequence[str]) -> str:

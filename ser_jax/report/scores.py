@@ -14,20 +14,18 @@ from ser_jax.statistics import Mark, bootstrap_figure, compute_figure, compute_s
 
 
 class Score(NamedTuple):
-    """One row under one protocol.
+    """One system under one protocol.
 
     Attributes:
       marks: mean over seeds and interval of accuracy, weighted_f1 and uar.
-      values: each seed's.
       over: what the intervals are over: 'seeds', 'speakers', or '' where there is none.
-      seeds: that count.
-      n: test clips of a seed.
-      folds: that count, where they are not all.
+      seeds: those that count.
+      n: test clips per seed.
+      folds: those that count, where they are not all.
       confusion_CC: over all seeds.
     """
 
     marks: dict[str, Mark]
-    values: dict[str, list[float]]
     over: str
     seeds: tuple[int, ...]
     n: int
@@ -36,31 +34,26 @@ class Score(NamedTuple):
 
 
 def compute_system_scores(evidence: Evidence) -> dict[tuple[str, str], Score]:
-    """Of every row that has a finished cell, by (system, protocol)."""
-    return {
-        key: _compute_score(row, len(evidence.labels))
-        for key, row in evidence.rows.items()
-        if row.clips
-    }
+    """Scores by (system, protocol) of what has a finished cell."""
+    n_classes = len(evidence.labels)
+    return {key: _score(row, n_classes) for key, row in evidence.rows.items() if row.clips}
 
 
-def _compute_score(row: SystemResult, n_classes: int) -> Score:
-    keys = row.keys
+def _score(row: SystemResult, n_classes: int) -> Score:
+    keys = sorted(row.keys)
     seeds = sorted({seed for seed, _ in keys})
-    clips = [
-        join_clips([row.clips[key] for key in sorted(keys) if key[0] == seed]) for seed in seeds
-    ]
+    clips = [join_clips([row.clips[key] for key in keys if key[0] == seed]) for seed in seeds]
     speakers = np.unique(np.concatenate([c.columns["actor"] for c in clips]))
     confusion_SACC = np.stack([c.compute_confusion(n_classes, speakers.tolist()) for c in clips])
     known = all(c.has_speakers for c in clips)
-    marks, values, over = {}, {}, ""
+    marks, over = {}, ""
     for name in FIGURES:
         value_S = compute_figure(name, confusion_SACC.sum(1)).tolist()
         interval = compute_seed_interval(value_S)
         if interval is None and known:
             interval = bootstrap_figure(name, confusion_SACC)
-        marks[name], values[name] = Mark(float(np.mean(value_S)), interval), value_S
+        marks[name] = Mark(float(np.mean(value_S)), interval)
         over = "" if interval is None else "seeds" if len(seeds) > 1 else "speakers"
+    folds = describe_folds([row], {row.protocol: row.keys})
     n = round(np.mean([len(c) for c in clips]))
-    folds = describe_folds([row], {row.protocol: keys})
-    return Score(marks, values, over, tuple(seeds), n, folds, confusion_SACC.sum((0, 1)))
+    return Score(marks, over, tuple(seeds), n, folds, confusion_SACC.sum((0, 1)))

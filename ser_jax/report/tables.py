@@ -1,63 +1,64 @@
-"""Results to rows; rows to a table on the terminal, Markdown and CSV."""
+"""A grid's cells as rows, and a row or a run as a table: on the terminal, in Markdown and CSV."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ser_jax.metrics import FIGURES, compute_class_figures, compute_metrics
+from ser_jax.report.page import Records, Table, to_csv, to_markdown_table
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    import rich.table
 
 _COLUMNS = ("System", "Protocol", "Accuracy", "Weighted F1", "UAR", "Seeds", "Clips", "Status")
 
 
-def group_by_system(cells: Sequence[Mapping]) -> dict[tuple[str, str], dict[int, list[Mapping]]]:
-    """Cells by (system, protocol), then by seed, in order of first appearance."""
+def summarise(cells: Sequence[Mapping]) -> Records:
+    """One row per (system, protocol): mean and standard deviation (ddof=1) over seeds.
+
+    Rows of one protocol stand together, ranked by `rank_systems`. The folds of a seed are pooled,
+    and a seed counts once all of them are done; `status` says what does not count. Where no seed
+    counts the figures are None, and so is the deviation of a single seed.
+    """
     groups: dict[tuple[str, str], dict[int, list[Mapping]]] = {}
     for cell in cells:
         by_seed = groups.setdefault((cell["system"], cell["protocol"]), {})
         by_seed.setdefault(cell["seed"], []).append(cell)
-    return groups
-
-
-def pool_folds(cells: Sequence[Mapping]) -> np.ndarray | None:
-    """One result: the confusion matrix over all folds of one seed; None unless all are done."""
-    if any(cell["status"] != "done" for cell in cells):
-        return None
-    return np.sum([np.asarray(cell["confusion"]) for cell in cells], axis=0)
-
-
-def summarise(cells: Sequence[Mapping]) -> list[dict[str, Any]]:
-    """One row per (system, protocol): mean and standard deviation (ddof=1) over seeds.
-
-    Rows of one protocol stand together, in order of first appearance.
-    A seed counts once all of its folds are done; `status` says what does not count, and where no
-    seed counts the figures are None. The deviation of a single seed is None.
-    """
-    rows = []
-    for (system, protocol), by_seed in group_by_system(cells).items():
-        pooled = {seed: pool_folds(folds) for seed, folds in by_seed.items()}
-        results = {s: compute_metrics(c) for s, c in pooled.items() if c is not None}
-        row: dict[str, Any] = {
-            "system": system,
-            "protocol": protocol,
-            "seeds": sorted(results),
-            "n": next((result["n"] for result in results.values()), None),
+    rows: Records = []
+    for (system, protocol), by_seed in groups.items():
+        results = {
+            seed: compute_metrics(np.sum([np.asarray(cell["confusion"]) for cell in folds], axis=0))
+            for seed, folds in sorted(by_seed.items())
+            if all(cell["status"] == "done" for cell in folds)
         }
+        n = next((result["n"] for result in results.values()), None)
+        row = {"system": system, "protocol": protocol, "seeds": list(results), "n": n}
         for figure in FIGURES:
             values = [result[figure] for result in results.values()]
             row[f"{figure}_mean"] = float(np.mean(values)) if values else None
             row[f"{figure}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
-        row["status"] = _describe_status(by_seed, len(results))
-        rows.append(row)
-    protocols = [row["protocol"] for row in rows]
-    return sorted(rows, key=lambda row: protocols.index(row["protocol"]))
+        rows.append(row | {"status": _describe_status(by_seed, len(results))})
+    protocols, ranking = [row["protocol"] for row in rows], rank_systems(rows)
+    place = {system: number for number, system in enumerate(ranking)}
+    return sorted(rows, key=lambda row: (protocols.index(row["protocol"]), place[row["system"]]))
+
+
+def rank_systems(rows: Sequence[Mapping]) -> list[str]:
+    """Systems by accuracy under the first protocol in which all folds of a seed are done.
+
+    Systems of a later protocol follow, and those without any full seed come last.
+    """
+    protocols = list(dict.fromkeys(row["protocol"] for row in rows))
+    first: dict[str, tuple[int, float]] = {}
+    for row in sorted(rows, key=lambda row: protocols.index(row["protocol"])):
+        if row["accuracy_mean"] is not None:
+            place = (protocols.index(row["protocol"]), -row["accuracy_mean"])
+            first.setdefault(row["system"], place)
+    systems = dict.fromkeys(row["system"] for row in rows)
+    return sorted(systems, key=lambda system: first.get(system, (len(protocols), 0.0)))
 
 
 def _describe_status(by_seed: Mapping[int, Sequence[Mapping]], n_results: int) -> str:
@@ -86,7 +87,7 @@ def _format_figures(row: Mapping, digits: int) -> list[str]:
     return [format_figure(row[f"{name}_mean"], row[f"{name}_std"], digits) for name in FIGURES]
 
 
-def make_table(rows: Sequence[Mapping], title: str | None = None) -> Table:
+def make_table(rows: Sequence[Mapping], title: str | None = None) -> rich.table.Table:
     """The comparison of an ablation, for `rich.print`; what is incomplete is said below it."""
     lines = [
         [
@@ -109,7 +110,7 @@ def make_table(rows: Sequence[Mapping], title: str | None = None) -> Table:
     return table
 
 
-def make_group_table(report: Mapping[str, Any], title: str | None = None) -> Table:
+def make_group_table(report: Mapping[str, Any], title: str | None = None) -> rich.table.Table:
     """One run's figures, over all clips and per group, for `rich.print`.
 
     Args:
@@ -127,7 +128,7 @@ def make_group_table(report: Mapping[str, Any], title: str | None = None) -> Tab
     return _make_rich_table(head, lines, title, left=(0, 1))
 
 
-def make_class_table(report: Mapping[str, Any]) -> Table:
+def make_class_table(report: Mapping[str, Any]) -> rich.table.Table:
     """Each emotion's figures, for `rich.print`, and how often it was spoken and heard.
 
     All come of the confusion matrix, since older runs recorded other figures by emotion.
@@ -142,7 +143,7 @@ def make_class_table(report: Mapping[str, Any]) -> Table:
     return _make_rich_table(head, lines, None, left=(0,))
 
 
-def make_confusion_table(report: Mapping[str, Any]) -> Table:
+def make_confusion_table(report: Mapping[str, Any]) -> rich.table.Table:
     """Clips by true class, a row each, and predicted class, a column each, for `rich.print`."""
     labels, confusion = report["labels"], np.asarray(report["confusion"])
     seen = np.flatnonzero(confusion.sum(0) + confusion.sum(1))
@@ -151,12 +152,14 @@ def make_confusion_table(report: Mapping[str, Any]) -> Table:
     return _make_rich_table(head, lines, None, left=(0,))
 
 
-def _make_rich_table(head: Sequence[str], lines: Any, title: str | None, left: Any) -> Table:
+def _make_rich_table(
+    head: Sequence[str], lines: Any, title: str | None, left: Any
+) -> rich.table.Table:
+    import rich.table
     from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = rich.table.Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for place, name in enumerate(head):
         table.add_column(name, justify="left" if place in left else "right", no_wrap=place > 0)
     for line in lines:
@@ -166,24 +169,14 @@ def _make_rich_table(head: Sequence[str], lines: Any, title: str | None, left: A
 
 def rows_to_markdown(rows: Sequence[Mapping]) -> str:
     """The same table in Markdown, with the number of clips in one seed's test and the status."""
-    lines: list[Sequence[str]] = [_COLUMNS, ["---"] * 2 + ["---:"] * 5 + ["---"]]
-    for row in rows:
-        counts = [str(len(row["seeds"])), "-" if row["n"] is None else str(row["n"])]
-        lines.append(
-            [row["system"], row["protocol"], *_format_figures(row, 4), *counts, row["status"]]
-        )
-    return "".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines
-    )
+    lines = [
+        [row["system"], row["protocol"], *_format_figures(row, 4), str(len(row["seeds"])),
+         "-" if row["n"] is None else str(row["n"]), row["status"]]
+        for row in rows
+    ]  # fmt: skip
+    return to_markdown_table(Table(_COLUMNS, lines, words=(0, 1, 7)))
 
 
 def rows_to_csv(rows: Sequence[Mapping]) -> str:
-    """The rows in full precision, one column per key; seeds apart by spaces, no figure empty."""
-    keys = ["system", "protocol", "seeds", "n"]
-    keys += [f"{figure}_{part}" for figure in FIGURES for part in ("mean", "std")] + ["status"]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, keys, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({**row, "seeds": " ".join(map(str, row["seeds"]))})
-    return text.getvalue()
+    """The rows in full precision, seeds separated by spaces."""
+    return to_csv([{**row, "seeds": " ".join(map(str, row["seeds"]))} for row in rows])

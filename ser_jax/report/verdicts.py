@@ -1,4 +1,4 @@
-"""Verdicts: from differences that a claim puts above zero to whether it holds."""
+"""Verdicts: whether a claim holds, from differences that must be positive if it does."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ from typing import Literal, NamedTuple
 from ser_jax.report.contrasts import Contrast
 
 Verdict = Literal["holds", "does not hold", "not decided"]
+VERDICTS: tuple[Verdict, ...] = ("holds", "does not hold", "not decided")
 ALPHA = 0.05
 RULES = (
-    "Each claim is put as differences that must be above zero. It holds if every one of them is "
-    "above zero with p < 0.05, both by the paired t test over seeds and by the bootstrap over "
+    "Each claim is written as differences that must be positive. It holds if every one of them is "
+    "positive with p < 0.05, both by the paired t test over seeds and by the bootstrap over "
     "speakers (10,000 draws of actors, systems paired on the same clips; two-sided). It does not "
-    "hold if one of them is below zero with p < 0.05 by both, p being multiplied by the number of "
+    "hold if one of them is negative with p < 0.05 by both, p being multiplied by the number of "
     "differences. Otherwise it is not decided. With a single seed there is no test over seeds, and "
-    "the bootstrap decides alone. p is the greater of the two; of several differences the weakest "
-    "is shown. p after Holm's correction over all claims of a protocol stands beside it, and a "
-    "verdict that does not survive the correction is marked †. The exact sign-flip test over seeds "
-    "is given too, but decides nothing: of five seeds its p is at least 2/32 = 0.0625."
+    "the bootstrap decides alone. A claim about several systems is judged on those that were run; "
+    "the note names the others. 'Slightly' means by less than 5 points. p is the greater of the "
+    "two; of several differences the weakest is shown. Beside it stands p after Holm's correction "
+    "over all claims of a protocol, and † marks a verdict that does not survive the correction. "
+    "The exact sign-flip test over seeds is given too, but decides nothing: with five seeds its p "
+    "is at least 2/32 = 0.0625."
 )
 
 
 class Part(NamedTuple):
-    """One difference of a claim: what it is, and what it came to."""
+    """One difference of a claim: what it is, and its value."""
 
     name: str
     contrast: Contrast
@@ -33,12 +36,12 @@ class Finding(NamedTuple):
     """A claim under one protocol.
 
     Attributes:
-      key, protocol: which claim of `CLAIMS`, and under what.
-      verdict: of the rules.
+      key, protocol: which claim of `claims.CLAIMS`, and where.
+      verdict: by `RULES`.
       parts: its differences.
       weakest: the one that is shown; None where none could be computed.
       p: of the claim; None likewise.
-      reason: what is lacking, or worth saying.
+      reason: what is missing, or worth saying.
       p_holm: p after Holm's correction over the claims of the protocol.
     """
 
@@ -53,36 +56,40 @@ class Finding(NamedTuple):
 
     @property
     def survives(self) -> bool:
-        """Whether a decided verdict stands after Holm's correction."""
+        """Whether p is below `ALPHA` after Holm's correction too."""
         return self.p_holm is not None and self.p_holm < ALPHA
+
+    @property
+    def is_weak(self) -> bool:
+        """Whether it is decided, but not after Holm's correction."""
+        return self.verdict != "not decided" and not self.survives
 
 
 def judge(
-    key: str, protocol: str, parts: Sequence[Part], lacking: Sequence[str] = (), reason: str = ""
+    key: str, protocol: str, parts: Sequence[Part], absent: Sequence[str] = (), reason: str = ""
 ) -> Finding:
-    """A verdict by `RULES`; `lacking` names what the claim needs and the grid has not."""
+    """A verdict by `RULES`; `absent` names the systems of the claim that were not run."""
     known = [part for part in parts if not part.contrast.lack]
     tested = [part for part in known if part.contrast.p is not None]
-    lacks = [*lacking, *(part.contrast.lack for part in parts if part.contrast.lack)]
+    lacks = [part.contrast.lack for part in parts if part.contrast.lack]
     lacks += [f"{p.name}: one seed, and no speakers known" for p in known if p not in tested]
-    said = "; ".join(dict.fromkeys([reason, *lacks])).strip("; ")
+    said = "; ".join(text for text in dict.fromkeys([reason, *absent, *lacks]) if text)
     if not tested:
         return Finding(key, protocol, "not decided", list(parts), None, None, said)
     weakest = min(tested, key=_rank)
-    p = weakest.contrast.p or 0.0
-    if weakest.contrast.effect <= 0:
+    effect, p = weakest.contrast.effect, weakest.contrast.p or 0.0
+    if effect <= 0:
         p = min(1.0, p * len(tested))
-    decided = p < ALPHA
     verdict: Verdict = "not decided"
-    if decided and weakest.contrast.effect < 0:
+    if p < ALPHA and effect < 0:
         verdict = "does not hold"
-    elif decided and not lacks:
+    elif p < ALPHA and not lacks:
         verdict = "holds"
     return Finding(key, protocol, verdict, list(parts), weakest, p, said)
 
 
 def _rank(part: Part) -> float:
-    """How much a difference speaks for its claim: from surely below zero to surely above."""
+    """How much a difference supports its claim: from surely negative to surely positive."""
     contrast = part.contrast
-    sure = 1 - (contrast.p if contrast.p is not None else 1.0)
+    sure = 1 - (1.0 if contrast.p is None else contrast.p)
     return sure if contrast.effect > 0 else -sure

@@ -47,18 +47,53 @@ def test_what_makes_no_difference_is_not_decided(tmp_path):
     same = {m: make_system(m, 0.4, gap=0.0) for m in ("cnn", "lstm", "cnn_lstm")}
     found = judge(tmp_path, same)
     assert {found[key].verdict for key in ("cnn_lstm", "lstm")} == {"not decided"}
-    assert found["chance"].verdict == "not decided"  # of wav2vec2 nothing is known
-    assert "wav2vec2 was not run" in found["chance"].reason
-    assert "cnn_lstm_augmented was not run" in found["chance"].reason
+
+
+def test_a_claim_about_several_systems_is_judged_on_those_that_were_run(tmp_path):
+    systems = {m: make_system(m, 0.4) for m in ("cnn", "cnn_lstm", "wav2vec2")}
+    found = judge(tmp_path, systems | {"wav2vec2": make_system("wav2vec2", 0.8)})
+    absent = "lstm was not run; cnn_lstm_augmented was not run"
+    assert (found["chance"].verdict, found["wav2vec2"].verdict) == ("holds", "holds")
+    assert found["chance"].reason == f"judged on cnn, cnn_lstm, wav2vec2; {absent}"
+    assert found["wav2vec2"].reason == f"judged on cnn, cnn_lstm; {absent}"
+    assert found["gender"].reason == "lstm was not run"
+
+
+def test_slightly_worse_means_by_less_than_five_points(tmp_path):
+    def judge_gap(name: str, strong: float) -> Any:
+        systems = {"cnn": make_system("cnn", 0.8, strong=strong)}
+        return judge(tmp_path / name, systems, seeds=[0])["intensity"]
+
+    far = judge_gap("far", -0.25)
+    assert far.parts[0].contrast.effect > 0.1
+    assert far.verdict == "does not hold"
+    assert far.weakest.name == "5 points \u2212 (normal \u2212 strong)"
+    assert far.weakest.contrast.effect == pytest.approx(0.05 - far.parts[0].contrast.effect)
+    assert judge_gap("other", 0.25).weakest.contrast.effect < 0
+
+
+@pytest.mark.parametrize(
+    ("normal_less_strong", "verdict"),
+    [(0.02, "holds"), (0.17, "does not hold"), (-0.02, "does not hold"), (0.045, "not decided")],
+)
+def test_a_small_difference_holds_and_one_near_the_bound_is_not_decided(
+    normal_less_strong, verdict, monkeypatch, tmp_path
+):
+    def compute(evidence, terms, constant=0.0, **options):
+        effect = constant + sum(t.weight * normal_less_strong for t in terms if "normal" in t.group)
+        return Contrast(effect=effect, p_speakers=0.001 if abs(effect) > 0.01 else 0.5)
+
+    monkeypatch.setattr("ser_jax.report.claim_checks.compute_contrast", compute)
+    found = judge(tmp_path, {"cnn": make_system("cnn", 0.4)}, seeds=[0])
+    assert found["intensity"].verdict == verdict
 
 
 def test_every_claim_says_which_systems_were_not_run(tmp_path):
     found = judge(tmp_path, {"svm": make_system("svm", 0.4)}, seeds=[0])
     assert set(found) == set(claims.CLAIMS)
     assert {finding.verdict for finding in found.values()} == {"not decided"}
-    assert found["wav2vec2"].reason == "; ".join(
-        f"{role} was not run" for role in ("cnn", "lstm", "cnn_lstm", "wav2vec2")
-    )
+    models = ("cnn", "lstm", "cnn_lstm", "wav2vec2", "cnn_lstm_augmented")
+    assert found["wav2vec2"].reason == "; ".join(f"{role} was not run" for role in models)
     assert found["augmentation"].reason.startswith("cnn_lstm was not run")
     assert "none of the study's systems was run" in found["gender"].reason
 

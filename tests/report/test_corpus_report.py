@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
+from ser_jax.report.analysis import analyse
+from ser_jax.report.evidence import load_evidence
+from ser_jax.report.grid_report import make_report
+from ser_jax.report.page import to_html, to_markdown
 from ser_jax.report.rebuild import rebuild
 from ser_jax.report.run_report import name_run
 from tests.handmade import LABELS, write_grid, write_results
@@ -39,10 +43,33 @@ def test_the_report_names_the_corpus_and_makes_no_claims_of_the_study(grid):
     text = (grid / "report.md").read_text()
     assert text.startswith("# Emotion in the voice: mine\n")
     for word in ("study", "claims", "not decided", "published", "Table 1", "RAVDESS"):
-        assert word not in text.split("## How to make it again")[0], word
+        assert word not in text.split("## How to reproduce it")[0], word
     assert not (grid / "tables" / "claims.csv").exists()
     page = (grid / "report.html").read_text().split('id="reproduce"')[0]
     assert "published by the study" not in page
+
+
+def test_a_report_on_synthetic_sound_says_so_first_and_judges_no_claim(tmp_path):
+    results = write_grid(tmp_path, SYSTEMS, protocols={"study": [1]}, seeds=[0, 1], epochs=2)
+    results["config"]["data"] = {"corpus": "synthetic"}  # the published figures are there
+    write_results(tmp_path, results)
+    report = make_report(analyse(load_evidence(tmp_path, results)))
+    text, page = to_markdown(report), to_html(report, lambda picture: "data:,")
+    assert "synthetic sound made by a program, not speech" in text.split("\n\n")[2]
+    header = page.split("</header>")[0]
+    assert "synthetic sound" in header
+    for word in ("published", "claims", "Table 1", "Diamonds"):
+        assert word not in text
+        assert word not in page.split("<body>")[1], word
+    assert "study_accuracy" not in report.sections[1].records["table_1"][0]
+
+
+def test_figures_that_the_study_does_not_give_have_no_column(tmp_path):
+    own = {"svm": {"model.name": "svm", "skill": 0.3}}
+    results = write_grid(tmp_path, own, protocols={"study": [1]}, seeds=[0], epochs=2)
+    report = make_report(analyse(load_evidence(tmp_path, results)))
+    assert "published" not in to_markdown(report)
+    assert "published" not in to_html(report, lambda picture: "data:,").split("<body>")[1]
 
 
 def test_chance_counts_the_classes_and_the_most_frequent_one(grid):

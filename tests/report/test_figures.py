@@ -16,7 +16,7 @@ from sklearn.metrics import confusion_matrix
 from ser_jax.report import figures
 from ser_jax.report.analysis import Analysis, analyse
 from ser_jax.report.evidence import load_evidence
-from ser_jax.report.figure_sections import make_confusions, make_curves, make_overviews
+from ser_jax.report.figure_sections import draw_overviews, make_confusions, make_curves
 from ser_jax.report.group_sections import make_groups
 from ser_jax.statistics import Interval, Mark
 from tests.handmade import LABELS, STUDY, write_grid
@@ -133,7 +133,7 @@ def test_a_forest_shows_means_intervals_numbers_and_what_was_published():
 
 
 def test_the_overview_shows_the_scores_and_the_studys_own(analysis):
-    drawn = make_overviews(analysis)
+    drawn = draw_overviews(analysis)
     dots = list_dots(drawn["systems"]())
     for protocol, shown in (("study", dots[0]), ("emobox6", dots[2])):
         scores = [analysis.scores[system, protocol] for system in analysis.ranking]
@@ -146,12 +146,12 @@ def test_the_overview_shows_the_scores_and_the_studys_own(analysis):
 
 
 def test_systems_are_ordered_alike_in_every_figure(analysis):
-    drawn = make_overviews(analysis) | make_groups(analysis)[1]
+    drawn = draw_overviews(analysis) | make_groups(analysis).figures
     assert analysis.ranking == [LONG, "lstm", "cnn"]
     for name, draw in drawn.items():
         rows = [row.partition(" (")[0].partition("(")[0] for row in list_rows(draw())]
         assert rows == analysis.ranking, name
-    others = make_curves(analysis)[1] | make_confusions(analysis)[1]
+    others = make_curves(analysis).figures | make_confusions(analysis).figures
     for kind in ("curves", "confusion"):
         names = [name for name in others if name.startswith(kind) and name.endswith("study")]
         assert names == [f"{kind}-{system}-study" for system in analysis.ranking]

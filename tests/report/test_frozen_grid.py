@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import tempfile
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from ser_jax.report.rebuild import rebuild
+from ser_jax.report.analysis import analyse
+from ser_jax.report.evidence import load_evidence
+from ser_jax.report.grid_report import list_texts, make_report
 from tests.handmade import write_grid, write_results
 
 FROZEN = Path(__file__).with_name("frozen_grid.json")
@@ -53,13 +56,18 @@ def write_rich_grid(folder: Path) -> None:
 
 def read_tables(folder: Path) -> dict[str, Any]:
     """Every CSV file as a head and rows of numbers and text, and the rows of report.md's tables."""
-    found: dict[str, Any] = {}
-    for path in [folder / "results.csv", *sorted((folder / "tables").glob("*.csv"))]:
-        with path.open(newline="") as file:
-            found[path.stem] = [[to_number(cell) for cell in row] for row in csv.reader(file)]
-    text = (folder / "report.md").read_text() + (folder / "results.md").read_text()
-    found["markdown"] = [line for line in text.splitlines() if line.startswith("| ")]
-    return found
+    write_rich_grid(folder)
+    analysis = analyse(load_evidence(folder, json.loads((folder / "results.json").read_text())))
+    texts = list_texts(analysis, make_report(analysis))
+    found: dict[str, Any] = {
+        Path(name).stem: [
+            [to_number(cell) for cell in row] for row in csv.reader(io.StringIO(text))
+        ]
+        for name, text in texts.items()
+        if name.endswith(".csv")
+    }
+    lines = (texts["report.md"] + texts["results.md"]).splitlines()
+    return found | {"markdown": [line for line in lines if line.startswith("| ")]}
 
 
 def to_number(text: str) -> str | float:
@@ -72,8 +80,6 @@ def to_number(text: str) -> str | float:
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("frozen") / "grid"
-    write_rich_grid(folder)
-    rebuild(folder)
     return read_tables(folder)
 
 
@@ -98,8 +104,6 @@ def test_no_table_is_new_or_lost(tables):
 
 def freeze() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        write_rich_grid(Path(folder) / "grid")
-        rebuild(Path(folder) / "grid")
         tables = read_tables(Path(folder) / "grid")
     lines = [
         f'"{name}": [\n' + ",\n".join(json.dumps(row) for row in rows) + "\n]"

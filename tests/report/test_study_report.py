@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from ser_jax.report import rendering
+from ser_jax.report import page as pages
 from ser_jax.report.analysis import analyse
 from ser_jax.report.claims import CLAIMS
 from ser_jax.report.evidence import load_evidence
+from ser_jax.report.figure_sections import draw_overviews
 from ser_jax.report.grid_report import make_report
 from ser_jax.report.rebuild import rebuild
 from tests.browser import find_browser, open_browser
@@ -111,6 +112,22 @@ def test_table_1_has_the_studys_figures_beside_the_means_of_the_cells(grid):
     assert f"{float(row['accuracy']):.3f} [" in (grid / "report.md").read_text()
 
 
+def test_systems_stand_in_one_order_in_every_table_and_figure(grid):
+    order = ["cnn_lstm", "lstm"]  # by accuracy, though lstm stands first in the grid
+    for name in ("table_1", "leakage", "cost", "groups"):
+        assert list(dict.fromkeys(row["system"] for row in load_table(grid, name))) == order, name
+    with (grid / "results.csv").open(newline="") as file:
+        assert list(dict.fromkeys(row["system"] for row in csv.DictReader(file))) == order
+    page = (grid / "report.html").read_text()
+    names = re.findall(r"figure-(?:curves|confusion)-(.*?)-", page)
+    assert names == 4 * ["cnn_lstm", "lstm"]
+    results = json.loads((grid / "results.json").read_text())
+    figures = draw_overviews(analyse(load_evidence(grid, results)))
+    for draw in figures.values():
+        shown = [label.get_text() for label in draw().axes[0].get_yticklabels()]
+        assert [text.split()[0] for text in shown] == order
+
+
 def test_the_report_is_made_again_from_the_results_alone_byte_by_byte(grid, copy):
     rebuild(copy)
     for name in ("report.html", "report.md", "tables/claims.csv", "figures/systems.svg"):
@@ -120,9 +137,9 @@ def test_the_report_is_made_again_from_the_results_alone_byte_by_byte(grid, copy
 def make_text(folder: Path) -> str:
     """The report in Markdown, without drawing its figures."""
     results = json.loads((folder / "results.json").read_text())
-    report, _ = make_report(analyse(load_evidence(folder, results)))
-    assert rendering.to_body(report, lambda picture: "data:,")
-    return rendering.to_markdown(report)
+    report = make_report(analyse(load_evidence(folder, results)))
+    assert pages.to_html(report, lambda picture: "data:,")
+    return pages.to_markdown(report)
 
 
 def test_cells_that_are_missing_failed_or_foreign_are_named_and_the_report_is_made(copy):
@@ -189,11 +206,11 @@ def test_names_are_text_and_never_markup(tmp_path):
         tmp_path, {name: {"model.name": "cnn"}}, protocols={"study": [1]}, seeds=[0], epochs=2
     )
     results = json.loads((tmp_path / "results.json").read_text())
-    report, _ = make_report(analyse(load_evidence(tmp_path, results)))
-    body = rendering.to_body(report, lambda picture: "data:,")
+    report = make_report(analyse(load_evidence(tmp_path, results)))
+    body = pages.to_html(report, lambda picture: "data:,")
     assert "<b>a</b>" not in body.replace("<wbr>", "")
     assert "&lt;b&gt;a" in body
-    for line in rendering.to_markdown(report).splitlines():
+    for line in pages.to_markdown(report).splitlines():
         if line.startswith("| `<b>") and "Protocol" not in line:
             assert "\\|" in line
 

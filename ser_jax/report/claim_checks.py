@@ -3,70 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from ser_jax.errors import count_noun
+from ser_jax.report.case import MINUS, STUDY_ROLES, Case
 from ser_jax.report.contrasts import Contrast, Term, compute_contrast, summarise_seeds
-from ser_jax.report.evidence import Evidence, find_full
-from ser_jax.report.study_systems import VARIANTS, Roles
-from ser_jax.report.verdicts import Finding, Part, judge
+from ser_jax.report.evidence import find_full
+from ser_jax.report.verdicts import Finding, Part
 
-_MINUS = "\u2212"
-_STUDY_ROLES = ("cnn", "lstm", "cnn_lstm", "wav2vec2")
 _GROUPS = {"gender": ("female", "male"), "intensity": ("normal", "strong")}
 _SLIGHT = 0.05
 _LAST_EPOCHS = 3
-
-
-class Case(NamedTuple):
-    """A claim under one protocol."""
-
-    evidence: Evidence
-    roles: Roles
-    protocol: str
-    key: str
-
-    def has(self, row: str | None) -> bool:
-        return row is not None and self.evidence.get(row, self.protocol) is not None
-
-    def find(self, *wanted: str) -> tuple[dict[str, str], list[str]]:
-        """Rows by role that were run under the protocol, and what to say of the others."""
-        found = {role: self.roles.plain.get(role) for role in wanted}
-        rows = {role: row for role, row in found.items() if row and self.has(row)}
-        return rows, [f"{found[role] or role} was not run" for role in wanted if role not in rows]
-
-    def find_variants(self) -> tuple[list[str], list[str]]:
-        """Rows of augmented CNN-LSTM that were run, and what to say where none was."""
-        rows = [self.roles.augmented.get(key) for key in VARIANTS]
-        found = [row for row in rows if row and self.has(row)]
-        return found, [] if found else ["cnn_lstm_augmented was not run"]
-
-    def find_models(self) -> tuple[dict[str, str], list[str], list[str]]:
-        """All of the study's systems: by role, the augmented ones, and what was not run."""
-        rows, absent = self.find(*_STUDY_ROLES)
-        variants, none = self.find_variants()
-        return rows, variants, absent + none
-
-    def compare(self, name: str, *terms: Term, constant: float = 0.0) -> Part:
-        return Part(name, compute_contrast(self.evidence, terms, constant))
-
-    def beat(self, better: str, worse: str) -> Part:
-        terms = [Term(1, better, self.protocol), Term(-1, worse, self.protocol)]
-        return self.compare(f"{better} {_MINUS} {worse}", *terms)
-
-    def average(self, rows: Sequence[str], column: str, pair: Sequence[str], *but: str):
-        """One group minus the other, the mean over rows, among the clips that `but` leaves."""
-        return [
-            Term(sign / len(rows), row, self.protocol, (column, value, *but))
-            for row in rows
-            for sign, value in zip((1, -1), pair, strict=True)
-        ]
-
-    def judge(self, parts: Sequence[Part], absent: Sequence[str] = (), reason: str = "") -> Finding:
-        return judge(self.key, self.protocol, parts, absent, reason)
-
 
 Check = Callable[[Case], Finding]
 
@@ -76,7 +24,7 @@ def _check_chance(case: Case) -> Finding:
     chance = 1 / max(len(case.evidence.labels), 1)
     models = list(dict.fromkeys([*rows.values(), *variants]))
     parts = [
-        case.compare(f"{row} {_MINUS} chance", Term(1, row, case.protocol), constant=-chance)
+        case.compare(f"{row} {MINUS} chance", Term(1, row, case.protocol), constant=-chance)
         for row in models
     ]
     return case.judge(parts, absent, _name_judged(models, absent))
@@ -108,10 +56,10 @@ def _check_variants(make_part: Callable[[Case, str, str], Part]) -> Check:
     """A claim about augmentation: what the study leaves open must not decide it."""
 
     def check(case: Case) -> Finding:
-        rows, absent = case.find("cnn_lstm")
-        variants, none = case.find_variants()
-        if absent or none:
-            return case.judge([], absent + none)
+        rows, variants, absent = case.find_models()
+        absent = case.find("cnn_lstm")[1] + absent[-1:] * (not variants)
+        if absent:
+            return case.judge([], absent)
         parts = [make_part(case, rows["cnn_lstm"], row) for row in variants]
         each = [case.judge([part]).verdict for part in parts]
         counts = {verdict: each.count(verdict) for verdict in dict.fromkeys(each)}
@@ -129,7 +77,7 @@ def make_worse(case: Case, plain: str, augmented: str) -> Part:
 
 
 def make_calmer(case: Case, plain: str, augmented: str) -> Part:
-    name = f"share of calm among predictions, {augmented} {_MINUS} {plain}"
+    name = f"share of calm among predictions, {augmented} {MINUS} {plain}"
     if "calm" not in case.evidence.labels:
         return Part(name, Contrast(lack="the corpus has no calm"))
     pair = ((1, augmented), (-1, plain))
@@ -138,36 +86,27 @@ def make_calmer(case: Case, plain: str, augmented: str) -> Part:
 
 def make_gap(case: Case, plain: str, augmented: str) -> Part:
     terms = case.average([augmented], "gender", _GROUPS["gender"])
-    return case.compare(f"women {_MINUS} men, {augmented}", *terms)
+    return case.compare(f"women {MINUS} men, {augmented}", *terms)
 
 
 def _judge_groups(
-    case: Case, column: str, pair: Sequence[str], name: str, *, slight: bool = False
+    case: Case, column: str, name: str, pair: Sequence[str] = (), *, slight: bool = False
 ) -> Finding:
     """The difference between two groups, the mean over the study's systems.
 
     Args:
       slight: whether it must be below 5 points too.
     """
-    rows, absent = case.find(*_STUDY_ROLES)
+    rows, absent = case.find(*STUDY_ROLES)
     if not rows:
         return case.judge([], ["none of the study's systems was run"])
-    terms = case.average(list(rows.values()), column, pair)
+    terms = case.average(list(rows.values()), column, pair or _GROUPS[column])
     parts = [case.compare(f"{name}, mean over {', '.join(rows.values())}", *terms)]
     if slight:
         less = [term._replace(weight=-term.weight) for term in terms]
-        parts.append(case.compare(f"5 points {_MINUS} ({name})", *less, constant=_SLIGHT))
+        parts.append(case.compare(f"5 points {MINUS} ({name})", *less, constant=_SLIGHT))
     reason = _describe_without_neutral(case, rows) if column == "intensity" else ""
     return case.judge(parts, absent, reason)
-
-
-def _check_gender(case: Case) -> Finding:
-    return _judge_groups(case, "gender", _GROUPS["gender"], f"women {_MINUS} men")
-
-
-def _check_intensity(case: Case) -> Finding:
-    name = f"normal {_MINUS} strong"
-    return _judge_groups(case, "intensity", _GROUPS["intensity"], name, slight=True)
 
 
 def _describe_without_neutral(case: Case, rows: dict[str, str]) -> str:
@@ -188,7 +127,7 @@ def _describe_without_neutral(case: Case, rows: dict[str, str]) -> str:
 
 def _check_statement(case: Case) -> Finding:
     """The claim does not say which statement is worse."""
-    rows = list(case.find(*_STUDY_ROLES)[0].values())
+    rows = list(case.find(*STUDY_ROLES)[0].values())
     found = {
         str(value)
         for row in rows
@@ -201,7 +140,7 @@ def _check_statement(case: Case) -> Finding:
     terms = case.average(rows, "statement", pair)
     if rows and compute_contrast(case.evidence, terms, resample=False).effect < 0:
         pair.reverse()
-    return _judge_groups(case, "statement", pair, f" {_MINUS} ".join(pair), slight=True)
+    return _judge_groups(case, "statement", f" {MINUS} ".join(pair), pair, slight=True)
 
 
 def _check_best(role: str, *best: str) -> Check:
@@ -215,7 +154,7 @@ def _check_best(role: str, *best: str) -> Check:
             return case.judge([], absent)
         parts = [
             case.compare(
-                f"recall of {good} {_MINUS} {other}, {rows[role]}",
+                f"recall of {good} {MINUS} {other}, {rows[role]}",
                 Term(1, rows[role], case.protocol, ("emotion", good)),
                 Term(-1, rows[role], case.protocol, ("emotion", other)),
             )
@@ -270,9 +209,11 @@ CHECKS: dict[str, Check] = {
     "lstm": _check_order("lstm", "cnn"),
     "augmentation": _check_variants(make_worse),
     "calm": _check_variants(make_calmer),
-    "gender": _check_gender,
+    "gender": lambda case: _judge_groups(case, "gender", f"women {MINUS} men"),
     "gap": _check_variants(make_gap),
-    "intensity": _check_intensity,
+    "intensity": lambda case: _judge_groups(
+        case, "intensity", f"normal {MINUS} strong", slight=True
+    ),
     "statement": _check_statement,
     "best_wav2vec2": _check_best("wav2vec2", "angry", "calm"),
     "best_cnn_lstm": _check_best("cnn_lstm", "surprised"),

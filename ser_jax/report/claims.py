@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ser_jax.report.claim_checks import CHECKS, Case, make_calmer, make_gap, make_worse
+from ser_jax.report.case import Case
+from ser_jax.report.claim_checks import CHECKS, make_calmer, make_gap, make_worse
 from ser_jax.report.evidence import Evidence
 from ser_jax.report.study_systems import VARIANTS, find_roles
 from ser_jax.report.verdicts import Finding

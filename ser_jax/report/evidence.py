@@ -157,7 +157,9 @@ def load_evidence(folder: Path, results: Mapping[str, Any]) -> Evidence:
     return Evidence(folder, results, labels, rows, settings, problems, len(cells), n_done)
 
 
-def _load_cell(folder: Path, cell: _Cell, labels: Sequence[str], row: SystemResult) -> Iterator[str]:
+def _load_cell(
+    folder: Path, cell: _Cell, labels: Sequence[str], row: SystemResult
+) -> Iterator[str]:
     """Put the clips and events of a finished cell into its row; yields what is wrong."""
     run_dir, at = _find_folder(folder, cell), (cell["seed"], cell["fold"])
     row.clips[at] = from_confusion(cell)

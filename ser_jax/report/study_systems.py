@@ -42,42 +42,29 @@ def find_roles(settings: Mapping[str, Mapping[str, Any]]) -> Roles:
     def get(row: str, key: str) -> Any:
         return settings[row].get(key, _DEFAULTS.get(key))
 
+    def find(model: str, *, augmented: bool) -> list[str]:
+        wanted = {"model.name": model, "augment.enabled": augmented, "model.mask_padding": False}
+        return [row for row in settings if all(get(row, key) == v for key, v in wanted.items())]
+
     plain: dict[str, str] = {}
     for model in _MODELS:
-        matches = [
-            row
-            for row in settings
-            if get(row, "model.name") == model
-            and not get(row, "augment.enabled")
-            and not get(row, "model.mask_padding")
-        ]
-        matches.sort(key=lambda row: (row != model, get(row, "train.epochs") or 0))
-        if matches:
-            plain[model] = matches[0]
-    backbones = [
-        row
-        for row in settings
-        if get(row, "model.name") == "wav2vec2" and get(row, "backbone.pretrained")
-    ]
-    backbones.sort(key=lambda row: (row != "wav2vec2", row != "wav2vec2_small"))
-    if backbones:
-        plain["wav2vec2"] = backbones[0]
+        if rows := find(model, augmented=False):
+            plain[model] = min(rows, key=lambda r: (r != model, get(r, "train.epochs") or 0))
+    tuned = [row for row in settings if get(row, "model.name") == "wav2vec2"]
+    if tuned := [row for row in tuned if get(row, "backbone.pretrained")]:
+        plain["wav2vec2"] = min(tuned, key=lambda r: (r != "wav2vec2", r != "wav2vec2_small"))
     augmented: dict[tuple[str, str], str] = {}
     base = plain.get("cnn_lstm")
-    for row in settings:
-        if get(row, "model.name") == "cnn_lstm" and get(row, "augment.enabled"):
-            same = base is None or get(row, "train.epochs") == get(base, "train.epochs")
-            if same and not get(row, "model.mask_padding"):
-                key = (get(row, "augment.normalise"), get(row, "augment.when"))
-                augmented.setdefault(key, row)
+    for row in find("cnn_lstm", augmented=True):
+        if base is None or get(row, "train.epochs") == get(base, "train.epochs"):
+            key = (get(row, "augment.normalise"), get(row, "augment.when"))
+            augmented.setdefault(key, row)
     longer = {}
     for role, row in plain.items():
         twins = [other for other in settings if _is_longer(settings[row], settings[other])]
-        named = [
-            r for r in settings if r.rpartition("_")[::2] == (row, str(get(r, "train.epochs")))
-        ]
-        if twins or named:
-            longer[role] = (twins or named)[0]
+        named = [f"{row}_{get(r, 'train.epochs')}" for r in settings]
+        if found := twins or [r for r, name in zip(settings, named, strict=True) if r == name]:
+            longer[role] = found[0]
     return Roles(plain, augmented, longer)
 
 

@@ -83,6 +83,7 @@ def test_a_small_difference_holds_and_one_near_the_bound_is_not_decided(
         effect = constant + sum(t.weight * normal_less_strong for t in terms if "normal" in t.group)
         return Contrast(effect=effect, p_speakers=0.001 if abs(effect) > 0.01 else 0.5)
 
+    monkeypatch.setattr("ser_jax.report.case.compute_contrast", compute)
     monkeypatch.setattr("ser_jax.report.claim_checks.compute_contrast", compute)
     found = judge(tmp_path, {"cnn": make_system("cnn", 0.4)}, seeds=[0])
     assert found["intensity"].verdict == verdict
@@ -188,6 +189,14 @@ def test_augmentation_is_judged_for_each_setting_that_the_study_leaves_open(tmp_
     whole = {f.key: f for f in claims.judge_all(evidence)}["augmentation"]
     assert whole.verdict == "not decided"
     assert whole.reason == "of 3 settings of augmentation: holds in 2, does not hold in 1"
+
+
+def test_what_a_claim_about_augmentation_lacks_is_called_by_its_row(tmp_path):
+    systems = {"plain": make_system("cnn_lstm", 0.6), "first": AUGMENTED | {"skill": 0.3}}
+    results = write_grid(tmp_path, systems, protocols={"study": [1]}, seeds=[0], epochs=1)
+    results["cells"][0] |= {"status": "missing"}
+    found = {f.key: f for f in claims.judge_all(load_evidence(tmp_path, results))}
+    assert found["augmentation"].reason == "plain was not run"
 
 
 def test_more_epochs_are_compared_with_their_twin_and_else_the_slope_is_taken(tmp_path):

@@ -4,12 +4,14 @@ import csv
 import json
 import re
 import shutil
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import ser_jax
 from ser_jax.report import page as pages
 from ser_jax.report.analysis import analyse
 from ser_jax.report.claims import CLAIMS
@@ -280,3 +282,16 @@ def test_validation_stands_beside_the_test_where_runs_have_recorded_it(grid, cop
     mean = sum(accuracies) / len(accuracies)
     assert float(rows["lstm", "study"]["test_accuracy"]) == pytest.approx(mean)
     assert "Validation beside test" in (copy / "report.md").read_text()
+
+
+def test_every_template_is_packaged():
+    root = Path(ser_jax.__file__).parent
+    project = tomllib.loads((root.parent / "pyproject.toml").read_text())
+    declared = project["tool"]["setuptools"]["package-data"]
+    found = {
+        path for package, patterns in declared.items() for pattern in patterns
+        for path in root.parent.joinpath(*package.split(".")).glob(pattern)
+    }  # fmt: skip
+    others = {p for p in root.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")}
+    assert found == others
+    assert len(others) >= 4

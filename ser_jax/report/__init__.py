@@ -1,5 +1,6 @@
-"""What a person looks at after a run or an ablation: tables and figures, drawn from its files.
+"""Reports on finished runs and ablations: tables and figures, drawn from their files.
 
-Read `rebuild`, then `run_report`, or `grid_report` and the way to it: `evidence`, `scores`,
-`claims`, `analysis`, the `*_sections`, `document`, `rendering`.
+Start with `rebuild`, then `run_report`, or `grid_report` and what leads to it: `evidence` (what the
+runs left), `scores` and `claims` (numbers and verdicts), `analysis` (both), `overview`,
+`provenance` and the `*_sections` (plain data), `page` and its templates.
 """

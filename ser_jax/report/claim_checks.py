@@ -10,6 +10,7 @@ from ser_jax.errors import count_noun
 from ser_jax.report.case import MINUS, STUDY_ROLES, Case
 from ser_jax.report.contrasts import Contrast, Term, compute_contrast, summarise_seeds
 from ser_jax.report.evidence import find_full
+from ser_jax.report.formats import format_points, format_range
 from ser_jax.report.verdicts import Finding, Part
 
 _GROUPS = {"gender": ("female", "male"), "intensity": ("normal", "strong")}
@@ -118,11 +119,8 @@ def _describe_without_neutral(case: Case, rows: dict[str, str]) -> str:
     found = compute_contrast(case.evidence, terms)
     if found.lack or found.over_speakers is None:
         return ""
-    effect, (low, high) = 100 * found.effect, found.over_speakers
-    return (
-        f"without neutral, which is never strong, {effect:+.1f} points "
-        f"[{100 * low:+.1f}, {100 * high:+.1f}] over speakers"
-    )
+    effect, over = format_points(found.effect), format_range(found.over_speakers)
+    return f"without neutral, which is never strong, {effect} points {over} over speakers"
 
 
 def _check_statement(case: Case) -> Finding:

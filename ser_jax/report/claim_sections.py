@@ -128,7 +128,7 @@ def make_augmentation(analysis: Analysis) -> Section | None:
             for key, finding in findings.items():
                 c = finding.weakest.contrast if finding.weakest else None
                 over = format_range((c.over_speakers or c.over_seeds) if c else None)
-                row += [f"{format_points(c.effect)} {over}" if c else "", finding.verdict]
+                row += [f"{format_points(c.effect)}\n{over}" if c else "", finding.verdict]
                 records.append(
                     {"normalise": normalise, "when": when, "row": system, "protocol": protocol,
                      "claim": key, "verdict": finding.verdict, "p": finding.p,

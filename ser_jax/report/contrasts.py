@@ -1,4 +1,4 @@
-"""A contrast: a weighted sum of shares of clips, over systems and groups, and how sure it is."""
+"""A contrast: a weighted sum of shares of clips, with its intervals and tests."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def _choose_keys(rows: Sequence[SystemResult]) -> dict[str, set[tuple[int, int]]
 
 
 def describe_folds(rows: Sequence[SystemResult], keys: dict[str, set[tuple[int, int]]]) -> str:
-    """`folds 1, 2 of 6` where not all count."""
+    """`folds 1, 2 of 6` unless all count."""
     for row in rows:
         found = {fold for _, fold in keys[row.protocol]}
         if found != row.folds:

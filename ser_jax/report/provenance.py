@@ -44,8 +44,8 @@ def make_provenance(analysis: Analysis) -> Section:
     facts["versions"] = ", ".join(f"{k} {v}" for k, v in versions.items() if k != "revision")
     rows = [[name, said or "not recorded"] for name, said in facts.items()]
     text = (
-        "The command makes all of this again; `ser-jax report DIR` draws the report anew from what "
-        "the runs have left."
+        "The command reproduces all results; `ser-jax report DIR` redraws the report from the "
+        "files of its runs."
     )
     config, code = results.get("config"), ""
     if config:

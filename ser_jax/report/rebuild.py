@@ -1,4 +1,4 @@
-"""The figures and tables of a run or an ablation, drawn anew from its files."""
+"""Redraw the figures and tables of a run or an ablation from its files."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from ser_jax.run.file_names import (
 
 
 def rebuild(folder: str | Path) -> list[Path]:
-    """Draw the figures and tables of a run or an ablation anew from its files.
+    """Redraw the figures and tables of a run or an ablation from its files.
 
     Args:
-      folder: what `ser-jax train` or `ser-jax ablate` wrote.
+      folder: written by `ser-jax train` or `ser-jax ablate`.
 
     Returns:
-      the files written.
+      The files written.
 
     Raises:
-      UserError: a file that is needed is missing or broken, or a result cannot be written.
+      UserError: a file is missing or broken, or a result cannot be written.
     """
     folder = expand(folder)
     check(folder.is_dir(), f"{folder}: no such folder; name one that ser-jax train or ablate wrote")

@@ -1,4 +1,4 @@
-"""Which row of a grid is which system of the study: by its settings, and by name among equals."""
+"""Which row of a grid is which system of the study: by settings; the name breaks ties."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any, NamedTuple
 
 _MODELS = ("cnn", "lstm", "cnn_lstm")
 VARIANTS = tuple((n, w) for n in ("none", "peak") for w in ("epoch", "once"))
-"""Of augmentation, what the study leaves open: (augment.normalise, augment.when)."""
+"""Settings of augmentation that the study leaves open: (augment.normalise, augment.when)."""
 _DEFAULTS = {"augment.enabled": False, "augment.normalise": "none", "augment.when": "epoch",
              "model.mask_padding": False, "backbone.pretrained": True}  # fmt: skip
 
 
 class Roles(NamedTuple):
-    """Rows by what they are to the study.
+    """Rows by their part in the study.
 
     Attributes:
       plain: of cnn, lstm, cnn_lstm and wav2vec2, those that were run: role to row.
       augmented: the CNN-LSTM on augmented data: (normalise, when) to row.
-      longer: rows like one of `plain` but for more train.epochs: role to row.
+      longer: rows that differ from one of `plain` only in more train.epochs: role to row.
     """
 
     plain: dict[str, str]
@@ -27,7 +27,7 @@ class Roles(NamedTuple):
 
     @property
     def named(self) -> dict[str, str]:
-        """Rows of Table 1 of the study, by its own names for them."""
+        """Rows of the study's Table 1, under the study's names."""
         first = self.augmented.get(("none", "epoch")) or next(iter(self.augmented.values()), None)
         return self.plain | ({"cnn_lstm_augmented": first} if first else {})
 

@@ -41,9 +41,8 @@ def summarise(cells: Sequence[Mapping]) -> Records:
             row[f"{figure}_mean"] = float(np.mean(values)) if values else None
             row[f"{figure}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
         rows.append(row | {"status": _describe_status(by_seed, len(results))})
-    protocols, ranking = [row["protocol"] for row in rows], rank_systems(rows)
-    place = {system: number for number, system in enumerate(ranking)}
-    return sorted(rows, key=lambda row: (protocols.index(row["protocol"]), place[row["system"]]))
+    protocols, systems = [row["protocol"] for row in rows], rank_systems(rows)
+    return sorted(rows, key=lambda r: (protocols.index(r["protocol"]), systems.index(r["system"])))
 
 
 def rank_systems(rows: Sequence[Mapping]) -> list[str]:
@@ -88,16 +87,12 @@ def _format_figures(row: Mapping, digits: int) -> list[str]:
 
 
 def make_table(rows: Sequence[Mapping], title: str | None = None) -> rich.table.Table:
-    """The comparison of an ablation, for `rich.print`; what is incomplete is said below it."""
+    """The comparison of an ablation, for `rich.print`, with a note on each incomplete row."""
     lines = [
-        [
-            row["system"] + ("" if row["status"] == "done" else " *"),
-            row["protocol"],
-            *_format_figures(row, 3),
-            str(len(row["seeds"])),
-        ]
+        [row["system"] + " *" * (row["status"] != "done"), row["protocol"],
+         *_format_figures(row, 3), str(len(row["seeds"]))]
         for row in rows
-    ]
+    ]  # fmt: skip
     table = _make_rich_table(_COLUMNS[:6], lines, title, left=(0, 1))
     notes = [
         f"* {r['system']}, {r['protocol']}: {r['status']}" for r in rows if r["status"] != "done"
@@ -129,9 +124,9 @@ def make_group_table(report: Mapping[str, Any], title: str | None = None) -> ric
 
 
 def make_class_table(report: Mapping[str, Any]) -> rich.table.Table:
-    """Each emotion's figures, for `rich.print`, and how often it was spoken and heard.
+    """Each emotion's figures, for `rich.print`, and how often it occurs and is predicted.
 
-    All come of the confusion matrix, since older runs recorded other figures by emotion.
+    All come from the confusion matrix, since older runs recorded other figures by emotion.
     """
     lines = [
         [name, *(format_figure(figures[f]) for f in ("accuracy", "precision", "f1")),

@@ -11,17 +11,17 @@ Verdict = Literal["holds", "does not hold", "not decided"]
 VERDICTS: tuple[Verdict, ...] = ("holds", "does not hold", "not decided")
 ALPHA = 0.05
 RULES = (
-    "Each claim is written as differences that must be positive. It holds if every one of them is "
-    "positive with p < 0.05, both by the paired t test over seeds and by the bootstrap over "
-    "speakers (10,000 draws of actors, systems paired on the same clips; two-sided). It does not "
-    "hold if one of them is negative with p < 0.05 by both, p being multiplied by the number of "
-    "differences. Otherwise it is not decided. With a single seed there is no test over seeds, and "
-    "the bootstrap decides alone. A claim about several systems is judged on those that were run; "
-    "the note names the others. 'Slightly' means by less than 5 points. p is the greater of the "
-    "two; of several differences the weakest is shown. Beside it stands p after Holm's correction "
-    "over all claims of a protocol, and † marks a verdict that does not survive the correction. "
-    "The exact sign-flip test over seeds is given too, but decides nothing: with five seeds its p "
-    "is at least 2/32 = 0.0625."
+    "Each claim is written as differences that must be positive; 'slightly' worse means worse by "
+    "less than 5 points. A claim about several systems is judged on those that were run, and its "
+    "note names the others. It holds if every difference is positive with p < 0.05, both by the "
+    "paired t test over seeds and by the bootstrap over speakers (10,000 draws of actors, systems "
+    "paired on the same clips; two-sided); p is the greater of the two. It does not hold if a "
+    "difference is negative with p < 0.05, p being multiplied by the number of differences. "
+    "Otherwise it is not decided. With a single seed the bootstrap decides alone. Of several "
+    "differences the weakest is shown. Beside its p stands p after Holm's correction over all "
+    "claims of a protocol; † marks a verdict that does not survive the correction. The exact "
+    "sign-flip test over seeds is given too but decides nothing: with five seeds its p is at least "
+    "2/32 = 0.0625."
 )
 
 

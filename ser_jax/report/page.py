@@ -80,7 +80,7 @@ class Section:
     code: str = ""
     notes: Sequence[str] = ()
     records: Mapping[str, Records] = field(default_factory=dict)
-    figures: Mapping[str, Callable[[], Figure]] = field(default_factory=dict)
+    figures: dict[str, Callable[[], Figure]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -247,6 +247,23 @@ def test_a_browser_loads_all_of_it_without_a_word_and_a_phone_shows_it_whole(gri
 
 
 @pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome")
+def test_long_names_wrap(tmp_path):
+    name = "a" * 100
+    write_grid(tmp_path, {name: SYSTEMS["lstm"]}, protocols={"study": [1]}, seeds=[0], epochs=2)
+    results = json.loads((tmp_path / "results.json").read_text())
+    report = make_report(analyse(load_evidence(tmp_path, results)))
+    path = tmp_path / "report.html"
+    path.write_text(pages.to_html(report, lambda picture: "data:,"))
+    heads = "[...document.querySelectorAll('tbody th, .forest .name')]"
+    with open_browser(tmp_path / "profile") as page:
+        for width in (360, 1280):
+            page.open(path, width)
+            assert page.evaluate(f"{heads}.some(e => e.innerText.includes('{name}'))")
+            assert max(page.evaluate(f"{heads}.map(e => e.scrollWidth)")) < 450
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome")
 def test_the_browser_test_would_see_a_fault(tmp_path):
     page_file = tmp_path / "bad.html"
     page_file.write_text(

@@ -7,13 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ser_jax import config
 from ser_jax.cli.command_keys import make_parsers
 from ser_jax.cli.grid_file import read_system
-from ser_jax.cli.parser import Parser, split_files
+from ser_jax.cli.parser import Parser
 from ser_jax.cli.wording import suggest
 from ser_jax.config.yaml_text import read_yaml
-from ser_jax.errors import UserError
+from ser_jax.errors import UserError, check
+
+_CONFIGS: dict[str, type] = {
+    "train": config.Config,
+    "pretrain": config.PretrainConfig,
+    "ablate": config.AblationConfig,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,14 +41,14 @@ def parse(argv: list[str]) -> Command:
     Raises:
       UserError: an unknown key, a wrong type, a value out of range, a file that cannot be read.
     """
-    program, commands = make_parsers()
-    name = argv[0] if argv else "--help"
+    name, *args = argv or ["--help"]
+    program, commands = make_parsers(name)
     if name.startswith("-"):
-        program.parse_args(argv or [name])
+        program.parse_args([name, *args])
     if name not in commands:
         raise UserError(f"{name}: unknown command; {suggest(name, commands, 'ser-jax')}")
-    values = commands[name].parse_args(argv[1:])
-    options = values.as_dict()
+    parser = commands[name]
+    options = parser.parse_args(args).as_dict()
     for key in ("run_dir", "dir"):
         if isinstance(options.get(key), str):
             options[key] = os.path.expanduser(options[key])
@@ -49,34 +57,26 @@ def parse(argv: list[str]) -> Command:
     made = None
     if name == "prepare":
         made = make_config(config.DataConfig, options["data"])
-    elif name == "train":
-        made = make_config(config.Config, options)
-    elif name == "pretrain":
-        made = make_config(config.PretrainConfig, options)
-    elif name == "ablate":
-        given = {token.partition("=")[0][2:] for token in argv if token.startswith("--")}
-        files, _ = split_files(argv)
-        made = _make_grid(commands[name], options, given, files)
+    elif name in _CONFIGS:
+        files, typed = parser.split_files(args)
+        given = {token.partition("=")[0][2:] for token in typed if token.startswith("--")}
+        made = _make(_CONFIGS[name], parser, options, files, given)
     if options.get("print_config"):
-        _print_yaml(made)
+        print(yaml.safe_dump(config.to_dict(made), sort_keys=False), end="")
         raise SystemExit(0)
     return Command(name, options, made, shlex.join(["ser-jax", *argv]))
 
 
 def load_config(path: str, kind: type = config.Config) -> Any:
-    """A `Config` (or `AblationConfig`) from a YAML file, defaults filled in and all checked.
+    """A `Config` (or `AblationConfig`) from a YAML file, with defaults filled in and all checked.
 
     Raises:
       UserError: the file cannot be read; an unknown key, a wrong type, a value out of range.
     """
     parser = Parser(prog="ser-jax")
     parser.add_keys(kind)
-    options = parser.parse_tree(
-        read_yaml(path, parser.types), path, parser.get_defaults()
-    ).as_dict()
-    if kind is config.AblationConfig:
-        return _make_grid(parser, options, set(), [path])
-    return make_config(kind, options)
+    options = parser.parse_tree(read_yaml(path), path, parser.get_defaults()).as_dict()
+    return _make(kind, parser, options, [path])
 
 
 def make_config(kind: type, tree: dict[str, Any]) -> Any:
@@ -90,16 +90,26 @@ def make_config(kind: type, tree: dict[str, Any]) -> Any:
     return kind(**values)
 
 
-def _make_grid(
-    parser: Parser, options: dict[str, Any], given: set[str], files: Sequence[str]
-) -> config.AblationConfig:
-    """The grid's config from what `files` say: keys of systems and sweep typed, dotted and checked;
-    what is `given` on the command line wins over both."""
+def _make(
+    kind: type,
+    parser: Parser,
+    options: dict[str, Any],
+    files: Sequence[str],
+    given: set[str] | None = None,
+) -> Any:
+    """A config; in a grid's, the keys of systems and sweep are typed, dotted and checked, and what
+    is `given` on the command line wins over both."""
+    if kind is not config.AblationConfig:
+        return make_config(kind, options)
     cell = Parser(prog=parser.prog)
-    for key, kind in parser.types.items():
+    for key, type_ in parser.types.items():
         if "." in key:
-            cell.add_key(key, kind, None, "")
+            cell.add_key(key, type_, None, "")
     folders = [*(str(Path(file).parent) for file in files), "."]
+    for name, changes in options["systems"].items():
+        check(isinstance(changes, dict | None), f"systems.{name}={changes}: must be a mapping")
+    for key, values in options["sweep"].items():
+        check(isinstance(values, list), f"sweep.{key}={values}: must be a list of values")
     options["systems"] = {
         name: read_system(name, changes or {}, options, cell, folders)
         for name, changes in options["systems"].items()
@@ -108,8 +118,9 @@ def _make_grid(
         key: [vars(cell.parse_tree({key: value}, "sweep").as_flat())[key] for value in values]
         for key, values in options["sweep"].items()
     }
-    grid = make_config(config.AblationConfig, options)
-    if shared := {key: value for key, value in _flatten(grid).items() if key in given}:
+    grid = make_config(kind, options)
+    flat = config.flatten(config.to_dict(grid))
+    if shared := {key: flat[key] for key in given or () if "." in key and key in flat}:
         from ser_jax.grid.cells import with_shared
 
         grid = with_shared(grid, shared)
@@ -119,15 +130,3 @@ def _make_grid(
         except UserError as error:
             raise UserError(f"systems.{name}: {error}") from error
     return grid
-
-
-def _flatten(made: Any) -> dict[str, Any]:
-    """The dotted keys of a config's sections."""
-    return {key: value for key, value in config.flatten(config.to_dict(made)).items()
-            if key.partition(".")[0] not in ("systems", "sweep") and "." in key}  # fmt: skip
-
-
-def _print_yaml(made: Any) -> None:
-    import yaml
-
-    print(yaml.safe_dump(config.to_dict(made), sort_keys=False), end="")

@@ -8,8 +8,13 @@ from ser_jax import config
 from ser_jax.cli.parser import Parser
 
 
-def make_parsers() -> tuple[Parser, dict[str, Parser]]:
-    """The program's parser, and those of its commands by name."""
+def make_parsers(wanted: str) -> tuple[Parser, dict[str, Parser]]:
+    """The program's parser, and those of its commands by name.
+
+    Args:
+      wanted: the command whose keys are needed; anything else, such as --print_completion, takes
+        those of all.
+    """
     from ser_jax import __version__
 
     jsonargparse.set_parsing_settings(add_print_completion_argument=True)
@@ -30,7 +35,8 @@ def make_parsers() -> tuple[Parser, dict[str, Parser]]:
     made = {}
     for name, (arguments, help, fill) in _COMMANDS.items():
         parser = Parser(usage=f"ser-jax {name} {arguments}", description=help, print_config=None)
-        fill(parser)
+        if wanted == name or wanted not in (*_COMMANDS, "--help", "--version"):
+            fill(parser)
         commands.add_subcommand(name, parser, help=help)
         parser.prog = f"ser-jax {name}"
         made[name] = parser
@@ -70,7 +76,7 @@ def _fill_ablate(parser: Parser) -> None:
 
 def _add_config_file(parser: Parser) -> None:
     text = "YAML file with any of the keys below; a key on the command line wins over it."
-    parser.add_argument("--config", action="config", metavar="FILE", help=text)
+    parser.add_argument("--config", metavar="FILE", help=text)
     text = "Print every key with its value, as a YAML file to start from, and stop."
     parser.add_argument("--print_config", action="store_true", help=text)
 

@@ -50,7 +50,7 @@ def read_system(
         len(found) > 0,
         f"{where}.{_FILE}={file}: no such file; name one that lies beside the grid's own",
     )
-    tree = read_yaml(str(found[0]), cell.types)
+    tree = read_yaml(str(found[0]))
     written = vars(cell.parse_tree(tree, str(found[0])).as_flat())
     defaults = flatten(to_dict(Config()))
     shared = flatten({section: options[section] for section in _SECTIONS})

@@ -1,8 +1,6 @@
-"""Words for people: of a field its help, of a type its name, of a wrong word the right one."""
+"""Words for people: the name of a type, the right word for a wrong one."""
 
-import ast
 import difflib
-import inspect
 import types
 import typing
 from collections.abc import Iterable
@@ -11,28 +9,13 @@ from typing import Any
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
-_OWN = "MODULE:CLASS of your own"
+_NONES = ("none", "None", "NONE")
+"""Python's word for what YAML calls null, in the spellings that people write."""
 
 
 def _is_text(kind: Any) -> bool:
-    """Whether a type is a kind of text, of which there is one."""
+    """Whether a type is a kind of text: there is one, the name of a class."""
     return isinstance(kind, type) and issubclass(kind, str)
-
-
-def read_helps(kind: type) -> dict[str, str]:
-    """The text under each field of a config class, its bases' included."""
-    helps: dict[str, str] = {}
-    for base in reversed(kind.__mro__[:-1]):
-        (body,) = ast.parse(inspect.getsource(base)).body
-        assert isinstance(body, ast.ClassDef)
-        for field, text in zip(body.body, body.body[1:], strict=False):
-            match field, text:
-                case (
-                    ast.AnnAssign(target=ast.Name(id=name)),
-                    ast.Expr(value=ast.Constant(value=str(words))),
-                ):
-                    helps[name] = " ".join(words.split())
-    return helps
 
 
 def suggest(given: str, known: Iterable[str], prog: str) -> str:
@@ -58,7 +41,7 @@ def describe_type(kind: Any) -> str:
         return f"a list, each entry {describe_type(args[0])}"
     if typing.get_origin(kind) is dict and typing.get_origin(args[1]) is list:
         return "a mapping to lists"
-    return _WORDS.get(kind, _OWN if _is_text(kind) else "a mapping")
+    return _WORDS.get(kind, "MODULE:CLASS of your own" if _is_text(kind) else "a mapping")
 
 
 def make_metavar(kind: Any) -> str:
@@ -73,3 +56,13 @@ def make_metavar(kind: Any) -> str:
     return {int: "INT", float: "NUMBER", str: "TEXT", bool: "true|false"}.get(
         kind, "MODULE:CLASS" if _is_text(kind) else "MAPPING"
     )
+
+
+def takes_null(kind: Any) -> bool:
+    """Whether null is a value of a type."""
+    return types.NoneType in typing.get_args(kind)
+
+
+def means_null(value: Any, kind: Any) -> bool:
+    """Whether `value` is another spelling of null, where a key takes null and no such word."""
+    return isinstance(value, str) and value in _NONES and takes_null(kind)

@@ -18,8 +18,6 @@ class Bound(NamedTuple):
     holds: Callable[[Any], bool]
     by_entry: bool = False
     """Whether each entry of a list is held to it, and refused, by itself."""
-    choices: tuple[str, ...] = ()
-    """Texts that are right, beside those that name something of the user's own."""
 
 
 def at_least(least: float) -> Bound:
@@ -68,9 +66,7 @@ OWN = r"[^\W\d][\w.]*:[^\W\d]\w*"
 def one_of_or_own(names: tuple[str, ...]) -> Bound:
     """One of some names, or MODULE:CLASS."""
     words = f"must be one of {', '.join(names)} or MODULE:CLASS of your own"
-    return Bound(
-        words, lambda name: name in names or re.fullmatch(OWN, name) is not None, choices=names
-    )
+    return Bound(words, lambda name: name in names or re.fullmatch(OWN, name) is not None)
 
 
 SEED = between(0, 2**32 - 1)

@@ -1,7 +1,7 @@
 """Settings of the network."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from ser_jax.config.fields import (
     at_least,
@@ -15,10 +15,11 @@ from ser_jax.config.fields import (
 from ser_jax.config.traced import Traced
 from ser_jax.errors import check
 
-NAMES = (
+_Name = Literal[
     "cnn", "lstm", "cnn_lstm", "resnet", "tcn", "blstm", "vit", "cvt", "msdc_lstm", "wav2vec2",
     "svm", "hmm",
-)  # fmt: skip
+]  # fmt: skip
+NAMES = get_args(_Name)
 """What `systems.registry` has a system for."""
 
 
@@ -26,7 +27,7 @@ NAMES = (
 class ModelConfig:
     """The network."""
 
-    name: Annotated[str, one_of_or_own(NAMES)] = "cnn_lstm"
+    name: Annotated[_Name | str, one_of_or_own(NAMES)] = "cnn_lstm"
     """Network: the study's cnn, lstm, cnn_lstm, or wav2vec2 (with features.kind=wave and
     backbone.path); resnet (residual, with attentive pooling); of those that the study cites tcn,
     blstm, vit, cvt, msdc_lstm; or, by the section classical, svm or hmm; or one of your own, as

@@ -208,7 +208,7 @@ def test_bad_command_line_is_one_line(capsys, argv, said):
         ("modle: {}", "modle: unknown key"),
         ("7: 3", "7: unknown key"),
         ("train: {epochs: many}", "train.epochs=many: must be a whole number"),
-        ("train: {epochs: {a: 1}}", "train.epochs={'a': 1}: must be a whole number"),
+        ("train: {epochs: {a: 1}}", "train.epochs={'a': '1'}: must be a whole number"),
         ("train: 3", "train=3: write its keys below it"),
         ("model: {name: rnn}", "model.name=rnn: must be one of"),
         ("- 1\n- 2", "is no mapping"),

@@ -61,7 +61,7 @@ def test_the_command_line_wins_over_a_rows_file(write):
     ("row", "said"),
     [
         ("{config: none.yaml}", "systems.row.config=none.yaml: no such file; name one that lies"),
-        ("{config: 3}", "systems.row.config=3: must be the name of a YAML file"),
+        ("{config: [3]}", "systems.row.config=['3']: must be the name of a YAML file"),
         ("{config: bad.yaml}", "bad.yaml: train.epoch: unknown key; did you mean train.epochs?"),
         ("{config: run.yaml}", "run.yaml: seed: unknown key"),
     ],

@@ -1,8 +1,9 @@
 """Speech emotion recognition in JAX and Flax: train, evaluate, predict, compare.
 
-Names are loaded on first use, so that `import ser_jax` and `ser-jax --help` stay quick. A process
-is left as it is, but that JAX keeps compiled programs (`parallel.cache_dir`); the command line also
-tunes the memory allocator on CPU, which `ser_jax.tune_for_cpu()` does for a program.
+Names are loaded on first use, so that `import ser_jax` and `ser-jax --help` stay quick. A call
+leaves its caller's process as it was: JAX's settings, environment, signal handlers, logging,
+warnings and random numbers. The command line also tunes the memory allocator on CPU, which a
+program does by `ser_jax.tune_for_cpu()`.
 """
 
 import importlib

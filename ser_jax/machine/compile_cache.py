@@ -4,7 +4,10 @@ import contextlib
 import hashlib
 import os
 import platform
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -14,11 +17,38 @@ from ser_jax.machine.jax_private import reset_compile_cache
 CACHE_BYTES = 1 << 30
 """Size to which the kept programs of one kind of machine are cut back, the oldest first."""
 
+_KEYS = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+_lock = threading.Lock()
+_n_scopes = 0
+_before: dict[str, Any] = {}
+
+
+@contextlib.contextmanager
+def compile_cache_scope() -> Iterator[None]:
+    """Undo `use_compile_cache` on leaving the outermost scope of all threads.
+
+    JAX has these settings for a whole process only, so that other threads see them until then.
+    """
+    global _n_scopes, _before
+    with _lock:
+        if _n_scopes == 0:
+            _before = {key: jax.config.values[key] for key in _KEYS}
+        _n_scopes += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _n_scopes -= 1
+            if _n_scopes == 0 and _before != {key: jax.config.values[key] for key in _KEYS}:
+                for key, value in _before.items():
+                    jax.config.update(key, value)
+                reset_compile_cache()
+
 
 def use_compile_cache(cache_dir: str | None) -> Path | None:
     """Keep compiled programs between processes, however short their compilation.
 
-    Call it before the first computation.
+    Call it inside `compile_cache_scope`, before the first computation.
 
     Args:
       cache_dir: folder shared by machines, each kind with a folder of its own in it; None: nothing
@@ -59,7 +89,7 @@ def name_machine() -> str:
 def _cut_back(folder: Path, n_bytes: int) -> None:
     """Delete the oldest files of `folder` until the others have at most `n_bytes`.
 
-    JAX' own limit takes a lock for each program, and fails where a file system has none.
+    JAX's own limit takes a lock for each program, and fails where a file system has none.
     """
     found = []
     for path in folder.glob("*-cache"):

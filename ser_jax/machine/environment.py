@@ -60,10 +60,13 @@ def import_matplotlib() -> None:
     try:
         import matplotlib
     except ValueError:
-        del os.environ["MPLBACKEND"]
         for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
             del sys.modules[name]  # half imported
-        import matplotlib  # noqa: F401
+        named = os.environ.pop("MPLBACKEND")
+        try:
+            import matplotlib  # noqa: F401
+        finally:
+            os.environ["MPLBACKEND"] = named
 
 
 def mend_streams() -> None:

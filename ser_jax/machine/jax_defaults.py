@@ -9,6 +9,7 @@ from typing import ParamSpec, TypeVar
 import jax
 
 from ser_jax.errors import UserError, check
+from ser_jax.machine.compile_cache import compile_cache_scope
 from ser_jax.machine.jax_private import has_started
 
 _P = ParamSpec("_P")
@@ -55,6 +56,7 @@ def with_jax_defaults(function: Callable[_P, _R]) -> Callable[_P, _R]:
                 jax.default_prng_impl("threefry2x32"),
                 jax.threefry_partitionable(True),
                 jax.transfer_guard("allow"),
+                compile_cache_scope(),
             ):
                 stack.enter_context(setting)
             try:

@@ -1,8 +1,8 @@
-"""A typed argument parser whose every complaint is one line: key, value, remedy.
+"""A typed argument parser whose every error is one line: key, value, remedy.
 
-jsonargparse does the typing, the help and the completion. `Parser` changes what it does otherwise:
-usage lines with an error, errors in Python's words, a later --config that overwrites earlier keys,
-abbreviated keys, values that YAML would guess a type for.
+jsonargparse parses types, prints help and makes shell completions. `Parser` changes four things: an
+error prints no usage and speaks of keys, not of Python's types; the command line always wins over
+--config; keys cannot be abbreviated; text stays text, in files and on the command line.
 """
 
 import argparse
@@ -27,28 +27,28 @@ _OWN: Any = restricted_string_type("MODULE_CLASS", OWN)
 
 
 class _Formatter(jsonargparse.DefaultHelpFormatter):
-    """Help without Python's names of types and values: the metavar says the type."""
+    """Help without Python's names of types and values, since the metavar shows the type."""
 
     def _get_help_string(self, action: Any) -> str:
         return action.help or ""
 
 
 class Parser(jsonargparse.ArgumentParser):
-    """An ArgumentParser that raises `UserError`, and lets the command line win over --config."""
+    """An ArgumentParser that raises `UserError`, and whose command line wins over --config."""
 
     def __init__(self, **kwargs: Any) -> None:
         self.types: dict[str, Any] = {}
         super().__init__(allow_abbrev=False, formatter_class=_Formatter, **kwargs)
-        self._negative_number_matcher = re.compile(r"-[\d.]")  # argparse's own knows no -1e-3
+        self._negative_number_matcher = re.compile(r"-[\d.]")  # argparse takes -1e-3 for an option
 
     def add_key(self, key: str, kind: Any, default: Any, help: str, group: Any = None) -> None:
-        """Add the option --`key` of type `kind`; a truth may stand without its value."""
+        """Add the option --`key` of type `kind`; a boolean may omit its value, true."""
         names, *others = typing.get_args(kind) or [None]
         if typing.get_origin(names) is typing.Literal and str in others:
             kind = names | _OWN  # so that a wrong name is refused with its file
         self.types[key] = kind
         if kind in (dict[str, dict[str, Any]], dict[str, list[Any]]):
-            kind = dict  # below it stand keys, which have types of their own
+            kind = dict  # of keys with types of their own, see `arguments`
         if "(default" not in help:
             help += f" (default: {default if isinstance(default, str) else json.dumps(default)})"
         flag: dict[str, Any] = {"nargs": "?", "const": True} if kind is bool else {}
@@ -57,7 +57,7 @@ class Parser(jsonargparse.ArgumentParser):
         )
 
     def add_keys(self, kind: type, prefix: str = "") -> None:
-        """Add every field of the config class `kind`, those of its sections as section.name."""
+        """Add every field of the config class `kind`, and those of its sections as section.name."""
         types = typing.get_type_hints(kind)  # without bounds
         texts = {p.arg_name: p.description for p in docstring_parser.parse_from_object(kind).params}
         group = self.add_argument_group((kind.__doc__ or "").splitlines()[0].removesuffix("."))
@@ -76,7 +76,7 @@ class Parser(jsonargparse.ArgumentParser):
     def parse_args(
         self, args: list[str] | None = None, namespace: Any = None, **kwargs: Any
     ) -> Any:
-        """Parse a command line; files come first, so that what stands on the line wins."""
+        """Parse a command line; files come first, so that the command line wins."""
         args = list(args or [])
         if "--config" in self._option_string_actions:
             files, args = self.split_files(args)
@@ -93,7 +93,7 @@ class Parser(jsonargparse.ArgumentParser):
         return super().parse_args(args, namespace=namespace, **kwargs)
 
     def split_files(self, args: list[str]) -> tuple[list[str], list[str]]:
-        """The values of --config in `args`, and the rest."""
+        """The values of --config in `args`, and the other arguments."""
         only = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         only.error = self.error
         only.add_argument("--config", action="append", default=[])
@@ -101,7 +101,7 @@ class Parser(jsonargparse.ArgumentParser):
         return known.config, rest
 
     def parse_tree(self, tree: dict, source: str, namespace: Any = None) -> Any:
-        """Values of this parser's keys from nested or dotted dictionaries, over `namespace`.
+        """Typed values of nested or dotted dictionaries, on top of `namespace`.
 
         Raises:
           UserError: an unknown key or a wrong type; the message begins with `source`.
@@ -113,7 +113,7 @@ class Parser(jsonargparse.ArgumentParser):
             raise UserError(f"{source}: {error}") from error
 
     def error(self, message: str, ex: Exception | None = None) -> typing.NoReturn:
-        """Raise `message`, in this program's words where jsonargparse's are Python's."""
+        """Raise `message`, reworded where jsonargparse speaks of Python's types."""
         message = " ".join(message.split())
         if (
             found := re.search(r'Parser key "([\w.]+)": .*(?:Got|Given) value: ?(.*)', message)
@@ -129,23 +129,22 @@ class Parser(jsonargparse.ArgumentParser):
         raise UserError(f"{message}; see {self.prog} --help") from ex
 
     def _get_values(self, action: Any, arg_strings: list[str]) -> Any:
-        """Null and the words of lists and mappings on a command line are those of a file."""
+        """Values as strings, in which null and text are spelled as in a file."""
         kind = self.types.get(action.dest)
         texts = [_respell(text, kind) for text in arg_strings]
         return super()._get_values(action, texts)  # pyright: ignore[reportAttributeAccessIssue]
 
     def _flatten(self, tree: dict, prefix: str = "") -> dict[str, Any]:
+        """The tree's keys, dotted; `null` and unknown keys are refused in this program's words."""
         flat: dict[str, Any] = {}
         for name, value in tree.items():
-            key = f"{prefix}{name}"
-            section = any(known.startswith(f"{key}.") for known in self.types)
-            if section and value is None:  # a section under which nothing is written
-                continue
-            check(not section or isinstance(value, dict), f"{key}={value}: write its keys below it")
-            if section or (isinstance(value, dict) and value and key not in self.types):
-                found = self._flatten(value, f"{key}.")
+            key, found = f"{prefix}{name}", {}
+            is_section = any(known.startswith(f"{key}.") for known in self.types)
+            if is_section or (key not in self.types and isinstance(value, dict) and value):
+                check(isinstance(value, dict | None), f"{key}={value}: write its keys below it")
+                found = self._flatten(value or {}, f"{key}.")
             elif kind := self.types.get(key):
-                found = {key: None if means_null(value, kind) else value}
+                found[key] = None if means_null(value, kind) else value
                 check(
                     found[key] is not None or takes_null(kind),
                     f"{key}=null: must be {describe_type(kind)}; give one, or leave the key out",
@@ -153,13 +152,14 @@ class Parser(jsonargparse.ArgumentParser):
             else:
                 raise UserError(f"{key}: unknown key; {suggest(key, self.types, self.prog)}")
             for twice in found.keys() & flat.keys():
-                raise UserError(f"{twice}: stands twice, dotted and below its section; keep one")
+                raise UserError(f"{twice}: is repeated, dotted and below its section; keep one")
             flat |= found
         return flat
 
 
 def _respell(text: str, kind: Any) -> str:
-    """A value of the command line: null in YAML's spelling, the words of a mapping in quotes."""
+    """A value of the command line with `none` as null, and with quotes around text in lists and
+    mappings."""
     if means_null(text, kind):
         return "null"
     if kind is None or str in (kind, *typing.get_args(kind)):

@@ -4,7 +4,6 @@ import errno
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -211,12 +210,12 @@ def test_bad_command_line_is_one_line(capsys, argv, said):
         ("train: {epochs: {a: 1}}", "train.epochs={'a': '1'}: must be a whole number"),
         ("train: 3", "train=3: write its keys below it"),
         ("model: {name: rnn}", "model.name=rnn: must be one of"),
-        ("- 1\n- 2", "is no mapping"),
-        ("only text", "is no mapping"),
+        ("- 1\n- 2", "is not a mapping"),
+        ("only text", "is not a mapping"),
         ("", "is empty"),
         ("# nothing\n", "is empty"),
         ("a: [1, 2\nb: }", "is not YAML at line 2"),
-        ("train: {epochs: 1}\ntrain: {epochs: 2}", "key 'train' stands twice"),
+        ("train: {epochs: 1}\ntrain: {epochs: 2}", "key 'train' is repeated"),
         ("a: !!python/object:os.system 1", "is not YAML"),
         (b"\xff\xfe\x00\x01junk", "is not text"),
         (b"\x00\x01\x02", "is not YAML"),
@@ -352,7 +351,7 @@ def test_help_explains_every_key_with_its_default(capsys):
     for key in keys:
         assert f"--{key} " in text
     assert "twice the time for no more accuracy. (default: 1024)" in text
-    assert "Step size of the optimiser. (default: 0.001)" in text
+    assert "Learning rate. (default: 0.001)" in text
     assert text.count("(default: ") == len(keys)
 
 
@@ -366,17 +365,6 @@ def test_help_loads_nothing_heavy(command):
     done = run_python("-c", code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"usage: ser-jax {command}")
-
-
-def test_help_answers_in_under_a_second():
-    seconds = []
-    for _ in range(5):  # the best of some, since other processes may be at work
-        start_s = time.perf_counter()
-        run_python("-m", "ser_jax", "ablate", "--help", check=True)
-        seconds.append(time.perf_counter() - start_s)
-        if seconds[-1] < 1:
-            return
-    raise AssertionError(seconds)
 
 
 def test_version_is_told(capsys):

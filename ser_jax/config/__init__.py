@@ -1,8 +1,8 @@
-"""Every setting of a run: frozen dataclasses, checked as they are made.
+"""Every setting of a run, as frozen dataclasses that check their values.
 
-The text under a field is its help on the command line. Fields marked 'not stated in the study' are
-where the study is silent; their defaults are Keras' or librosa's, since the study used both, unless
-their text says why not.
+The text under a field is its help on the command line. 'Not stated in the study' marks settings on
+which the study is silent; their defaults are those of Keras and librosa, which the study used,
+unless their text says why not.
 """
 
 from ser_jax.config.augment import AugmentConfig

@@ -1,4 +1,4 @@
-"""Settings of the augmentation of training clips and of their features."""
+"""Settings of the augmentation of training clips and their features."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -10,60 +10,64 @@ from ser_jax.errors import check
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """The study's four augmentations, in its order, on training clips only; then those of their
-    features, which are independent of `enabled`."""
+    """Augmentation of the training clips, by the study's four transforms in its order, and of their
+    features, which does not depend on `enabled`."""
 
     enabled: bool = False
-    """Augment the training clips."""
+    """Apply the four waveform augmentations to training clips."""
     p: Annotated[float, between(0, 1), Traced()] = 0.5
-    """Probability of each of the four."""
+    """Probability of each of the four waveform augmentations."""
     noise_min: Annotated[float, at_least(0)] = 0.001
-    """Least amplitude (standard deviation) of the Gaussian noise, full scale being 1."""
+    """Minimum amplitude (standard deviation) of the Gaussian noise, where full scale is 1."""
     noise_max: float = 0.015
-    """Greatest amplitude of the Gaussian noise, full scale being 1."""
+    """Maximum amplitude of the Gaussian noise, where full scale is 1."""
     stretch_min: float = 0.8
-    """Least rate of the time stretch (below 1 is slower)."""
+    """Minimum rate of the time stretch; below 1 is slower."""
     stretch_max: float = 1.2
-    """Greatest rate of the time stretch."""
+    """Maximum rate of the time stretch."""
     pitch_min: float = -4.0
-    """Lowest pitch shift, in semitones."""
+    """Minimum pitch shift, in semitones."""
     pitch_max: float = 4.0
-    """Highest pitch shift, in semitones."""
+    """Maximum pitch shift, in semitones."""
     shift_min_s: float = -0.5
-    """Earliest time shift, in seconds."""
+    """Minimum time shift, in seconds; negative is earlier."""
     shift_max_s: float = 0.5
-    """Latest time shift, in seconds."""
+    """Maximum time shift, in seconds."""
     normalise: Literal["none", "peak"] = "none"
-    """Scale a clip to peak 1 before the noise: none, or peak (not stated in the study)."""
+    """Scaling of a clip before the noise is added: none, or peak (to a peak amplitude of 1; not
+    stated in the study)."""
     when: Literal["epoch", "once"] = "epoch"
-    """Draw anew each epoch, or once before the first (not stated in the study)."""
+    """Draw new augmentations every epoch, or once before the first (not stated in the study)."""
     before_padding: bool = True
-    """Augment the clip alone, or with its zero padding (not stated in the study)."""
+    """Augment a clip before it is zero-padded, or with its padding (not stated in the study)."""
     rollover: bool = True
-    """Whether what is shifted out comes back in at the other end (not stated in the study)."""
+    """Wrap samples shifted past one end round to the other (not stated in the study)."""
     method: Literal["signalsmith_stretch", "librosa_phase_vocoder"] = "signalsmith_stretch"
-    """audiomentations' algorithm for stretch and pitch (not stated in the study); the device
-    backend has its own phase vocoder."""
+    """Algorithm of audiomentations for time stretch and pitch shift (not stated in the study); the
+    device backend always uses its own phase vocoder."""
     backend: Literal["device", "host"] = "device"
-    """Where it is done: device (in JAX, inside the training step), or host (audiomentations)."""
+    """Where waveforms are augmented: on the device (JAX, inside the training step) or on the host
+    (audiomentations)."""
     workers: Annotated[int | None, at_least(1)] = None
-    """Worker processes of the host backend; none: one per core."""
+    """Number of worker processes of the host backend; null: one per core."""
     time_masks: Annotated[int, between(0, 100)] = 0
-    """SpecAugment: stretches of each clip's real frames that are set to the training mean."""
+    """SpecAugment: number of time masks per clip, each of which sets a span of real frames to the
+    training mean."""
     time_mask_frames: Annotated[int, at_least(0), Traced(times="time_masks")] = 20
-    """Greatest width of such a stretch, in frames; the least is 0."""
+    """Maximum width of a time mask, in frames; the minimum is 0."""
     band_masks: Annotated[int, between(0, 100)] = 0
-    """SpecAugment: stretches of bands (or coefficients) that are set to the training mean."""
+    """SpecAugment: number of frequency masks per clip, each of which sets adjacent bands (or
+    coefficients) to the training mean."""
     band_mask_bands: Annotated[int, at_least(0), Traced(times="band_masks")] = 12
-    """Greatest width of such a stretch, in bands; the least is 0."""
+    """Maximum width of a frequency mask, in bands; the minimum is 0."""
     feature_shift_frames: Annotated[int, at_least(0), Traced(off_at_0=True)] = 0
-    """Shift features along time by up to this many frames either way; what comes in repeats the
-    first or last frame. 0: no."""
+    """Shift features in time by up to this many frames either way, repeating the first or last
+    frame at the edge; 0 disables it."""
     time_warp: Annotated[float, between(0, 0.5), Traced(off_at_0=True)] = 0.0
-    """Play features faster or slower, by a factor from 1 - this to 1 + this; 0: no."""
+    """Speed features up or slow them down by a factor of up to 1 +/- this value; 0 disables it."""
     band_warp: Annotated[float, between(0, 0.5), Traced(off_at_0=True)] = 0.0
-    """Rescale the bands by a factor from 1 - this to 1 + this, as another vocal tract would, which
-    means something with features.kind=logmel; 0: no."""
+    """Rescale the frequency axis by a factor of up to 1 +/- this value, like a different vocal
+    tract length; meaningful with features.kind=logmel only. 0 disables it."""
 
     def __post_init__(self) -> None:
         check_bounds(self, "augment")
@@ -86,5 +90,5 @@ class AugmentConfig:
             check_order("augment", self, low, high)
 
     def list_on_features(self) -> list[str]:
-        """The keys that switch on an augmentation of features, and do."""
+        """The keys of the feature augmentations that are enabled."""
         return [name for name in list_switches(self) if getattr(self, name)]

@@ -1,4 +1,4 @@
-"""Settings of a pre-trained network: where it comes from, what of it is trained, and how."""
+"""Settings of the pre-trained network: its source, which parts are trained, and how."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -12,60 +12,64 @@ _TARGET = Bound(f"must be of {', '.join(LORA_TARGETS)}", lambda name: name in LO
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """wav2vec 2.0 under model.name=wav2vec2; other networks have none."""
+    """The pre-trained network of model.name=wav2vec2; other networks ignore this section."""
 
     path: str | None = None
-    """Folder with config.json and weights as transformers saves them, or an id of the Hugging Face
-    hub, such as facebook/wav2vec2-base-960h."""
+    """Folder with config.json and weights as saved by transformers, or a model id of the Hugging
+    Face Hub, such as facebook/wav2vec2-base-960h; wav2vec2 requires it."""
     pretrained: bool = True
-    """Start from its weights; false: from random ones, and only the sizes are its own."""
+    """Start from the pre-trained weights; false: use only the sizes and start from random
+    weights."""
     freeze: Literal["encoder", "all", "none"] = "encoder"
-    """What is not trained: the convolutions (encoder), the whole network below the head (all), or
-    nothing. What is frozen and not augmented is computed once."""
+    """Which part stays frozen: encoder (the convolutions), all (the whole network below the head),
+    or none. Outputs of frozen layers are computed only once if clips are not augmented."""
     freeze_layers: Annotated[int, at_least(0)] = 0
-    """Lowest transformer layers that are not trained either, with all below them."""
+    """Number of transformer layers, counted from the bottom, that are frozen as well."""
     weighted_layers: bool = False
-    """Feed the head a learned weighted sum of all layers instead of the last one."""
+    """Feed the head a learned weighted sum of all layers instead of the last layer."""
     projector: Annotated[int, at_least(1)] = 256
-    """Units between the mean over frames and the classifier."""
+    """Units of the projection between the mean over frames and the classifier."""
     normalise_before_padding: bool = False
-    """Zero mean and unit variance over a clip's own samples; false: over its padding as well, as in
-    the study."""
+    """Normalise each clip to zero mean and unit variance over its own samples; false: over its
+    padding as well, as in the study."""
     lora_rank: Annotated[int, at_least(0)] = 0
-    """Rank of low-rank additions to the attention, which are trained in place of the layers; 0:
-    none."""
+    """Rank of the LoRA adapters in the attention layers, which are trained instead of the layers
+    themselves; 0 disables LoRA."""
     lora_alpha: Annotated[float, positive()] = 16.0
-    """The additions are multiplied by lora_alpha / lora_rank."""
+    """Scale of the LoRA adapters, which are multiplied by lora_alpha / lora_rank."""
     lora_targets: Annotated[tuple[str, ...], each(_TARGET)] = ("q_proj", "v_proj")
-    """Which of q_proj, k_proj, v_proj and out_proj have additions."""
+    """Attention projections that get LoRA adapters: any of q_proj, k_proj, v_proj and out_proj."""
     hidden_dropout: Annotated[float | None, within("[0, 1)")] = None
-    """Dropout after attention and feed-forward; none, here and below: as the network's own
-    config.json says."""
+    """Dropout after attention and feed-forward layers; null, here and in the keys below: the value
+    in the network's config.json."""
     attention_dropout: Annotated[float | None, within("[0, 1)")] = None
-    """Dropout of attention weights; 0 lets training on NVIDIA use the fused kernel."""
+    """Dropout of attention weights; 0 lets training on NVIDIA GPUs use the fused kernel; null: see
+    hidden_dropout."""
     activation_dropout: Annotated[float | None, within("[0, 1)")] = None
-    """Dropout inside the feed-forward."""
+    """Dropout inside feed-forward layers; null: see hidden_dropout."""
     feature_dropout: Annotated[float | None, within("[0, 1)")] = None
-    """Dropout of what the convolutions hand to the transformer."""
+    """Dropout between the convolutions and the transformer; null: see hidden_dropout."""
     layer_drop: Annotated[float | None, within("[0, 1)")] = None
-    """Probability with which a training step skips a layer."""
+    """Probability that a training step skips a transformer layer; null: see hidden_dropout."""
     mask_time_prob: Annotated[float | None, within("[0, 1)")] = None
-    """SpecAugment: share of frames that masked spans would cover if none overlapped; 0: none."""
+    """SpecAugment: fraction of frames to mask, overlaps counted twice; 0 disables it; null: see
+    hidden_dropout."""
     mask_time_length: Annotated[int | None, at_least(1)] = None
-    """Frames of a masked span."""
+    """Width of a time mask, in frames; null: see hidden_dropout."""
     mask_feature_prob: Annotated[float | None, within("[0, 1)")] = None
-    """SpecAugment: share of hidden features that masked spans would cover; 0: none."""
+    """SpecAugment: fraction of hidden features to mask; 0 disables it; null: see hidden_dropout."""
     mask_feature_length: Annotated[int | None, at_least(1)] = None
-    """Features of a masked span."""
+    """Width of a feature mask, in features; null: see hidden_dropout."""
     attention: Literal["auto", "plain", "fused"] = "auto"
-    """How attention is computed. auto: by cuDNN's fused kernel on NVIDIA (Ampere or later) in
-    bfloat16, except in training with attention_dropout; plain elsewhere. fused: as auto, but
-    training stops with an error where it would be plain. plain: always."""
+    """How attention is computed: auto (cuDNN's fused kernel on NVIDIA GPUs from Ampere on in
+    bfloat16, except in training with attention_dropout; plain elsewhere), fused (as auto, but an
+    error where training could not use the kernel) or plain."""
     remat: bool = False
-    """Compute layers again for the gradient instead of keeping what they made: less memory, more
-    time."""
+    """Recompute layers in the backward pass instead of storing their activations, which saves
+    memory and costs time."""
     cache: bool = True
-    """Compute what is frozen once and keep it, where clips are not augmented; false: each epoch."""
+    """Cache the outputs of frozen layers if clips are not augmented; false: recompute them every
+    epoch."""
 
     def __post_init__(self) -> None:
         check_bounds(self, "backbone")
@@ -74,10 +78,10 @@ class BackboneConfig:
             value = getattr(self, name)
             check(
                 value == 0 or trains_layers,
-                f"backbone.{name}={value}: has no meaning with backbone.freeze=all; "
-                "take backbone.freeze=encoder",
+                f"backbone.{name}={value}: has no effect with backbone.freeze=all; "
+                "use backbone.freeze=encoder",
             )
         check(
             self.freeze_layers == 0 or self.freeze == "encoder",
-            f"backbone.freeze_layers={self.freeze_layers}: takes backbone.freeze=encoder",
+            f"backbone.freeze_layers={self.freeze_layers}: requires backbone.freeze=encoder",
         )

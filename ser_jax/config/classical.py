@@ -1,4 +1,4 @@
-"""Settings of the classifiers that are no networks."""
+"""Settings of the classical classifiers: support vector machine and hidden Markov model."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 from ser_jax.config.fields import Bound, at_least, check_bounds, positive
 
 CLASSICAL = ("svm", "hmm")
-"""Names under model.name that are no networks."""
+"""Values of model.name that are not networks."""
 Statistic = Literal["mean", "std", "min", "max"]
 
 
@@ -24,44 +24,44 @@ _POSITIVE = _list_of("positive numbers", lambda c: isinstance(c, int | float) an
 
 @dataclass(frozen=True)
 class ClassicalConfig:
-    """model.name=svm, on statistics of a clip's frames, and hmm, on the frames themselves; both
-    read real frames alone. The papers leave all of it open."""
+    """The classical classifiers: model.name=svm, on statistics over a clip's frames, and hmm, on
+    the frames themselves. Both ignore padding. The papers specify none of these settings."""
 
     deltas: Annotated[int, Bound("must be 0, 1 or 2", lambda value: value in (0, 1, 2))] = 1
-    """Orders of regression deltas that are appended to the features of a frame: 0, 1 or 2."""
+    """Highest order of the regression deltas appended to each frame's features: 0, 1 or 2."""
     delta_width: Annotated[int, at_least(3), Bound("must be odd", lambda value: value % 2 == 1)] = 9
-    """Frames over which a delta is taken, odd."""
+    """Width of the window of a delta, in frames; odd."""
     trim_db: Annotated[float | None, positive(", or null")] = None
-    """Leave out frames before the first and after the last whose mean over the mel bands lies
-    within this many dB of the clip's loudest; none: keep the silence at both ends."""
+    """Trim leading and trailing frames whose mean over the mel bands is more than this many dB
+    below the clip's loudest frame; null: keep the silence at both ends."""
     statistics: Annotated[tuple[Statistic, ...], _WORDS] = get_args(Statistic)
-    """What an svm knows of a feature over the frames of a clip; scaled to mean 0 and deviation 1 by
+    """Statistics of each feature over a clip's frames that the svm is given, standardised by the
     training clips."""
     kernel: Literal["rbf", "linear", "poly"] = "rbf"
-    """Kernel of the svm; poly is of degree 3."""
+    """Kernel of the svm; poly has degree 3."""
     penalty: Annotated[tuple[float, ...], _POSITIVE] = (10.0,)
-    """C of the svm, the price of a training clip on the wrong side; of several the one best on
-    validation."""
+    """Candidates for C, the svm's penalty of a misclassified training clip; the best on validation
+    is used."""
     gamma: Annotated[float | None, positive(", or null")] = None
-    """Width of the kernels rbf and poly; none: 1 / number of statistics."""
+    """Coefficient gamma of the rbf and poly kernels; null: 1 / number of statistics."""
     balanced: bool = False
-    """Weigh the penalty of a class by the inverse of its share of the training clips."""
+    """Weight the penalty of each class inversely to its frequency in the training clips."""
     topology: Literal["ergodic", "left_to_right"] = "ergodic"
-    """Transitions of an hmm: between all states, or to the same and the next one alone, from the
-    first."""
+    """Transitions of an hmm: ergodic (between all states) or left_to_right (from the first state,
+    to the same or the next one)."""
     states: Annotated[int, at_least(1)] = 5
-    """States of each emotion's hmm."""
+    """Number of states of each emotion's hmm."""
     mixtures: Annotated[int, at_least(1)] = 1
-    """Gaussians per state."""
+    """Number of Gaussians per state."""
     covariance: Literal["diag", "full"] = "diag"
-    """Covariance of each Gaussian."""
+    """Covariance matrix of each Gaussian: diag or full."""
     variance_floor: Annotated[float, at_least(0)] = 0.03
-    """Variance that frames of digital silence leave to a Gaussian, as a share of that of all frames
-    of the emotion."""
+    """Floor of a Gaussian's variance, which digital silence would shrink to 0, as a fraction of the
+    variance over all frames of the emotion."""
     iterations: Annotated[int, at_least(1)] = 20
-    """Most iterations of expectation maximisation."""
+    """Maximum number of iterations of expectation maximisation."""
     tolerance: Annotated[float, at_least(0)] = 1e-3
-    """Gain in log-likelihood per frame below which an iteration is the last."""
+    """Stop once an iteration gains less than this log-likelihood per frame."""
 
     def __post_init__(self) -> None:
         check_bounds(self, "classical")

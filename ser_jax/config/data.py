@@ -1,4 +1,4 @@
-"""Settings of the recordings: which, from where, and how they are split."""
+"""Settings of the recordings: which ones, where they are, and how they are split."""
 
 import re
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ Protocol = Literal["auto", "study", "given", "emobox6", "luna5", "loso", "speake
 CorpusName = Literal[
     "ravdess", "synthetic", "crema_d", "savee", "tess", "emodb", "manifest", "joined"
 ]
-_RAVDESS_ACTORS = ("ravdess", "synthetic")  # the corpora whose speakers are RAVDESS' 24
+_RAVDESS_ACTORS = ("ravdess", "synthetic")  # the corpora whose speakers are RAVDESS's 24
 
 
 def choose_protocol(protocol: Protocol, corpus: str, root: str | None = None) -> Protocol:
-    """What `auto` means for a corpus: the study's own split on RAVDESS, a manifest's own where it
-    has one, and elsewhere none that lets a speaker be in two parts."""
+    """What `auto` means for a corpus: the study's split on RAVDESS, a manifest's own if it has one,
+    and otherwise a speaker-independent one."""
     if protocol != "auto":
         return protocol
     # The one file that a default depends on; a run's config.yaml records the outcome.
@@ -31,7 +31,7 @@ def choose_protocol(protocol: Protocol, corpus: str, root: str | None = None) ->
 
 
 def _as_text(labels: Mapping[Any, Any]) -> dict[str, str | None]:
-    """Words and classes, which YAML may have read as numbers, as text."""
+    """Words and classes as text, which YAML may have read as numbers."""
     for word, name in labels.items():
         for value in (word, name):
             check(
@@ -44,62 +44,69 @@ def _as_text(labels: Mapping[Any, Any]) -> dict[str, str | None]:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which recordings, at which rate, and how they are split."""
+    """Recordings, their sample rate and their split."""
 
     corpus: CorpusName = "ravdess"
-    """Corpus: ravdess, crema_d, savee, tess or emodb (recordings in a folder, told by their file
-    names), manifest (any others, listed in a CSV file), joined (several, see data.roots), or
-    synthetic (made on the spot, no download)."""
+    """Corpus: ravdess, crema_d, savee, tess or emodb (recordings in a folder, recognised by their
+    file names), manifest (any other recordings, listed in a CSV file), joined (several corpora, see
+    data.roots) or synthetic (generated, nothing to download)."""
     root: str | None = None
-    """Folder of wav or flac files with the corpus' own names, searched at any depth (ravdess: none
-    downloads them); for manifest the CSV file with columns path, emotion, speaker and, where known,
-    gender, intensity, statement, repetition, corpus, split (train, val, test), start, end (s)."""
+    """Folder of wav or flac files with the corpus's own names, searched recursively (null: ravdess
+    is downloaded); for manifest a CSV file with the columns path, emotion, speaker and, where
+    known, gender, intensity, statement, repetition, corpus, split (train, val, test), start, end
+    (s)."""
     roots: dict[str, str | None] = field(default_factory=dict, hash=False)
-    """The corpora of data.corpus=joined and their roots: {ravdess: DIR, emodb: DIR, my: FILE.csv},
-    where any other name is a manifest's; speakers stay apart, classes are those of all."""
+    """Corpora of data.corpus=joined with their roots, as in {ravdess: DIR, emodb: DIR, my:
+    FILE.csv}, where any other name stands for a manifest; the classes are those of all corpora
+    together."""
     labels: dict[str, str | None] = field(default_factory=dict, hash=False)
-    """What to change in the table from a corpus' words to classes, which 'ser-jax labels' shows:
+    """Changes to the table from a corpus's words to classes, which 'ser-jax labels' prints, as in
     {boredom: sad, calm: null}; null leaves the clips out."""
+    source: Literal["folder", "tfds"] = "folder"
+    """Source of the recordings: folder, or tfds (crema_d or savee as tensorflow-datasets has them,
+    with data.root as its data_dir; requires TensorFlow)."""
     store_dir: str = field(default_factory=default_store_dir)
-    """Folder that keeps downloads and decoded corpora between runs."""
+    """Folder where downloads and decoded corpora are kept between runs."""
     rate_hz: Annotated[int, between(4000, 192000)] = 16000
-    """Sample rate in Hz to which every clip is resampled (not stated in the study)."""
+    """Sample rate to which every clip is resampled, in Hz (not stated in the study)."""
     clip_s: Annotated[float | None, within("(0, 600]", " seconds")] = None
-    """Seconds to which clips are padded or cut; none: the longest clip, as in the study."""
+    """Length to which clips are padded or cut, in seconds; null: that of the longest clip, as in
+    the study."""
     trim_db: Annotated[float | None, within("(0, 120]", " dB; null trims nothing")] = None
-    """Cut off what is quieter than this many dB below a clip's loudest frame before its first and
-    after its last louder frame; none: nothing, as in the study."""
+    """Trim leading and trailing silence, that is frames more than this many dB below a clip's
+    loudest frame; null: trim nothing, as in the study."""
     trim_margin_s: Annotated[float, at_least(0)] = 0.1
-    """Seconds of it that are kept on either side."""
+    """Silence that data.trim_db keeps at either end, in seconds."""
     protocol: Protocol = "auto"
-    """Split: study (random 70:15:15 of the clips), or, with no speaker in two parts, speakers
-    (about 70:15:15 of clips, classes and genders), speakers5 (five such folds), loso (leave one
-    speaker out) and, on RAVDESS' actors, emobox6 and luna5; given: by a manifest's column split;
-    auto: study for ravdess and synthetic, given where a manifest can, else speakers."""
+    """Split: study (random, 70:15:15 of the clips), given (a manifest's column split) or one of the
+    speaker-independent ones: speakers (about 70:15:15, balanced by class and gender), speakers5
+    (five such folds), loso (leave one speaker out) and, for RAVDESS's actors, emobox6 and luna5.
+    auto: study for ravdess and synthetic, given for a manifest with that column, otherwise
+    speakers."""
     fold: Annotated[int, at_least(1)] = 1
-    """Which fold of the protocol, counted from 1; study, given and speakers have one."""
+    """Fold of the protocol, counted from 1; study, given and speakers have only one."""
     split_seed: Annotated[int | None, SEED] = None
-    """Seed of the study's, speakers' and speakers5's draw alone; none: the run's seed."""
+    """Seed of the random splits study, speakers and speakers5; null: the run's seed."""
     strict: bool = False
-    """Stop at the first clip that cannot be read, or sounds like another with another emotion or
+    """Stop at the first clip that cannot be read, or that duplicates a clip of another emotion or
     speaker, instead of leaving it out with a warning."""
     synthetic_actors: Annotated[int, between(1, 24)] = 24
-    """Number of actors in the synthetic corpus, 1 to 24."""
+    """Number of actors in the synthetic corpus, from 1 to 24."""
     synthetic_clips: Annotated[int, between(1, 60)] = 60
-    """Clips per actor in the synthetic corpus, 1 to 60."""
+    """Number of clips per actor in the synthetic corpus, from 1 to 60."""
     workers: Annotated[int | None, at_least(1)] = None
-    """Threads or processes that decode audio; none: one per core."""
+    """Number of threads or processes that decode audio; null: one per core."""
 
     @property
     def title(self) -> str:
-        """The corpus' name in results: a manifest's is its file's; joined ones are a sum."""
+        """The corpus's name in results: a manifest's file name, joined corpora as a sum."""
         if self.corpus == "manifest":
             return PurePath(self.root or "").stem
         return "+".join(sorted(self.roots)) if self.corpus == "joined" else self.corpus
 
     @property
     def has_ravdess_actors(self) -> bool:
-        """Whether the speakers are RAVDESS' 24 actors, whose folds are published."""
+        """Whether the speakers are RAVDESS's 24 actors, whose folds are published."""
         return self.corpus in _RAVDESS_ACTORS
 
     def __post_init__(self) -> None:
@@ -113,13 +120,17 @@ class DataConfig:
     def _check_corpus(self) -> None:
         check(
             self.protocol not in ("emobox6", "luna5") or self.has_ravdess_actors,
-            f"data.protocol={self.protocol}: its folds are of RAVDESS' actors; with "
-            f"data.corpus={self.corpus} take speakers, speakers5, loso or study",
+            f"data.protocol={self.protocol}: its folds are of RAVDESS's actors; with "
+            f"data.corpus={self.corpus} use speakers, speakers5, loso or study",
         )
         check(
             self.protocol != "given" or self.corpus == "manifest",
-            f"data.protocol=given: takes data.corpus=manifest with a column split; with "
-            f"data.corpus={self.corpus} take speakers, speakers5, loso or study",
+            f"data.protocol=given: requires data.corpus=manifest with a column split; with "
+            f"data.corpus={self.corpus} use speakers, speakers5, loso or study",
+        )
+        check(
+            self.source == "folder" or self.corpus in ("crema_d", "savee"),
+            f"data.source={self.source}: requires data.corpus=crema_d or savee",
         )
         check(
             self.corpus != "manifest" or self.root is not None,
@@ -133,9 +144,12 @@ class DataConfig:
 
     def _check_roots(self) -> None:
         if self.corpus != "joined":
-            check(not self.roots, f"data.roots={self.roots}: takes data.corpus=joined")
+            check(not self.roots, f"data.roots={self.roots}: requires data.corpus=joined")
             return
-        check(self.root is None, f"data.root={self.root}: data.corpus=joined takes data.roots")
+        check(
+            self.root is None,
+            f"data.root={self.root}: data.corpus=joined requires data.roots instead",
+        )
         check(
             len(self.roots) > 1,
             f"data.roots={self.roots}: name at least two corpora, as in "
@@ -147,6 +161,6 @@ class DataConfig:
             check(
                 name in known or (is_manifest and re.fullmatch(r"[\w-]+", name) is not None),
                 f"data.roots.{name}={root}: no such corpus; known are {', '.join(known)}; any "
-                "other name of letters and digits takes a manifest, as in {mine: FILE.csv}, its "
-                "path in quotes where it holds a comma",
+                "other name of letters and digits stands for a manifest, as in {mine: FILE.csv}; "
+                "put a path with a comma in quotes",
             )

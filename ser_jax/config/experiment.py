@@ -1,4 +1,4 @@
-"""A run and a grid of runs: the sections together."""
+"""The settings of a run and of a grid of runs."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -18,7 +18,7 @@ from ser_jax.errors import check
 
 @dataclass(frozen=True)
 class Experiment:
-    """What a single run and a grid of runs have in common."""
+    """The settings that a run and a grid of runs share."""
 
     data: DataConfig = field(default_factory=DataConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
@@ -33,25 +33,25 @@ class Experiment:
         check_finite(self)
         check(
             (self.model.name == "wav2vec2") == (self.features.kind == "wave"),
-            f"model.name={self.model.name}: takes features.kind="
+            f"model.name={self.model.name}: requires features.kind="
             + ("wave" if self.model.name == "wav2vec2" else "mfcc or logmel"),
         )
         if self.model.name in CLASSICAL:
             self._check_classical()
         check(
             self.train.buckets == 1 or self.model.mask_padding,
-            f"train.buckets={self.train.buckets}: takes model.mask_padding=true, since lengths "
-            "would decide what padding is read",
+            f"train.buckets={self.train.buckets}: requires model.mask_padding=true, since a "
+            "bucket's length would otherwise change the result",
         )
         check(
             self.train.buckets == 1 or not self.augment.enabled,
-            f"train.buckets={self.train.buckets}: takes augment.enabled=false",
+            f"train.buckets={self.train.buckets}: requires augment.enabled=false",
         )
         on_features = self.augment.list_on_features()
         check(
             not on_features or self.features.kind != "wave",
-            f"augment.{''.join(on_features[:1])}: takes features.kind=mfcc or logmel; wav2vec2 has "
-            "masks of its own, see backbone.mask_time_prob",
+            f"augment.{''.join(on_features[:1])}: requires features.kind=mfcc or logmel; wav2vec2 "
+            "has its own masks, see backbone.mask_time_prob",
         )
         fmax_hz, nyquist_hz = self.features.fmax_hz, self.data.rate_hz / 2
         if fmax_hz is not None:
@@ -65,23 +65,23 @@ class Experiment:
         )
 
     def _check_classical(self) -> None:
-        """Refuse what would be a wish unheard; what networks have anyway is not read."""
+        """Refuse settings that svm and hmm would ignore, if they differ from their defaults."""
         n_processes = self.parallel.num_processes
-        wishes = {"augment.enabled=true": self.augment.enabled}
-        wishes |= {
+        settings = {"augment.enabled=true": self.augment.enabled}
+        settings |= {
             f"augment.{name}={getattr(self.augment, name)}": True
             for name in self.augment.list_on_features()
         }
-        wishes |= {
+        settings |= {
             "train.balanced=true": self.train.balanced,
             f"train.profile={self.train.profile}": self.train.profile > 0,
             f"parallel.num_processes={n_processes}": (n_processes or 1) > 1,
         }
-        for wish, is_set in wishes.items():
+        for setting, is_set in settings.items():
             check(
                 not is_set,
-                f"{wish}: model.name={self.model.name} is no network and has no use of it; leave "
-                "the key out" + (", or set classical.balanced" if "balanced" in wish else ""),
+                f"{setting}: model.name={self.model.name} is not a network and ignores it; leave "
+                "the key out" + (", or set classical.balanced" if "balanced" in setting else ""),
             )
 
 
@@ -90,10 +90,10 @@ class Config(Experiment):
     """One training run."""
 
     seed: Annotated[int, SEED] = 0
-    """Sets the split, the initial values, the order of the clips, dropout and augmentation."""
+    """Seed of the split, the initial values, the order of the clips, dropout and augmentation."""
     run_dir: str | None = None
-    """Folder of the run; none: runs/MODEL-CORPUS-PROTOCOL-seedN-HASH.
-    A run of the same settings found there is resumed."""
+    """Folder of the run; a run with the same settings found there is resumed. null:
+    runs/MODEL-CORPUS-PROTOCOL-seedN-HASH."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -102,7 +102,8 @@ class Config(Experiment):
 
 
 _LONGEST_NAME = 120
-"""Bytes of a row's name; fold, seed and swept values are added, up to the system's 255."""
+"""Maximum bytes of a row's name, to which fold, seed and swept values are added; file systems allow
+255."""
 
 
 @dataclass(frozen=True)
@@ -110,31 +111,33 @@ class AblationConfig(Experiment):
     """A grid of runs: systems x protocols x folds x seeds x sweep over shared settings."""
 
     out: str = "runs/ablation"
-    """Folder of the grid: one run directory per cell, tables and figures."""
+    """Folder of the grid, with a run directory per cell, tables and figures."""
     systems: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Rows of the table: a name and the dotted keys in which the row differs, or {config: FILE} for
-    what train --config FILE would run; FILE lies beside the grid's."""
+    """Rows of the table, each a name and the dotted keys in which the row differs, or {config:
+    FILE} for the run of 'train --config FILE', where FILE lies beside the grid's own file."""
     protocols: Annotated[tuple[Protocol, ...], not_empty("name at least one")] = ("auto",)
-    """Splits to run; auto: study for ravdess and synthetic, else speakers."""
+    """Splits to run, as in data.protocol."""
     folds: tuple[int, ...] | None = None
-    """Folds to run, counted from 1; none: all of the protocol's."""
+    """Folds to run, counted from 1; null: all folds of each protocol."""
     seeds: Annotated[tuple[int, ...], not_empty("name at least one"), each(SEED)] = (0,)
     """Seeds to run."""
     sweep: dict[str, list[Any]] = field(default_factory=dict)
-    """Dotted keys and the values to try, in all combinations: {model.dropout: [0.1, 0.2]}."""
+    """Dotted keys and the values to try in all combinations, as in {model.dropout: [0.1, 0.2]}."""
     batching: Literal["auto", "vmap", "map", "one"] = "auto"
-    """Runs of equal shapes as one program, side by side (vmap) or one after another (map), or a
-    program each (one); auto: the fastest by a short timed probe."""
+    """How runs of equal shapes are executed: as one program, in parallel (vmap) or in turn (map),
+    or as a program each (one); auto: the fastest of these by a short timed probe."""
     runs_at_a_time: Annotated[int | None, at_least(1)] = None
-    """Most runs in one program; none: as many as the device's memory holds."""
+    """Maximum number of runs in one program; null: as many as fit in the device's memory."""
     only: tuple[str, ...] = ()
-    """Run the cells of these names alone, as their folders below cells/ are called; * stands for
-    any text: '*-study-1-[0-2]'; a name after ! is left out: '!wav2vec2-*'. The others count as
-    missing, until a later call runs them. None: all."""
+    """Run only the cells whose folders below cells/ match one of these patterns, such as
+    '*-study-1-[0-2]'; a pattern after ! excludes, as in '!wav2vec2-*'. Other cells count as missing
+    until a later call runs them. An empty list runs all."""
     shard: str | None = None
-    """I/N: do share I (from 0) of N of the grid, on one of N machines with one shared out."""
+    """I/N: run shard I of N, counted from 0, on one of N machines that share the folder out; null:
+    run the whole grid."""
     workers: Annotated[int | None, at_least(1)] = None
-    """Processes for `one`; none: on CPU one per core, on a GPU or TPU one."""
+    """Number of processes for batching=one; null: one per core on CPU, a single one on GPU or
+    TPU."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -146,12 +149,12 @@ class AblationConfig(Experiment):
         for name in ("seeds", "folds", "protocols"):
             values = getattr(self, name) or ()
             twice = [value for value in dict.fromkeys(values) if values.count(value) > 1]
-            check(not twice, f"{name}={list(values)}: {twice} stands twice; name it once")
+            check(not twice, f"{name}={list(values)}: {twice} is repeated; name it once")
         for name in self.systems:
             check(
                 len(name.encode()) <= _LONGEST_NAME,
-                f"systems.{name[:40]}...: is the name of a folder, so at most {_LONGEST_NAME} "
-                "letters; give a shorter one",
+                f"systems.{name[:40]}...: names a folder, so it may have at most {_LONGEST_NAME} "
+                "bytes; give a shorter one",
             )
         for key, values in self.sweep.items():
             check(

@@ -1,4 +1,4 @@
-"""Settings of the features that the networks see."""
+"""Settings of the features that the networks are given."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -7,39 +7,43 @@ from ser_jax.config.fields import at_least, check_bounds, check_order, positive
 from ser_jax.errors import check
 
 OWN_STATISTICS = ("clip", "speaker", "corpus")
-"""Values of `FeaturesConfig.normalise` for which the clips that are heard give the statistics."""
+"""Values of `FeaturesConfig.normalise` that take statistics from the very clips they normalise."""
 
 
 @dataclass(frozen=True)
 class FeaturesConfig:
-    """Waveform to features, with librosa's conventions; all but `kind` not stated in the study."""
+    """From waveform to features, with librosa's conventions; the study states only `kind`."""
 
     kind: Literal["mfcc", "logmel", "wave"] = "mfcc"
-    """Input of the networks: mfcc, the log-mel spectrogram itself, or the samples (wave), which
-    the network normalises on its own; the keys below then count for the report's figure alone."""
+    """Input of the network: mfcc, logmel (the log-mel spectrogram) or wave (the samples, which
+    wav2vec2 takes and normalises itself; the keys below then affect only a figure of the
+    report)."""
     n_fft: Annotated[int, at_least(16)] = 2048
     """Length of the Hann window and of the FFT, in samples."""
     hop_length: Annotated[int, at_least(1)] = 1024
-    """Samples between frames; librosa's default is 512, twice the time for no more accuracy."""
+    """Hop between frames, in samples; librosa's default, 512, takes twice the time for no more
+    accuracy."""
     n_mels: Annotated[int, at_least(1)] = 128
     """Number of Slaney mel bands."""
     n_mfcc: Annotated[int, at_least(1)] = 20
-    """Number of cepstral coefficients kept (mfcc only)."""
+    """Number of cepstral coefficients kept, for features.kind=mfcc."""
     fmin_hz: Annotated[float, at_least(0)] = 0.0
     """Lowest frequency of the mel bands, in Hz."""
     fmax_hz: float | None = None
-    """Highest frequency of the mel bands, in Hz; none: half the rate."""
+    """Highest frequency of the mel bands, in Hz; null: half of data.rate_hz."""
     top_db: Annotated[float | None, positive(", or null")] = 80.0
-    """Floor of the log-mel spectrogram, in dB below the clip's loudest bin; none: no floor."""
+    """Floor of the log-mel spectrogram, in dB below the clip's loudest bin; null: no floor."""
     normalise: Literal["coefficient", "global", "none", "clip", "speaker", "corpus"] = "coefficient"
-    """Zero mean and unit variance by training clips, per coefficient, over all, or not at all; or
-    per coefficient over each clip, each speaker's or each corpus' clips, those of validation and
-    test among them, without their labels (of files given to predict, all are one speaker's). Raw
-    MFCC drive an LSTM's gates far enough to hold its state over padding; scaled ones do not."""
+    """Normalisation to zero mean and unit variance: coefficient (each coefficient, over the
+    training clips), global (all coefficients together), none, or each coefficient over a clip, a
+    speaker or a corpus, which includes validation and test clips but not their labels (files given
+    to predict count as one speaker). With raw MFCC, unlike normalised ones, an LSTM holds its state
+    over padding."""
 
     @property
     def is_own(self) -> bool:
-        """Whether the clips that are heard give the statistics, and not the training clips."""
+        """Whether statistics come from the very clips that are normalised, not from training
+        clips."""
         return self.normalise in OWN_STATISTICS
 
     def __post_init__(self) -> None:

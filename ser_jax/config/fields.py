@@ -1,4 +1,4 @@
-"""What stands beside a field's type: the bounds of its values, which one checker holds."""
+"""Annotations of fields: the bounds of their values, and the function that checks them."""
 
 import dataclasses
 import math
@@ -12,12 +12,12 @@ _Mark = TypeVar("_Mark")
 
 
 class Bound(NamedTuple):
-    """What a value must be, in the words of the message that refuses it."""
+    """A condition on a value, in the words of the error message."""
 
     words: str
     holds: Callable[[Any], bool]
     by_entry: bool = False
-    """Whether each entry of a list is held to it, and refused, by itself."""
+    """Whether each entry of a list is checked on its own."""
 
 
 def at_least(least: float) -> Bound:
@@ -25,12 +25,12 @@ def at_least(least: float) -> Bound:
 
 
 def between(low: float, high: float, unit: str = "") -> Bound:
-    """Both ends included."""
+    """An interval that includes both ends."""
     return Bound(f"must lie between {low} and {high}{unit}", lambda value: low <= value <= high)
 
 
 def within(interval: str, unit: str = "") -> Bound:
-    """An interval such as '[0, 1)', without the end at the round bracket."""
+    """An interval such as '[0, 1)', which excludes an end with a round bracket."""
     low, high = map(float, interval[1:-1].split(","))
     open_ends = {end for end, bracket in ((low, "("), (high, ")")) if bracket in interval}
 
@@ -45,7 +45,7 @@ def positive(remedy: str = "") -> Bound:
 
 
 def not_empty(words: str) -> Bound:
-    """A list with an entry at least."""
+    """A list with at least one entry."""
     return Bound(words, lambda values: len(values) > 0)
 
 
@@ -55,7 +55,7 @@ def entries_at_least(least: int) -> Bound:
 
 
 def each(bound: Bound) -> Bound:
-    """A bound of the entries of a list."""
+    """A bound on each entry of a list."""
     return bound._replace(by_entry=True)
 
 
@@ -64,20 +64,20 @@ OWN = r"[^\W\d][\w.]*:[^\W\d]\w*"
 
 
 def one_of_or_own(names: tuple[str, ...]) -> Bound:
-    """One of some names, or MODULE:CLASS."""
+    """One of `names`, or MODULE:CLASS."""
     words = f"must be one of {', '.join(names)} or MODULE:CLASS of your own"
     return Bound(words, lambda name: name in names or re.fullmatch(OWN, name) is not None)
 
 
 SEED = between(0, 2**32 - 1)
-"""What NumPy's generators and scikit-learn's splits take: 32 bits."""
+"""Seeds have 32 bits, as NumPy's generators and scikit-learn's splits require."""
 
 
 def check_bounds(config: Any, section: str = "") -> None:
-    """Hold a config that is being made to the bounds of its fields; null is held to none.
+    """Check the bounds of a config's fields; None is within any bound.
 
     Raises:
-      UserError: a value out of its bounds.
+      UserError: a value out of bounds.
     """
     prefix = section and f"{section}."
     for name, bound in list_marks(config, Bound):
@@ -88,20 +88,20 @@ def check_bounds(config: Any, section: str = "") -> None:
 
 
 def list_marks(section: Any, kind: type[_Mark]) -> list[tuple[str, _Mark]]:
-    """Fields and their annotations of a kind, of a config or its class; none of what is neither."""
+    """(field name, annotation) of one kind of annotation; empty if `section` is not a config."""
     fields = dataclasses.fields(section) if dataclasses.is_dataclass(section) else ()
     marks = ((f.name, mark) for f in fields for mark in getattr(f.type, "__metadata__", ()))
     return [(name, mark) for name, mark in marks if isinstance(mark, kind)]
 
 
 def check_order(section: str, config: Any, low: str, high: str) -> None:
-    """Refuse a field `low` above the field `high`."""
+    """Check that the field `low` does not exceed the field `high`."""
     a, b = getattr(config, low), getattr(config, high)
     check(a <= b, f"{section}.{low}={a}: must not exceed {section}.{high}={b}")
 
 
 def check_finite(config: Any, prefix: str = "") -> None:
-    """Refuse NaN and infinity in any section."""
+    """Check that no field of any section is NaN or infinite."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):

@@ -1,4 +1,4 @@
-"""Settings of the devices and processes that compute."""
+"""Settings of the devices and processes."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -10,30 +10,31 @@ from ser_jax.errors import check
 
 @dataclass(frozen=True)
 class ParallelConfig:
-    """How the work is laid on devices and processes; decides the speed of a run, not its result."""
+    """Devices and processes, which decide the speed of a run but not its result."""
 
     mode: Literal["auto", "jit", "mesh", "pmap"] = "auto"
-    """jit (one device), mesh (the batch shared out to all devices), pmap (the same by jax.pmap), or
-    auto: jit on one device, mesh on several."""
+    """How a step is distributed: jit (one device), mesh (the batch split over all devices), pmap
+    (the same by jax.pmap) or auto (jit on one device, mesh on several)."""
     scan: Literal["auto", "on", "off"] = "auto"
-    """An epoch as one program (on) or step by step (off); auto: on, except on CPU for networks that
-    convolve, since XLA runs a convolution inside a loop slowly there."""
+    """Run an epoch as one program (on) or step by step (off); auto: on, except for convolutional
+    networks on CPU, where XLA runs convolutions inside a loop slowly."""
     placement: Literal["auto", "device", "stream"] = "auto"
-    """Where the corpus lives: on the device, or on the host with batches streamed from there; auto:
-    on the device if it fits."""
+    """Where the corpus is kept: device, or stream (on the host, which streams batches); auto: on
+    the device if it fits."""
     cache_dir: str | None = field(default_factory=default_compile_cache)
-    """Folder that keeps compiled programs between processes; none: nothing is kept."""
+    """Folder of the persistent cache of compiled programs; null disables the cache."""
     coordinator: str | None = None
-    """HOST:PORT of process 0 when several processes train together; none: found by itself on SLURM
-    and TPU pods (with num_processes above 1), otherwise one process."""
+    """HOST:PORT of process 0 if several processes train together; null: detected on SLURM and TPU
+    pods (with num_processes above 1), otherwise there is one process."""
     num_processes: Annotated[int | None, at_least(1)] = None
-    """Number of processes that train together; none: one, or what SLURM or the TPU pod says."""
+    """Number of processes that train together; null: as SLURM or the TPU pod says, otherwise
+    one."""
     process_id: int | None = None
-    """Number of this process, from 0."""
+    """Number of this process, counted from 0; null: detected."""
     # JAX' own watch aborts after 15, in a page of C++.
     heartbeat_s: Annotated[int, between(5, 14, " seconds")] = 12
-    """Seconds of silence after which a process counts as dead, 5 to 14; one whose connection
-    closes does at once."""
+    """Seconds of silence after which a process counts as dead, 5 to 14; one whose connection closes
+    does at once."""
 
     def __post_init__(self) -> None:
         expand_paths(self, "parallel.", "cache_dir")

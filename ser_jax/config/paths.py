@@ -1,4 +1,4 @@
-"""Folders in settings: their defaults, and ~ and $NAME in them."""
+"""Paths in settings: default folders, and the expansion of ~ and $NAME."""
 
 import os
 import re
@@ -10,7 +10,9 @@ from ser_jax.errors import check
 
 def default_store_dir() -> str:
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
-    if os.path.expanduser(cache).startswith("~"):  # a user without a home, as in some containers
+    if os.path.expanduser(cache).startswith(
+        "~"
+    ):  # a user without a home folder, as in some containers
         return os.path.join(tempfile.gettempdir(), f"ser_jax-{os.getuid()}")
     return os.path.join(cache, "ser_jax")
 
@@ -20,13 +22,13 @@ def default_compile_cache() -> str:
 
 
 def expand_paths(config: Any, section: str, *names: str) -> None:
-    """Put what they stand for in place of ~ and $NAME in paths, in a config that is being made."""
+    """Expand ~ and $NAME in fields of a config that is being made."""
     for name in names:
         object.__setattr__(config, name, _expand(f"{section}{name}", getattr(config, name)))
 
 
 def is_url(path: str) -> bool:
-    """Whether a path is an address, such as https://... or gs://..."""
+    """Whether a path is a URL, such as https://... or gs://..."""
     return re.match(r"\w+://", path) is not None
 
 
@@ -46,7 +48,7 @@ def _expand(key: str, path: Any) -> Any:
         not expanded.startswith("~/") and expanded != "~",
         f"{key}={path}: no home folder is known; set HOME, or write the path out",
     )
-    # A shell expands what stands on a command line, but nobody what stands in a file.
+    # A shell expands a command line, but not a file.
     unset = re.search(r"\$(\{\w+\}|[A-Za-z_]\w*)", expanded)
     check(
         unset is None,

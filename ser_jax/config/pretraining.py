@@ -20,26 +20,29 @@ from ser_jax.errors import check
 
 @dataclass(frozen=True)
 class UnlabelledConfig:
-    """Recordings without labels."""
+    """Unlabelled recordings."""
 
     root: str | None = None
-    """Folder of sound files, searched at any depth: wav, flac, ogg, mp3, with ffmpeg others too."""
+    """Folder of audio files, searched recursively: wav, flac, ogg, mp3, and more with ffmpeg; it is
+    required."""
     rate_hz: Annotated[int, between(4000, 192000)] = 16000
-    """Sample rate in Hz to which every file is resampled."""
+    """Sample rate to which every file is resampled, in Hz."""
     crop_s: Annotated[float, within("(0, 600]", " seconds")] = 5.0
-    """Seconds of the random part of a file that a step sees; shorter files are padded."""
+    """Length of the random crop of a file that a step sees, in seconds; shorter files are
+    padded."""
     part: Literal["all", "train"] = "all"
-    """All files, or, of files with RAVDESS names, the training clips of a split alone."""
+    """Files to use: all, or train (only the training clips of a split, for files with RAVDESS
+    names)."""
     protocol: Protocol = "study"
-    """The split whose training clips are taken."""
+    """Split whose training clips data.part=train uses."""
     fold: Annotated[int, at_least(1)] = 1
-    """Its fold, counted from 1."""
+    """Fold of that split, counted from 1."""
     split_seed: Annotated[int | None, SEED] = None
-    """Seed of the study split; none: the run's seed, as for train."""
+    """Seed of a random split; null: the run's seed, as for train."""
     store_dir: str = field(default_factory=default_store_dir)
-    """Folder of decoded corpora, as for train; used where part is train."""
+    """Folder of decoded corpora, as for train; used with data.part=train."""
     memory_mb: Annotated[int, at_least(1)] = 2000
-    """Files that take less than this, decoded, are decoded once; more are read as they come."""
+    """Memory for decoded files, in MB: if all fit they are decoded once, otherwise as needed."""
 
     def __post_init__(self) -> None:
         expand_paths(self, "data.", "root", "store_dir")
@@ -49,33 +52,33 @@ class UnlabelledConfig:
 
 @dataclass(frozen=True)
 class ArchitectureConfig:
-    """Sizes of a network that starts from random values; the defaults are base's."""
+    """Sizes of a network that starts from random weights, by default those of wav2vec 2.0 base."""
 
     layout: Literal["base", "large"] = "base"
-    """base: group norm in the first convolution, norms after the blocks; large: layer norms in all
-    convolutions and before the blocks."""
+    """Placement of norms: base (group norm in the first convolution, layer norms after the blocks)
+    or large (layer norms in all convolutions and before the blocks)."""
     hidden: Annotated[int, at_least(1)] = 768
-    """Units of the transformer."""
+    """Width of the transformer."""
     layers: Annotated[int, at_least(1)] = 12
-    """Transformer layers."""
+    """Number of transformer layers."""
     heads: Annotated[int, at_least(1)] = 12
-    """Attention heads."""
+    """Number of attention heads."""
     feed_forward: Annotated[int, at_least(1)] = 3072
-    """Units inside the feed-forward."""
+    """Units inside feed-forward layers."""
     channels: Annotated[int, at_least(1)] = 512
-    """Channels of the seven convolutions."""
+    """Channels of each of the seven convolutions."""
     position_kernel: Annotated[int, at_least(1)] = 128
-    """Frames that the positional convolution sees."""
+    """Kernel width of the positional convolution, in frames."""
     position_groups: Annotated[int, at_least(1)] = 16
-    """Its groups."""
+    """Number of groups of the positional convolution."""
     codes: Annotated[int, at_least(1)] = 320
-    """Code vectors of each group of the quantiser."""
+    """Number of code vectors in each group of the quantiser."""
     code_groups: Annotated[int, at_least(1)] = 2
-    """Groups of the quantiser."""
+    """Number of groups (codebooks) of the quantiser."""
     code_dim: Annotated[int, at_least(1)] = 256
-    """Numbers of the code vectors of all groups together."""
+    """Dimension of a quantised vector, all groups together."""
     target_dim: Annotated[int, at_least(1)] = 256
-    """Numbers in which context and target are compared."""
+    """Dimension in which context and target are compared."""
 
     def __post_init__(self) -> None:
         check_bounds(self, "architecture")
@@ -88,46 +91,46 @@ class ArchitectureConfig:
 
 @dataclass(frozen=True)
 class PretrainTrainConfig:
-    """The task and its optimisation."""
+    """Contrastive task and optimisation."""
 
     epochs: Annotated[int, at_least(1)] = 30
-    """Passes over the files."""
+    """Number of passes over the files."""
     batch_size: Annotated[int, at_least(1)] = 32
-    """Crops per step."""
+    """Number of crops per step."""
     learning_rate: Annotated[float, positive()] = 5e-4
-    """Greatest step size of adam."""
+    """Peak learning rate of adam."""
     warmup: Annotated[float, within("[0, 1)")] = 0.1
-    """Share of all steps over which it rises from 0; then it falls to 0."""
+    """Fraction of all steps over which the learning rate rises from 0, before it decays to 0."""
     weight_decay: Annotated[float, at_least(0)] = 0.01
     """Decoupled weight decay."""
     clip_norm: Annotated[float, at_least(0)] = 10.0
-    """Greatest norm of the gradient; 0: any."""
+    """Global norm to which a larger gradient is clipped; 0 disables clipping."""
     mask_prob: Annotated[float, within("(0, 1]")] = 0.65
-    """Share of frames that masked spans would cover if none overlapped."""
+    """Fraction of frames to mask, overlaps counted twice."""
     mask_length: Annotated[int, at_least(1)] = 10
-    """Frames of a masked span."""
+    """Width of a masked span, in frames."""
     negatives: Annotated[int, at_least(1)] = 100
-    """Distractors of each masked frame."""
+    """Number of distractors per masked frame."""
     similarity_temperature: Annotated[float, positive()] = 0.1
-    """Similarities are divided by it."""
+    """Temperature by which similarities are divided."""
     diversity_weight: Annotated[float, at_least(0)] = 0.1
-    """Weight of the diversity loss beside the contrastive one."""
+    """Weight of the diversity loss relative to the contrastive loss."""
     gumbel_start: Annotated[float, positive()] = 2.0
-    """Temperature of the quantiser's choice at the first step."""
+    """Gumbel-softmax temperature of the quantiser at the first step."""
     gumbel_end: Annotated[float, positive()] = 0.5
-    """Its least temperature."""
+    """Minimum of that temperature."""
     gumbel_decay: Annotated[float, within("(0, 1]")] = 0.999995
-    """What it is multiplied with after each step."""
+    """Factor by which that temperature is multiplied after each step."""
     encoder_gradient: Annotated[float, within("[0, 1]")] = 0.1
-    """What the gradient of the convolutions is multiplied with."""
+    """Factor by which the gradient of the convolutions is multiplied."""
     dropout: Annotated[float, within("[0, 1)")] = 0.1
-    """Every dropout of the network."""
+    """Rate of every dropout of the network."""
     layer_drop: Annotated[float, within("[0, 1)")] = 0.05
-    """Probability with which a step skips a layer."""
+    """Probability that a step skips a transformer layer."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the computation; parameters and statistics stay float32."""
+    """Type of the computation; parameters and statistics stay in float32."""
     remat: bool = False
-    """Compute layers again for the gradient: less memory, more time."""
+    """Recompute layers in the backward pass, which saves memory and costs time."""
 
     def __post_init__(self) -> None:
         check_bounds(self, "train")
@@ -135,19 +138,20 @@ class PretrainTrainConfig:
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """One pre-training."""
+    """One pre-training run."""
 
     data: UnlabelledConfig = field(default_factory=UnlabelledConfig)
     architecture: ArchitectureConfig = field(default_factory=ArchitectureConfig)
     train: PretrainTrainConfig = field(default_factory=PretrainTrainConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     init: str | None = None
-    """Folder or hub id of a checkpoint to go on from, whose sizes hold; none: random values."""
+    """Folder or Hugging Face Hub id of a checkpoint to continue from, which sets the sizes; null:
+    start from random weights."""
     seed: Annotated[int, SEED] = 0
-    """Sets the initial values, the crops, the masks and dropout."""
+    """Seed of the initial values, the crops, the masks and dropout."""
     run_dir: str = "runs/pretrained"
-    """Folder of the run; its folder backbone is the result. A run of the same settings found there
-    is resumed."""
+    """Folder of the run, whose folder backbone holds the result; a run with the same settings found
+    there is resumed."""
 
     def __post_init__(self) -> None:
         expand_paths(self, "", "run_dir")

@@ -1,4 +1,4 @@
-"""Settings that are numbers in a run's state: a program takes them, so their values share one."""
+"""Settings that are numbers in a run's state, so that one program serves all their values."""
 
 from typing import Any, NamedTuple
 
@@ -6,25 +6,25 @@ from ser_jax.config.fields import list_marks
 
 
 class Traced(NamedTuple):
-    """A mark on a field: its value, or what follows from it, is an argument of the programs.
+    """Annotation of a field whose value is an argument of the compiled programs.
 
-    From it follow the numbers that the state holds (`training.state.list_numbers`), and that
-    neither the programs' cache (`systems.build`) nor a grid's grouping of runs (`grid.schedule`)
-    tells values apart.
+    It decides which numbers the state holds (`training.state.list_numbers`), and that neither the
+    cache of programs (`systems.build`) nor the grouping of a grid's runs (`grid.schedule`)
+    distinguishes values.
     """
 
     off_at_0: bool = False
-    """Whether 0 leaves it out of the program; by default it is always there."""
+    """Whether 0 leaves the number out of the program; by default it is always part of it."""
     times: str = ""
-    """The field that says how many copies of the number there are, none at 0."""
+    """The field that holds the number of copies; 0 leaves the number out."""
 
 
 def list_traced(section: Any) -> dict[str, Traced]:
-    """The traced fields of a config or its class, in their order."""
+    """The traced fields of a config or its class, in order."""
     return dict(list_marks(section, Traced))
 
 
 def list_switches(section: Any) -> list[str]:
-    """The fields each of which leaves a traced number out of the program at 0."""
+    """The fields that leave a traced number out of the program if they are 0."""
     marks = list_marks(section, Traced)
     return [mark.times or name for name, mark in marks if mark.times or mark.off_at_0]

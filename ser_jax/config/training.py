@@ -1,4 +1,4 @@
-"""Settings of the training of a network."""
+"""Settings of training."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -12,59 +12,61 @@ _FREEZE = "; to train nothing of the backbone, set backbone.freeze=all"
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Optimisation, and what is kept of it."""
+    """Optimisation, and which epoch is kept."""
 
     epochs: Annotated[int, at_least(1)] = 10
-    """Passes over the training clips."""
+    """Number of passes over the training clips."""
     batch_size: Annotated[int, at_least(1)] = 32
-    """Clips per step (not stated in the study)."""
+    """Number of clips per step (not stated in the study)."""
     optimizer: Literal["adam", "sgd"] = "adam"
-    """Optimiser: adam, or plain sgd."""
+    """Optimiser: adam, or sgd without momentum."""
     learning_rate: Annotated[float, positive(), Traced()] = 1e-3
-    """Step size of the optimiser."""
+    """Learning rate."""
     backbone_learning_rate: Annotated[float | None, positive(_FREEZE)] = None
-    """Step size below the head of a pre-trained network; none: the same."""
+    """Learning rate of a pre-trained network below its head; null: learning_rate."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """After the warm-up the learning rate stays (constant, the study's), or falls to 0 in a
-    straight line (linear) or half a wave (cosine)."""
+    """Learning rate after the warm-up: constant (as in the study), or decaying to 0 linearly
+    (linear) or along half a cosine (cosine)."""
     warmup: Annotated[float, within("[0, 1)")] = 0.0
-    """Share of all steps over which the learning rate rises from 0."""
+    """Fraction of all steps over which the learning rate rises linearly from 0."""
     weight_decay: Annotated[float, at_least(0)] = 0.0
-    """Decoupled weight decay of adam."""
+    """Decoupled weight decay, for adam."""
     clip_norm: Annotated[float, at_least(0)] = 0.0
-    """Greatest norm of the gradient, which is scaled down to it; 0: any."""
+    """Global norm to which a larger gradient is clipped; 0 disables clipping."""
     accumulate: Annotated[int, at_least(1)] = 1
-    """Parts in which a step goes through its batch, one after another, to save memory."""
+    """Number of micro-batches into which a batch is split to save memory, with accumulated
+    gradients."""
     buckets: Annotated[int, at_least(1)] = 1
-    """Batches of clips of like length, by this many lengths, each cut to its longest; 1: all are
-    padded to the longest of all, as in the study. Takes model.mask_padding=true."""
+    """Number of buckets of clips of similar length, each padded to its longest clip only; 1: all
+    are padded to the longest clip, as in the study. More require model.mask_padding=true."""
     label_smoothing: Annotated[float, within("[0, 1)"), Traced(off_at_0=True)] = 0.0
-    """Share of each label that is spread evenly over all classes; 0: none."""
+    """Fraction of each label that is spread evenly over all classes; 0 disables it."""
     mixup: Annotated[float, between(0, 100), Traced(off_at_0=True)] = 0.0
-    """Mix each clip of a batch with another, features and labels, in shares of Beta(this, this); 0:
-    no. Training's loss is then that of mixed labels, its accuracy counts the larger share's."""
+    """Mix the features and labels of each clip with another's, with weights from Beta(this, this);
+    0 disables it. Training loss is then that of mixed labels; accuracy counts the larger
+    weight's."""
     focal_gamma: Annotated[float, between(0, 100), Traced(off_at_0=True)] = 0.0
-    """Focal loss: cross-entropy times (1 - probability) to this power; 0: plain cross-entropy."""
+    """Focal loss, cross-entropy times (1 - probability) ** this; 0: plain cross-entropy."""
     balanced: Annotated[bool, Traced()] = False
-    """Draw as many clips as there are for each epoch, but every class equally often, some clips
-    twice and some not at all."""
+    """Draw every class equally often in each epoch, which keeps its length, so that some clips are
+    repeated and some left out."""
     average_decay: Annotated[float, within("[0, 1)"), Traced(off_at_0=True)] = 0.0
-    """Keep a moving average of the parameters, and evaluate and use that; the share kept in each
-    step, less in the first ones: at most (1 + n) / (10 + n) in step n. 0: no average."""
+    """Decay per step of an exponential moving average of the parameters, which is evaluated and
+    kept in their place; at most (1 + n) / (10 + n) in step n. 0 disables it."""
     adam_epsilon: Annotated[float, positive()] = 1e-7
-    """Added to the root of the second moment (not stated in the study; Keras' default)."""
+    """Epsilon of adam (not stated in the study; Keras's default)."""
     best_by: Literal["accuracy", "loss"] = "accuracy"
-    """Validation figure that picks the epoch to keep; equal accuracies are parted by the loss."""
+    """Validation metric that selects the epoch to keep; with accuracy the loss breaks ties."""
     early_stop_epochs: Annotated[int, at_least(0)] = 0
-    """Stop after this many epochs without a better validation figure; 0: never, as in the study."""
+    """Stop after this many epochs without improvement of that metric; 0: never, as in the study."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the computation; parameters and statistics stay float32."""
+    """Type of the computation; parameters and statistics stay in float32."""
     profile: Annotated[int, at_least(0)] = 0
-    """Write a profiler trace of this many steps of the first epoch; 0: none."""
+    """Write a profiler trace of this many steps of the first epoch; 0 disables it."""
 
     def __post_init__(self) -> None:
         check_bounds(self, "train")
         check(
             self.optimizer == "adam" or not self.weight_decay,
-            f"train.weight_decay={self.weight_decay}: takes train.optimizer=adam",
+            f"train.weight_decay={self.weight_decay}: requires train.optimizer=adam",
         )

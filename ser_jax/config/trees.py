@@ -1,4 +1,4 @@
-"""Configurations as trees: dictionaries, dotted keys, the hash of what decides a result."""
+"""Configurations as dictionaries and dotted keys, and the hash of those that decide a result."""
 
 import dataclasses
 import hashlib
@@ -14,7 +14,7 @@ def to_dict(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-# What says where or how loudly a run works, but not what it computes; data.source in older runs.
+# Settings of where and how a run works, which do not change what it computes.
 _WHEREABOUTS = (
     "run_dir", "out", "workers", "data.root", "data.store_dir", "data.workers", "data.strict",
     "data.source", "augment.workers", "train.profile", "batching", "runs_at_a_time", "only",
@@ -23,7 +23,7 @@ _WHEREABOUTS = (
 
 
 def compute_identity(config: Any) -> str:
-    """Hash of all that decides a run's result, 12 hexadecimal digits. Paths do not.
+    """Hash of the settings that decide a run's result, 12 hexadecimal digits; paths do not.
 
     Args:
       config: a configuration, or the dictionary that `to_dict` made of one.
@@ -33,15 +33,14 @@ def compute_identity(config: Any) -> str:
 
 
 def list_settings(config: Any) -> dict[str, Any]:
-    """All that decides a result, as dotted keys and their values; see `compute_identity`."""
+    """The settings that decide a result, by dotted key; see `compute_identity`."""
     flat = flatten(config if isinstance(config, dict) else to_dict(config))
     settings = {
         key: value
         for key, value in flat.items()
         if key not in _WHEREABOUTS and key.partition(".")[0] not in _WHEREABOUTS
     }
-    # Which corpora are joined decides a result; where they lie does not. A manifest has no name but
-    # its file's.
+    # The joined corpora decide a result, but not their folders; a manifest's file name is its name.
     for key in (key for key in settings if key.startswith("data.roots.")):
         settings[key] = _name_manifest(settings[key]) if key.endswith(".manifest") else None
     if settings.get("data.corpus") == "manifest":
@@ -50,7 +49,7 @@ def list_settings(config: Any) -> dict[str, Any]:
 
 
 def find_differences(there: Any, here: Any) -> dict[str, tuple[Any, Any]]:
-    """The settings by which two configurations are two runs: (value there, value here)."""
+    """The settings that make two configurations different runs: (value there, value here)."""
     old, new = list_settings(there), list_settings(here)
     keys = sorted(old.keys() | new.keys())
     return {k: (old.get(k), new.get(k)) for k in keys if old.get(k) != new.get(k)}
@@ -68,7 +67,7 @@ def _name_manifest(path: str | None) -> str:
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, keys joined by dots."""
+    """Nested dictionaries as a single one with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
@@ -97,7 +96,7 @@ def is_gone(key: str, value: Any = None) -> bool:
 
 
 def override(config: Any, changes: dict[str, Any]) -> Any:
-    """A copy of `config` with dotted keys replaced, all at once, and then checked again.
+    """A copy of `config` with the values of dotted keys replaced and checked.
 
     Raises:
       UserError: a key that does not exist; a value out of its range.
@@ -111,18 +110,20 @@ def override(config: Any, changes: dict[str, Any]) -> Any:
         head, _, rest = dotted.partition(".")
         check(head in names, f"{dotted}: no such key here; known are {', '.join(sorted(names))}")
         if rest:
-            if isinstance(getattr(config, head), dict):  # its keys are data, as words of emotions
+            if isinstance(
+                getattr(config, head), dict
+            ):  # its keys are data, such as words for emotions
                 values[head] = {**values.get(head, getattr(config, head)), rest: value}
                 continue
             check(
                 dataclasses.is_dataclass(getattr(config, head)),
-                f"{dotted}: {head} has no keys of its own",
+                f"{dotted}: {head} has no keys below it",
             )
             below.setdefault(head, {})[rest] = value
             continue
         check(
             not dataclasses.is_dataclass(getattr(config, head)),
-            f"{head}={value}: {head} has keys of its own; set {head}.KEY",
+            f"{head}={value}: {head} is a section; set {head}.KEY",
         )
         is_tuple = isinstance(getattr(config, head), tuple)
         values[head] = tuple(value) if is_tuple and isinstance(value, list) else value

@@ -1,7 +1,7 @@
-"""YAML as people write settings: every word stays text, no key twice.
+"""YAML whose scalars stay text, and in which no key may be repeated.
 
-The type of a key decides what its text means, so that a folder may be called 2024, and `off` may be
-a choice. YAML's own guesses (010 is eight, 3:30 is 210, `no` is false) never apply.
+The type of a key decides what its text means, so that a folder may be called 2024 and `off` may be
+a choice. YAML 1.1's own types (010 is 8, 3:30 is 210, `no` is false) never apply.
 """
 
 import json
@@ -16,7 +16,7 @@ _KEPT = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
 
 
 class _Loader(yaml.SafeLoader):
-    """Texts, lists and mappings, null and merged mappings; YAML's own loader drops a second key."""
+    """Text, null, lists and mappings; PyYAML's own loader silently drops a repeated key."""
 
     yaml_implicit_resolvers: ClassVar = {
         first: [(tag, regexp) for tag, regexp in resolvers if tag in _KEPT]
@@ -28,12 +28,12 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             problem = None
             if not isinstance(key, yaml.ScalarNode):
-                problem = "a key is no word"
+                problem = "a key is not a scalar"
             elif key.value in names:
-                problem = f"key {key.value!r} stands twice"
+                problem = f"key {key.value!r} is repeated"
             if problem:
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-            if key.tag == _KEPT[0]:  # a word of a corpus may be 'null'
+            if key.tag == _KEPT[0]:  # a corpus may have the word 'null'
                 key.tag = "tag:yaml.org,2002:str"
             names.append(key.value)
         return super().construct_mapping(node, deep)
@@ -49,7 +49,7 @@ def load_text(text: str) -> Any:
 
 
 def read_yaml(path: str) -> dict:
-    """A YAML file's mapping, its scalars text or null.
+    """The mapping in a YAML file; its scalars are text or null.
 
     Raises:
       UserError: the file is missing, or is not a mapping in UTF-8.
@@ -68,7 +68,7 @@ def read_yaml(path: str) -> dict:
         what = getattr(error, "problem", None) or getattr(error, "reason", "cannot be parsed")
         raise UserError(f"{path}: is not YAML{where}: {what}") from error
     except (RecursionError, ValueError) as error:
-        raise UserError(f"{path}: is not YAML: is nested without an end") from error
+        raise UserError(f"{path}: is not YAML: is nested without end") from error
     check(tree is not None, f"{path}: is empty; write keys such as 'seed: 0'")
-    check(isinstance(tree, dict), f"{path}: is no mapping; write keys such as 'seed: 0'")
+    check(isinstance(tree, dict), f"{path}: is not a mapping; write keys such as 'seed: 0'")
     return tree

@@ -1,4 +1,4 @@
-"""Settings files: words stay what they are where text is taken, null is told, nothing is lost."""
+"""Settings files: text stays as written, null is refused if it means nothing, no key is lost."""
 
 import pytest
 
@@ -18,19 +18,19 @@ def load(tmp_path):
 
 
 @pytest.mark.parametrize("word", ["on", "off"])
-def test_a_value_that_yaml_takes_for_a_truth_is_the_documented_word(load, word):
+def test_a_word_that_yaml_reads_as_a_boolean_stays_a_word(load, word):
     assert load(f"parallel:\n  scan: {word}\n").parallel.scan == word
 
 
 @pytest.mark.parametrize(
     "text", ["sweep: {parallel.scan: [on, off]}", "sweep: {parallel.scan: ['on', 'off']}"]
 )
-def test_a_sweep_may_hold_words_that_yaml_takes_for_truths(load, text):
+def test_a_sweep_may_hold_words_that_yaml_reads_as_booleans(load, text):
     assert load(text, AblationConfig).sweep == {"parallel.scan": ["on", "off"]}
 
 
 @pytest.mark.parametrize("row", ["{parallel: {scan: off}}", "{parallel.scan: off}"])
-def test_a_row_may_hold_a_word_that_yaml_takes_for_a_truth(load, row):
+def test_a_row_may_hold_a_word_that_yaml_reads_as_a_boolean(load, row):
     assert load(f"systems: {{a: {row}}}", AblationConfig).systems["a"] == {"parallel.scan": "off"}
 
 
@@ -49,7 +49,7 @@ def test_a_rows_name_is_text(load, name):
     ("text", "found"),
     [("010", 10), ("0", 0), ("+7", 7), ("1_000", 1000), ("0x10", 16), ("08", 8)],
 )
-def test_whole_numbers_are_decimal_whatever_stands_before_them(load, text, found):
+def test_whole_numbers_are_decimal_even_with_leading_zeros(load, text, found):
     assert load(f"seed: {text}").seed == found
 
 
@@ -71,13 +71,13 @@ def test_scientific_notation_is_a_number(load, text):
         ("data.labels", "data:\n  labels:"),
     ],
 )
-def test_a_key_without_a_value_is_told(load, key, text):
+def test_a_key_without_a_value_is_refused(load, key, text):
     with pytest.raises(UserError, match=rf"c\.yaml: {key}=null: must be .*; give one, or leave"):
         load(text)
 
 
 @pytest.mark.parametrize("key", ["seeds", "systems", "sweep", "protocols", "out"])
-def test_a_grids_key_without_a_value_is_told(load, key):
+def test_a_grids_key_without_a_value_is_refused(load, key):
     with pytest.raises(UserError, match=rf"{key}=null: must be"):
         load(f"{key}:\n", AblationConfig)
 
@@ -88,7 +88,7 @@ def test_every_spelling_of_null_is_null(load, word, monkeypatch):
     assert (made.run_dir, made.parallel.cache_dir, made.data.clip_s) == (None, None, None)
 
 
-def test_none_is_null_on_the_command_line_as_the_help_says():
+def test_none_is_null_on_the_command_line_as_well():
     made = parse(["train", "--parallel.cache_dir", "none", "--data.clip_s=None"]).config
     assert (made.parallel.cache_dir, made.data.clip_s) == (None, None)
 
@@ -101,19 +101,19 @@ def test_none_is_a_word_where_it_is_one(load):
     "text", ["train.epochs: 3\ntrain: {epochs: 4}", "train: {epochs: 4}\ntrain.epochs: 3"]
 )
 def test_a_key_written_in_both_ways_is_refused(load, text):
-    with pytest.raises(UserError, match=r"train\.epochs: stands twice, dotted and below"):
+    with pytest.raises(UserError, match=r"train\.epochs: is repeated, dotted and below"):
         load(text)
 
 
 @pytest.mark.parametrize("text", ["? [a, b]\n: 3", "train:\n  ? {a: 1}\n  : 3"])
-def test_a_key_that_is_no_word_is_told(load, text):
-    with pytest.raises(UserError, match=r"is not YAML at line .: a key is no word"):
+def test_a_key_that_is_not_a_scalar_is_refused(load, text):
+    with pytest.raises(UserError, match=r"is not YAML at line .: a key is not a scalar"):
         load(text)
 
 
 @pytest.mark.parametrize("text", ["[" * 5000, "train: &t {x: *t}"])
-def test_what_is_nested_without_an_end_is_told(load, text):
-    with pytest.raises(UserError, match="is nested without an end"):
+def test_endless_nesting_is_refused(load, text):
+    with pytest.raises(UserError, match="is nested without end"):
         load(text)
 
 
@@ -130,7 +130,7 @@ def test_other_editors_files_are_read(load, raw):
     assert load(raw).train.epochs == 3
 
 
-def test_a_file_of_another_encoding_is_told(load):
+def test_a_file_in_another_encoding_is_refused(load):
     with pytest.raises(UserError, match="is not text in UTF-8"):
         load("train:\n  epochs: 3\n".encode("utf-16"))
 
@@ -150,7 +150,7 @@ def test_a_negative_number_is_a_value_however_it_is_written(value):
 @pytest.mark.parametrize(
     ("key", "said"), [("train.epochs", "a whole number"), ("train.learning_rate", "a number")]
 )
-def test_an_empty_value_is_told_in_words(key, said):
+def test_an_empty_value_is_refused_in_words(key, said):
     with pytest.raises(UserError, match=rf"^{key}=: must be {said}"):
         parse(["train", f"--{key}", ""])
 
@@ -163,7 +163,7 @@ def test_variables_in_paths_are_expanded(load, monkeypatch):
 
 
 @pytest.mark.parametrize("path", ["$PLACE/run", "${PLACE}/run", "/a/$PLACE"])
-def test_a_variable_that_is_not_set_is_told(load, monkeypatch, path):
+def test_an_unset_variable_is_refused(load, monkeypatch, path):
     monkeypatch.delenv("PLACE", raising=False)
     with pytest.raises(UserError, match=r"run_dir=.*: the variable PLACE is not set"):
         load(f"run_dir: {path}")
@@ -177,19 +177,19 @@ def test_a_folder_that_is_there_keeps_its_name(tmp_path, name):
 
 @pytest.mark.parametrize("key", ["run_dir", "data.root", "data.store_dir", "parallel.cache_dir"])
 @pytest.mark.parametrize("path", ["gs://bucket/run", "s3://bucket/run", "file:///tmp/run"])
-def test_a_url_is_no_folder(key, path):
+def test_a_url_is_refused_as_a_folder(key, path):
     with pytest.raises(UserError, match=rf"^{key}={path}: is a URL; name a folder"):
         parse(["train", f"--{key}={path}"])
 
 
 @pytest.mark.parametrize("text", ["seeds: [1, 2, 1]", "folds: [1, 1]", "protocols: [loso, loso]"])
-def test_what_a_grid_names_twice_is_told(load, text):
+def test_a_repeated_value_of_a_grid_is_refused(load, text):
     key, _, value = text.partition(": ")
     twice = value.strip("[]").split(", ")[0]
-    with pytest.raises(UserError, match=rf"^{key}=.*: \['?{twice}'?\] stands twice; name it once"):
+    with pytest.raises(UserError, match=rf"^{key}=.*: \['?{twice}'?\] is repeated; name it once"):
         load(text, AblationConfig)
 
 
-def test_a_row_whose_name_is_too_long_for_a_folder_is_told(load):
-    with pytest.raises(UserError, match=r"^systems\.n+\.\.\.: is the name of a folder"):
+def test_a_row_whose_name_is_too_long_for_a_folder_is_refused(load):
+    with pytest.raises(UserError, match=r"^systems\.n+\.\.\.: names a folder"):
         load(f"systems: {{{'n' * 121}: {{}}}}", AblationConfig)

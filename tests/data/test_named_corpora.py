@@ -319,9 +319,9 @@ def test_ravdess_folds_are_refused_for_another_corpus(protocol):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"roots": {"emodb": "x"}}, "data.roots=.*takes data.corpus=joined"),
+        ({"roots": {"emodb": "x"}}, "data.roots=.*requires data.corpus=joined"),
         ({"corpus": "joined"}, "data.roots={}: name at least two"),
-        ({"corpus": "joined", "root": "x"}, "data.root=x: data.corpus=joined takes data.roots"),
+        ({"corpus": "joined", "root": "x"}, "data.root=x: data.corpus=joined requires data.roots"),
         ({"corpus": "joined", "roots": {"emodb": "x", "iemocap": "y"}}, "data.roots.iemocap=y: no"),
         ({"corpus": "manifest"}, "data.root: missing; with data.corpus=manifest name the CSV"),
     ],

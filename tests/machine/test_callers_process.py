@@ -106,8 +106,8 @@ def found(tmp_path_factory) -> dict[str, list[str]]:
     folder = tmp_path_factory.mktemp("calls")
     environ = {k: v for k, v in os.environ.items() if not k.startswith("JAX_COMPILATION")}
     done = subprocess.run(
-        [sys.executable, "-m", "tests.machine.test_callers_process", folder], capture_output=True, text=True, env=environ, check=False,
-        cwd=Path(__file__).parents[2],
+        [sys.executable, "-m", "tests.machine.test_callers_process", folder], env=environ,
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

@@ -269,7 +269,7 @@ def test_a_folder_with_nothing_but_its_configuration_is_trained(copy, finished):
 )
 def test_a_damaged_configuration_is_refused(copy, text):
     (copy / "config.yaml").write_text(text)
-    assert "config.yaml" in refuse(copy, "run_dir|no such key|keys of its own")
+    assert "config.yaml" in refuse(copy, "run_dir|no such key|no keys below it|is a section")
 
 
 def test_damaged_metrics_are_refused(copy):

@@ -357,11 +357,11 @@ def refuse(capsys, *argv: str) -> str:
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"augment.enabled": "true"}, "augment.enabled=true: model.name=svm is no network"),
-        ({"augment.time_masks": 2}, "augment.time_masks=2: model.name=svm is no network"),
-        ({"train.balanced": "true"}, "train.balanced=true: model.name=svm is no network"),
-        ({"train.profile": 3}, "train.profile=3: model.name=svm is no network"),
-        ({"features.kind": "wave"}, "model.name=svm: takes features.kind=mfcc or logmel"),
+        ({"augment.enabled": "true"}, "augment.enabled=true: model.name=svm is not a network"),
+        ({"augment.time_masks": 2}, "augment.time_masks=2: model.name=svm is not a network"),
+        ({"train.balanced": "true"}, "train.balanced=true: model.name=svm is not a network"),
+        ({"train.profile": 3}, "train.profile=3: model.name=svm is not a network"),
+        ({"features.kind": "wave"}, "model.name=svm: requires features.kind=mfcc or logmel"),
         (
             {"classical.penalty": "[]"},
             "classical.penalty=[]: must be a list of one or more positive",

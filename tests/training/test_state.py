@@ -166,7 +166,7 @@ def test_averages_begin_as_the_network_in_memory_of_their_own_and_are_saved(tmp_
 
 
 def test_decay_without_adam_is_refused():
-    with pytest.raises(UserError, match=r"train.weight_decay=0.1: takes train.optimizer=adam"):
+    with pytest.raises(UserError, match=r"train.weight_decay=0.1: requires train.optimizer=adam"):
         TrainConfig(optimizer="sgd", weight_decay=0.1)
 
 

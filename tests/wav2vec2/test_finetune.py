@@ -170,13 +170,13 @@ def test_a_random_start_takes_only_the_sizes(folder, tmp_path):
          "backbone.attention=fused: has no dropout of attention weights"),
         ({"backbone.attention": "fused", "backbone.attention_dropout": 0.0},
          "backbone.attention=fused: needs an NVIDIA GPU"),
-        ({"features.kind": "mfcc"}, "model.name=wav2vec2: takes features.kind=wave"),
-        ({"model.name": "lstm"}, "model.name=lstm: takes features.kind=mfcc or logmel"),
+        ({"features.kind": "mfcc"}, "model.name=wav2vec2: requires features.kind=wave"),
+        ({"model.name": "lstm"}, "model.name=lstm: requires features.kind=mfcc or logmel"),
         ({"backbone.freeze": "all", "backbone.lora_rank": 2}, "backbone.lora_rank=2: has no mean"),
         ({"backbone.layer_drop": 1.0}, "backbone.layer_drop=1.0: must lie in [0, 1)"),
         ({"backbone.lora_targets": ("x",)}, "backbone.lora_targets=x: must be of q_proj"),
         ({"train.warmup": 1.0}, "train.warmup=1.0: must lie in [0, 1)"),
-        ({"train.buckets": 2}, "train.buckets=2: takes model.mask_padding=true"),
+        ({"train.buckets": 2}, "train.buckets=2: requires model.mask_padding=true"),
     ],
 )  # fmt: skip
 def test_bad_settings_say_which_key(folder, tmp_path, changes, message):

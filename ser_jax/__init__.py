@@ -1,6 +1,6 @@
 """Speech emotion recognition in JAX and Flax: train, evaluate, predict, compare.
 
-Names are loaded on first use, so that `import ser_jax` and `ser-jax --help` stay quick. A call
+Names are loaded on first use, so that `import ser_jax` and `ser-jax --help` stay fast. A call
 leaves its caller's process as it was: JAX's settings, environment, signal handlers, logging,
 warnings and random numbers. The command line also tunes the memory allocator on CPU, which a
 program does by `ser_jax.tune_for_cpu()`.
@@ -11,7 +11,7 @@ from typing import Any
 
 from ser_jax.machine.environment import give_caches_a_place, give_numba_a_cache
 
-give_numba_a_cache()  # first, since it takes no place that others may write to
+give_numba_a_cache()  # first, since it avoids folders that others may write to
 give_caches_a_place()
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""train() and ablate(): a run and a grid, and the report that is drawn of what they leave."""
+"""train() and ablate(): a run and a grid, each with its report."""
 
 from typing import Any
 
@@ -19,16 +19,15 @@ def train(
 
     Args:
       config: all settings.
-      memo: augmented features to share between the runs of a grid; see `augment.epochs`.
-      observe: told of every event; None: a progress bar and a line per epoch, and figures, which
-        take seconds that many runs would rather save.
+      memo: augmented features that the runs of a grid share; see `augment.epochs`.
+      observe: called with every event; None: show a progress bar and a line per epoch, and draw
+        figures, which takes some seconds.
 
     Returns:
       What metrics.json holds.
 
     Raises:
-      UserError: bad input, a directory of another run, a write that failed, a loss that is no
-        number.
+      UserError: bad input, a directory of another run, a failed write, a loss that is not finite.
     """
     report = write_run_report if observe is None else None
     return train_run(config, memo=memo, observe=observe, report=report)
@@ -37,20 +36,20 @@ def train(
 def ablate(config: AblationConfig, *, command: str | None = None) -> dict[str, Any]:
     """Run every cell of the grid that has not been run, and write the tables and figures.
 
-    Killed or interrupted, the same call goes on: finished cells are read, a cell that ran alone
-    goes on from its last checkpoint, and those that ran together begin anew. A cell that diverges
-    is recorded and harms no other. With `config.shard` the other shards' cells are only read.
+    After an interruption the same call resumes: finished cells are read, a cell that ran alone
+    resumes from its last checkpoint, and cells that ran together start over. A cell that diverges
+    is recorded and does not affect others. With `config.shard` other shards' cells are only read.
 
     Args:
-      config: of the grid.
-      command: the command line that asked for it, for the record.
+      config: settings of the grid.
+      command: the command line, to be recorded with the results.
 
     Returns:
       What results.json holds: {"cells": [...], "labels": [...], "config": {...}, "study": {...},
       "versions": {...}, "git": ..., "command": ...}.
 
     Raises:
-      UserError: bad input; the folder holds a grid or a cell with other settings or recordings; a
-        write failed.
+      UserError: bad input, a folder that holds a grid or a cell with other settings or recordings,
+        a failed write.
     """
     return run_grid(config, command=command, report=write_ablation_report)

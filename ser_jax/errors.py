@@ -1,15 +1,15 @@
-"""What the user is told: the one exception that means bad input, not a bug, and warnings."""
+"""The exception that means bad input, not a bug, and warnings to the user."""
 
 import functools
 import sys
 import threading
 
 SHOWN_WARNINGS = 10
-"""Warnings of one kind that are said; of the others at most how many there are."""
+"""Number of warnings of one kind that are printed; any others are only counted."""
 
 
 class UserError(ValueError):
-    """Bad input, said in one line: the key or file, its value, and the remedy.
+    """Bad input, described in one line: the key or file, its value, and the remedy.
 
     The command line prints it without a traceback and exits with status 2.
     """
@@ -22,24 +22,24 @@ def check(condition: bool, message: str) -> None:
 
 
 def warn(message: str) -> None:
-    """Say on standard error what the user should know, but need not mend."""
+    """Print on standard error what the user should know but need not fix."""
     print(f"warning: {message}", file=sys.stderr)
 
 
 @functools.cache
 def warn_once(message: str) -> None:
-    """`warn`, but once in a process: of corpora, which are listed several times in a run."""
+    """`warn`, but only once per process, since a run lists its corpus several times."""
     warn(message)
 
 
 class FewWarnings:
-    """Warnings of one kind: each is said once, and of many the first ten alone."""
+    """Warnings of one kind, each printed once, and of many only the first ten."""
 
     def __init__(self, before: str = "", after: str = ""):
         """
         Args:
-          before: what each begins with.
-          after: said once in the place of the eleventh; '': nothing.
+          before: prefix of each warning.
+          after: printed once instead of the eleventh; '': nothing.
         """
         self._before, self._after = before, after
         self._given: dict[str, None] = {}
@@ -56,7 +56,7 @@ class FewWarnings:
 
     @property
     def first(self) -> str:
-        """The first one, without what all begin with; '' where there is none."""
+        """The first warning, without the prefix; '' if there is none."""
         return next(iter(self._given), "")
 
     @property

@@ -1,4 +1,4 @@
-"""Progress bars on standard error; plain lines where it is no terminal."""
+"""Progress bars on standard error, or plain lines where it is not a terminal."""
 
 import contextlib
 import sys
@@ -11,18 +11,18 @@ _silent = False
 
 
 def be_silent() -> None:
-    """Show nothing from now on, where another process of the same run does."""
+    """Show nothing from now on, since another process of the same run does."""
     global _silent
     _silent = True
 
 
 class Advance(Protocol):
-    """Say how much more is done.
+    """Report progress.
 
     Args:
-      n: of the job's units.
-      note: where it stands within one, such as `step 3/45`.
-      earlier: it was done before this job began, and so says nothing of its speed.
+      n: number of units that are newly done.
+      note: position within a unit, such as `step 3/45`.
+      earlier: these units were done before this job began, so they do not count for its speed.
     """
 
     def __call__(self, n: float = 1, /, note: str = "", *, earlier: bool = False) -> None: ...
@@ -34,10 +34,10 @@ def _say_nothing(n: float = 1, /, note: str = "", *, earlier: bool = False) -> N
 
 @contextlib.contextmanager
 def progress(description: str, total: int, unit: str = "") -> Iterator[Advance]:
-    """Show how far a long job is, and how long it will take; yields an `Advance`.
+    """Show the progress of a long job and the time left; yields an `Advance`.
 
-    On a terminal this is a bar. Elsewhere (a log file, CI) it is a line every ten seconds, so that
-    short jobs stay silent.
+    On a terminal this is a bar; elsewhere (a log file, CI) a line every ten seconds, so that short
+    jobs stay silent.
     """
     if _silent:
         yield _say_nothing

@@ -1,1 +1,1 @@
-"""The commands: parsed, called, printed."""
+"""The command line: parse a command, call its function, print what it returns."""

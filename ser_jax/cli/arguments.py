@@ -1,4 +1,4 @@
-"""A command line or a YAML file becomes a checked config."""
+"""From a command line or a YAML file to a checked config."""
 
 import dataclasses
 import os
@@ -26,13 +26,13 @@ _CONFIGS: dict[str, type] = {
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """One parsed command line: the command and its options; its config where it has one."""
+    """A parsed command line: the command, its options and, for some, its config."""
 
     name: str
     options: dict[str, Any]
     config: Any = None
     line: str = ""
-    """As typed, for a record of how results were made."""
+    """The command line as typed, recorded with the results."""
 
 
 def parse(argv: list[str]) -> Command:
@@ -68,7 +68,7 @@ def parse(argv: list[str]) -> Command:
 
 
 def load_config(path: str, kind: type = config.Config) -> Any:
-    """A `Config` (or `AblationConfig`) from a YAML file, with defaults filled in and all checked.
+    """A `Config` (or `AblationConfig`) from a YAML file, with defaults and checked values.
 
     Raises:
       UserError: the file cannot be read; an unknown key, a wrong type, a value out of range.
@@ -97,8 +97,8 @@ def _make(
     files: Sequence[str],
     given: set[str] | None = None,
 ) -> Any:
-    """A config; in a grid's, the keys of systems and sweep are typed, dotted and checked, and what
-    is `given` on the command line wins over both."""
+    """A config from typed values. A grid's systems and sweep become typed values by dotted key, and
+    keys `given` on the command line win over both."""
     if kind is not config.AblationConfig:
         return make_config(kind, options)
     cell = Parser(prog=parser.prog)

@@ -1,4 +1,4 @@
-"""The commands, and the keys and files that each takes."""
+"""The commands, with the keys and files that each takes."""
 
 from typing import Any, Literal
 
@@ -9,11 +9,11 @@ from ser_jax.cli.parser import Parser
 
 
 def make_parsers(wanted: str) -> tuple[Parser, dict[str, Parser]]:
-    """The program's parser, and those of its commands by name.
+    """The program's parser, and the parsers of its commands by name.
 
     Args:
-      wanted: the command whose keys are needed; anything else, such as --print_completion, takes
-        those of all.
+      wanted: the command to be parsed, which alone gets its keys; anything else, such as
+        --print_completion, needs the keys of all commands.
     """
     from ser_jax import __version__
 
@@ -48,7 +48,8 @@ def _fill_prepare(parser: Parser) -> None:
 
 
 def _fill_labels(parser: Parser) -> None:
-    parser.add_key("data.labels", dict[str, str | None], {}, "What to change in the table.")
+    text = "Changes to the table, as in {boredom: sad, calm: null}."
+    parser.add_key("data.labels", _Words, {}, text)
 
 
 def _fill_train(parser: Parser) -> None:
@@ -64,108 +65,98 @@ def _fill_pretrain(parser: Parser) -> None:
 def _fill_ablate(parser: Parser) -> None:
     _add_config_file(parser)
     text = (
-        "Send the grid to slurm, or to processes of this machine (local), one job per shard, and "
-        "return; needs submitit (pip install 'ser-jax[slurm]')."
+        "Submit the grid to slurm, or to processes of this machine (local), as one job per shard, "
+        "and return; requires submitit (pip install 'ser-jax[slurm]'); null: run it here."
     )
     parser.add_key("launch", Literal["slurm", "local"] | None, None, text)
-    parser.add_key("shards", int, 1, "Number of jobs of --launch.")
-    text = "What submitit is told of each job: {slurm_partition: gpu, timeout_min: 60}."
+    parser.add_key("shards", int, 1, "Number of shards, and of jobs, for --launch.")
+    text = "Parameters of submitit for each job, as in {slurm_partition: gpu, timeout_min: 60}."
     parser.add_key("slurm", dict[str, Any], {}, text)
     parser.add_keys(config.AblationConfig)
 
 
 def _add_config_file(parser: Parser) -> None:
-    text = "YAML file with any of the keys below; a key on the command line wins over it."
+    text = "YAML file with any of the keys below; keys on the command line win over it."
     parser.add_argument("--config", metavar="FILE", help=text)
-    text = "Print every key with its value, as a YAML file to start from, and stop."
+    text = "Print all keys with their values as a YAML file, and exit."
     parser.add_argument("--print_config", action="store_true", help=text)
 
 
 def _fill_evaluate(parser: Parser) -> None:
     _add_run_dir(parser)
-    splits = Literal["test", "val", "train", "all"] | None
-    text = (
-        "Which clips: test, val, train or all "
-        "(default: test of the run's own recordings, all of others)."
-    )
-    parser.add_key("split", splits, None, text)
-    text = (
-        "Folder for evaluation.json and predictions.csv "
-        "(default: evaluations/CORPUS-PART below RUN_DIR)."
-    )
-    parser.add_key("out", str | None, None, text)
+    own = " (default: the run's own)."
+    keys: dict[str, tuple[Any, str]] = {
+        "split": (Literal["test", "val", "train", "all"], "Clips to evaluate: test, val, train or "
+                  "all (default: test for the run's own recordings, all for others)."),
+        "out": (str, "Folder for evaluation.json and predictions.csv "
+                "(default: evaluations/CORPUS-PART below RUN_DIR)."),
+        "data.corpus": (config.CorpusName, f"Corpus to evaluate on, as for train{own}"),
+        "data.root": (str, f"Folder of the corpus, or CSV file of a manifest{own}"),
+        "data.roots": (_Words, f"Corpora of data.corpus=joined with their roots{own}"),
+        "data.labels": (_Words, f"Changes to the table of labels{own}"),
+        "data.source": (Literal["folder", "tfds"], f"Source of the recordings{own}"),
+        "data.store_dir": (str, f"Folder where decoded corpora are kept{own}"),
+    }  # fmt: skip
+    for key, (kind, text) in keys.items():
+        parser.add_key(key, kind | None, None, text)
     _add_format(parser)
-    text = "Corpus to measure on, as for train (default: the run's own)."
-    parser.add_key("data.corpus", config.CorpusName | None, None, text)
-    text = "Its folder, or the CSV file of a manifest (default: the run's own)."
-    parser.add_key("data.root", str | None, None, text)
-    text = "The corpora of data.corpus=joined and their roots (default: the run's own)."
-    parser.add_key("data.roots", dict[str, str | None] | None, None, text)
-    text = "Changes to the table of labels (default: the run's own)."
-    parser.add_key("data.labels", dict[str, str | None] | None, None, text)
-    text = "Folder that keeps decoded corpora (default: the run's own)."
-    parser.add_key("data.store_dir", str | None, None, text)
 
 
 def _fill_predict(parser: Parser) -> None:
     _add_run_dir(parser)
-    text = "Audio files: wav, flac, ogg, mp3; m4a, webm and more with ffmpeg; any rate or channels."
+    text = "Audio files of any rate and number of channels: wav, flac, ogg, mp3; more with ffmpeg."
     parser.add_argument("files", type=str, nargs="+", metavar="FILE", help=text)
     _add_format(parser)
 
 
 def _fill_export(parser: Parser) -> None:
     _add_run_dir(parser)
-    text = "Folder to write: new, or empty."
+    text = "Folder to write to, new or empty."
     parser.add_argument("dir", type=str, metavar="DIR", help=text)
-    text = "transformers: config.json, model.safetensors and preprocessor_config.json for PyTorch."
+    text = "Format: transformers (config.json, model.safetensors and preprocessor_config.json)."
     parser.add_key("format", Literal["transformers"], "transformers", text)
 
 
 def _fill_report(parser: Parser) -> None:
-    text = "A run directory, or the folder of an ablation."
-    parser.add_argument("dir", type=str, metavar="DIR", help=text)
+    parser.add_argument("dir", type=str, metavar="DIR", help="Run directory, or folder of a grid.")
 
 
 def _add_format(parser: Parser) -> None:
-    formats = Literal["table", "json", "csv"]
-    text = "How to print: a table, or json or csv for machines."
-    parser.add_key("format", formats, "table", text)
+    text = "Output format: table, json or csv."
+    parser.add_key("format", Literal["table", "json", "csv"], "table", text)
 
 
 def _add_run_dir(parser: Parser) -> None:
-    text = "Run directory that 'ser-jax train' wrote."
+    text = "Run directory written by 'ser-jax train'."
     parser.add_argument("run_dir", type=str, metavar="RUN_DIR", help=text)
 
 
+_Words = dict[str, str | None]
+_RUN_KEYS = "[--config FILE] [--KEY VALUE ...]"
 _COMMANDS = {
     "prepare": ("[--data.KEY VALUE ...]", "Decode a corpus once, into the store.", _fill_prepare),
     "labels": (
         "[--data.labels MAPPING]",
-        "Show how corpora's words for emotions become classes.",
+        "Print the table from corpora's words for emotions to classes.",
         _fill_labels,
     ),
-    "train": ("[--config FILE] [--KEY VALUE ...]", "Train one network.", _fill_train),
+    "train": (_RUN_KEYS, "Train one network, svm or hmm.", _fill_train),
     "pretrain": (
-        "--data.root DIR [--config FILE] [--KEY VALUE ...]",
-        "Pre-train wav2vec 2.0 on recordings without labels.",
+        f"--data.root DIR {_RUN_KEYS}",
+        "Pre-train wav2vec 2.0 on unlabelled recordings.",
         _fill_pretrain,
     ),
-    "evaluate": ("RUN_DIR [--KEY VALUE ...]", "Measure a trained run.", _fill_evaluate),
+    "evaluate": ("RUN_DIR [--KEY VALUE ...]", "Evaluate a trained run.", _fill_evaluate),
     "predict": (
         "RUN_DIR FILE... [--format table|json|csv]",
-        "Tell the emotion in audio files.",
+        "Predict the emotion in audio files.",
         _fill_predict,
     ),
-    "ablate": (
-        "[--config FILE] [--KEY VALUE ...]",
-        "Train a grid of runs and compare them.",
-        _fill_ablate,
-    ),
+    "ablate": (_RUN_KEYS, "Train a grid of runs and compare them.", _fill_ablate),
     "export": (
         "RUN_DIR DIR [--format transformers]",
-        "Write a wav2vec2 run for PyTorch's transformers.",
+        "Export a wav2vec2 run for transformers in PyTorch.",
         _fill_export,
     ),
-    "report": ("DIR", "Write the tables and figures of a folder again.", _fill_report),
+    "report": ("DIR", "Redraw the tables and figures of a run or grid.", _fill_report),
 }

@@ -1,4 +1,4 @@
-"""The commands: parse, call the function behind the command, print what it returns."""
+"""The commands: parse, call the function behind each, print what it returns."""
 
 import errno
 import logging
@@ -32,8 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command line.
 
     Returns:
-      The exit status: 0; 2 for bad input, said in one line, or in one for each bad
-      file; 130 after Ctrl-C; 141 when whatever read the output has closed it.
+      The exit status: 0; 2 for bad input, reported in one line (or one per bad file); 130 after
+      Ctrl-C; 141 if the reader of the output has closed it.
     """
     mend_streams()
     command = None
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _check_here() -> None:
-    """Raise where the current folder, from which paths of settings go out, is not there."""
+    """Check that the current folder, to which relative paths refer, still exists."""
     try:
         os.getcwd()
     except FileNotFoundError as error:
@@ -75,7 +75,7 @@ def _fail(message: object) -> int:
 
 
 def _quieten() -> None:
-    """Keep what libraries tell their developers off the user's screen."""
+    """Hide what libraries log for developers."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's own log
     logging.disable(logging.WARNING)
     if not sys.warnoptions:
@@ -136,7 +136,7 @@ def _evaluate(command: Command) -> None:
 
 
 def _override_data(run_dir: str, changes: dict[str, Any]) -> Any:
-    """The run's own data settings with what the command line changes; None for no change."""
+    """The run's data settings with the changes of the command line; None without changes."""
     changes = {key: value for key, value in changes.items() if value is not None}
     if not changes:
         return None
@@ -144,16 +144,16 @@ def _override_data(run_dir: str, changes: dict[str, Any]) -> Any:
     from ser_jax.run.run_dir import load_run_config
 
     own = load_run_config(run_dir).data
-    if "root" in changes and own.corpus == "synthetic":  # a folder of recordings is none of those
+    if "root" in changes and own.corpus == "synthetic":  # which no folder holds
         changes.setdefault("corpus", "ravdess")
-    if changes.get("corpus", own.corpus) != own.corpus:  # what the run says of its own is not meant
-        plain: dict[str, Any] = {"root": None, "roots": {}}
+    if changes.get("corpus", own.corpus) != own.corpus:  # the run's keys describe its own corpus
+        plain: dict[str, Any] = {"root": None, "roots": {}, "source": "folder"}
         changes = plain | {"protocol": "auto", "fold": 1} | changes
     return override(own, changes)
 
 
 def _predict(command: Command) -> int:
-    """Print what is told of the good files, then name the bad ones."""
+    """Print the predictions for good files, then name the bad ones."""
     from ser_jax.cli.printing import print_predictions
     from ser_jax.data.splits import name_fold
     from ser_jax.inference.predict import predict

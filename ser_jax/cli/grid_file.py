@@ -1,4 +1,4 @@
-"""The rows of a grid as its file writes them, some of which name a configuration of their own."""
+"""The rows of a grid as written in its file, some of which name a configuration file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,19 +21,18 @@ def read_system(
     cell: Parser,
     folders: Sequence[str],
 ) -> dict[str, Any]:
-    """The dotted keys in which a row differs from the grid, typed.
+    """The typed values in which a row differs from the grid, by dotted key.
 
-    A row of {config: FILE} is what `train --config FILE` would run: what the file leaves out of
-    features, augment, model, backbone, classical and train has its default, whatever the grid has.
-    Of data the grid's keys stand where the file has none. Further keys of the row win over its
-    file.
+    A row of {config: FILE} is the run of `train --config FILE`: keys that the file leaves out have
+    their defaults in features, augment, model, backbone, classical and train, and the grid's values
+    in data. Further keys of the row win over its file.
 
     Args:
-      name: of the row.
+      name: name of the row.
       changes: as written, nested or dotted.
-      options: the grid's own settings by section.
-      cell: knows the keys of a run and their types.
-      folders: where FILE may lie, in this order.
+      options: the grid's settings by section.
+      cell: parser of a run's keys.
+      folders: folders in which FILE is looked up, in this order.
 
     Raises:
       UserError: an unknown key, a wrong type, a file that cannot be read.
@@ -63,5 +62,5 @@ def read_system(
 
 
 def _to_list(value: Any) -> Any:
-    """A tuple as `to_dict` has it."""
+    """A tuple as a list, as in `to_dict`."""
     return list(value) if isinstance(value, tuple) else value

@@ -1,4 +1,4 @@
-"""What the commands print on standard output: tables for people, JSON and CSV for machines."""
+"""The output of the commands: tables for people, JSON and CSV for programs."""
 
 import csv
 import io
@@ -12,12 +12,12 @@ from ser_jax.errors import warn
 
 _FIGURES = ("accuracy", "weighted_f1", "macro_f1", "uar", "precision", "f1", "n", "predicted")
 _SHOWN, _SHOWN_SPEAKERS = 10, 30  # names in a line; rows of a table
-_LEAST_WIDTH = 80  # columns
+_MIN_WIDTH = 80  # columns
 _PIPE_WIDTH = 120  # columns; rich would take 80 and break file names
 
 
 def print_preparation(report: Any) -> None:
-    """Print a `PrepareReport`: what is in the store, and what was left out of it."""
+    """Print a `PrepareReport`: what the store holds, and what was left out."""
     state = "built" if report.built else "found"
     size = f"{report.n_bytes / 2**20:.1f} MiB"
     clips = f"{report.clips} clip{'' if report.clips == 1 else 's'}"
@@ -32,7 +32,7 @@ def print_preparation(report: Any) -> None:
     if left_out:
         print("skipped:", ", ".join(f"{len(names)} {what}" for what, names in left_out.items()))
     for what, names in left_out.items():
-        if what == "unreadable":  # warned of, each in a line
+        if what == "unreadable":  # each has had a warning
             continue
         for name in names[:_SHOWN]:
             print(f"  {what}: {name}")
@@ -42,7 +42,7 @@ def print_preparation(report: Any) -> None:
 
 
 def _print_counts(counts: Mapping[tuple[str, str, str], int]) -> None:
-    """Clips by speaker and class; of many speakers the sums alone."""
+    """Print the numbers of clips by class and, unless there are many, by speaker."""
     classes = list(dict.fromkeys(name for name, _, _ in counts))
     speakers = sorted({(speaker, gender) for _, speaker, gender in counts})
     sums = {name: sum(n for key, n in counts.items() if key[0] == name) for name in classes}
@@ -82,7 +82,7 @@ def _make_speaker_table(
 
 
 def print_metrics(report: Mapping[str, Any], title: str) -> None:
-    """Print one run's figures, over all clips and by group (see `metrics.compute_report`)."""
+    """Print the metrics of a run, overall and by group (see `metrics.compute_report`)."""
     from ser_jax.report.tables import make_class_table, make_group_table
 
     _print_table(make_group_table(report, title))
@@ -90,7 +90,7 @@ def print_metrics(report: Mapping[str, Any], title: str) -> None:
 
 
 def print_evaluation(found: Any, form: str) -> None:
-    """Print an `inference.Measurement`: tables for people, JSON, or a row of CSV per group."""
+    """Print an `inference.Measurement` as tables, as JSON, or as CSV with a row per group."""
     if form == "json":
         print(json.dumps(found.make_record(), indent=1, allow_nan=False))
         return
@@ -118,7 +118,7 @@ def print_evaluation(found: Any, form: str) -> None:
 
 
 def print_classes(report: Mapping[str, Any]) -> None:
-    """Say which classes of corpus and run do not meet, where some do not."""
+    """Print which classes only the corpus or only the run has, if there are any."""
     if left_out := report.get("left_out"):
         said = ", ".join(f"{count} {name}" for name, count in left_out.items())
         print(f"left out, since the run does not know their classes: {said}")
@@ -131,31 +131,31 @@ def print_classes(report: Mapping[str, Any]) -> None:
 
 
 def print_labels(table: Mapping[str, str | None]) -> None:
-    """Print the table from words to classes as a YAML file to change and give as --config."""
+    """Print the table from words to classes as a YAML file that --config takes."""
     import yaml
 
     tree = {"data": {"labels": dict(table)}}
-    print("# A corpus' word for an emotion: its class; null leaves its clips out.")
+    print("# A corpus's word for an emotion: its class; null leaves its clips out.")
     print(yaml.safe_dump(tree, sort_keys=False), end="")
 
 
 def print_comparison(cells: Sequence[Mapping[str, Any]]) -> None:
-    """Print an ablation's rows, mean and standard deviation over seeds."""
+    """Print the rows of a grid, with mean and standard deviation over seeds."""
     from ser_jax.report.tables import make_table, summarise
 
     _print_table(make_table(summarise(cells)))
 
 
 def print_predictions(predictions: Sequence[Any], form: str, by: str | None = None) -> None:
-    """Print `inference.Prediction`s as a table, as a JSON list or as CSV with a head.
+    """Print `inference.Prediction`s as a table, as a JSON list or as CSV with a header.
 
-    A file name's bytes that are no text stand in CSV as they are; JSON has them as Python's lone
-    surrogates, which `os.fsencode` turns back; the table shows them as \\xe9.
+    Bytes of a file name that are not text are written to CSV as they are, to JSON as Python's lone
+    surrogates (which `os.fsencode` converts back), and to the table as \\xe9.
 
     Args:
       predictions: in order.
       form: table, json or csv.
-      by: who predicts, as the table's title.
+      by: the run that predicts, for the table's title.
     """
     rows = [
         {"file": str(p.file), "start_s": p.start_s, "end_s": p.end_s, "label": p.label}
@@ -177,7 +177,7 @@ def print_predictions(predictions: Sequence[Any], form: str, by: str | None = No
 
 
 def _write(text: str) -> None:
-    """Write text with file names in it, byte for byte where they are not text."""
+    """Write text with file names in it, keeping bytes that are not text."""
     try:
         text.encode(sys.stdout.encoding or "utf-8")  # the stream itself would replace them
         sys.stdout.write(text)
@@ -187,12 +187,12 @@ def _write(text: str) -> None:
 
 
 def show_name(name: str) -> str:
-    """A file name on one line: what is not to be printed is escaped, as \\n or \\xe9."""
+    """A file name on one line, with unprintable characters escaped, such as \\n or \\xe9."""
 
     def show(letter: str) -> str:
         if letter.isprintable():
             return letter
-        byte = ord(letter) - 0xDC00  # how Python keeps a byte that is no text
+        byte = ord(letter) - 0xDC00  # how Python keeps a byte that is not text
         return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else ascii(letter)[1:-1]
 
     return "".join(map(show, name))
@@ -219,7 +219,7 @@ def _print_table(table: Any) -> None:
     from rich.console import Console
 
     console = Console()
-    # A narrower terminal folds whole lines; rich would cut the figures.
-    width = max(console.width, _LEAST_WIDTH) if sys.stdout.isatty() else _PIPE_WIDTH
-    # With a width alone rich takes a terminal that is dumb for one of 80 columns.
+    # A narrower terminal wraps whole lines; rich would truncate numbers.
+    width = max(console.width, _MIN_WIDTH) if sys.stdout.isatty() else _PIPE_WIDTH
+    # Without a height rich ignores the width on a dumb terminal.
     Console(width=width, height=console.height).print(table)

@@ -1,4 +1,4 @@
-"""Words for people: the name of a type, the right word for a wrong one."""
+"""Words for people: names of types, and suggestions for misspelt words."""
 
 import difflib
 import types
@@ -10,16 +10,16 @@ _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 
 _NONES = ("none", "None", "NONE")
-"""Python's word for what YAML calls null, in the spellings that people write."""
+"""Python's word for null, as people spell it."""
 
 
 def _is_text(kind: Any) -> bool:
-    """Whether a type is a kind of text: there is one, the name of a class."""
+    """Whether a type is a subclass of str, of which there is one: the name of a class."""
     return isinstance(kind, type) and issubclass(kind, str)
 
 
 def suggest(given: str, known: Iterable[str], prog: str) -> str:
-    """The remedy for a word that is not known: the nearest that is, or where all of them stand."""
+    """The remedy for an unknown word: the nearest known one, or the help."""
     words = list(known)
     dashes = given[: len(given) - len(given.lstrip("-"))]
     given = dashes + given.lstrip("-").replace("-", "_")
@@ -45,7 +45,7 @@ def describe_type(kind: Any) -> str:
 
 
 def make_metavar(kind: Any) -> str:
-    """What stands for a value of a type in help."""
+    """The placeholder for a value of a type in help."""
     args = typing.get_args(kind)
     if typing.get_origin(kind) is typing.Literal:
         return "|".join(args)
@@ -59,10 +59,10 @@ def make_metavar(kind: Any) -> str:
 
 
 def takes_null(kind: Any) -> bool:
-    """Whether null is a value of a type."""
+    """Whether a type includes null."""
     return types.NoneType in typing.get_args(kind)
 
 
 def means_null(value: Any, kind: Any) -> bool:
-    """Whether `value` is another spelling of null, where a key takes null and no such word."""
+    """Whether `value` is a spelling of null that the type of its key accepts."""
     return isinstance(value, str) and value in _NONES and takes_null(kind)

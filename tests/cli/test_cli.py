@@ -274,7 +274,7 @@ def stop_prepare(monkeypatch, error: BaseException):
     monkeypatch.setattr(ser_jax.data.store, "prepare", stop)
 
 
-def test_interrupt_says_how_to_go_on(monkeypatch, capsys):
+def test_interrupt_says_how_to_resume(monkeypatch, capsys):
     stop_prepare(monkeypatch, KeyboardInterrupt())
     assert main(["prepare"]) == 130
     err = capsys.readouterr().err.strip()
@@ -367,7 +367,7 @@ def test_help_loads_nothing_heavy(command):
     assert done.stdout.startswith(f"usage: ser-jax {command}")
 
 
-def test_version_is_told(capsys):
+def test_version_is_printed(capsys):
     with pytest.raises(SystemExit):
         main(["--version"])
     assert capsys.readouterr().out == f"ser-jax {__version__}\n"

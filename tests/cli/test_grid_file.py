@@ -66,7 +66,7 @@ def test_the_command_line_wins_over_a_rows_file(write):
         ("{config: run.yaml}", "run.yaml: seed: unknown key"),
     ],
 )
-def test_a_rows_file_that_cannot_serve_is_told_in_one_line(write, row, said):
+def test_a_bad_file_of_a_row_is_reported_in_one_line(write, row, said):
     write("bad.yaml", "train: {epoch: 7}")
     write("run.yaml", "seed: 7")
     with pytest.raises(UserError) as caught:

@@ -6,6 +6,7 @@ error prints no usage and speaks of keys, not of Python's types; the command lin
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -20,9 +21,10 @@ from jsonargparse.typing import restricted_string_type
 
 from ser_jax.cli.wording import describe_type, make_metavar, means_null, suggest, takes_null
 from ser_jax.config.fields import OWN
-from ser_jax.config.yaml_text import load_text, read_yaml
+from ser_jax.config.yaml_text import guess_types, load_text, read_yaml
 from ser_jax.errors import UserError, check
 
+_OPEN = dict[str, Any]
 _OWN: Any = restricted_string_type("MODULE_CLASS", OWN)
 
 
@@ -47,8 +49,8 @@ class Parser(jsonargparse.ArgumentParser):
         if typing.get_origin(names) is typing.Literal and str in others:
             kind = names | _OWN  # so that a wrong name is refused with its file
         self.types[key] = kind
-        if kind in (dict[str, dict[str, Any]], dict[str, list[Any]]):
-            kind = dict  # of keys with types of their own, see `arguments`
+        if kind in (_OPEN, dict[str, dict[str, Any]], dict[str, list[Any]]):
+            kind = dict  # whose values jsonargparse would guess; see `guess_types`, `arguments`
         if "(default" not in help:
             help += f" (default: {default if isinstance(default, str) else json.dumps(default)})"
         flag: dict[str, Any] = {"nargs": "?", "const": True} if kind is bool else {}
@@ -144,6 +146,7 @@ class Parser(jsonargparse.ArgumentParser):
                 check(isinstance(value, dict | None), f"{key}={value}: write its keys below it")
                 found = self._flatten(value or {}, f"{key}.")
             elif kind := self.types.get(key):
+                value = guess_types(value) if kind == _OPEN else value
                 found[key] = None if means_null(value, kind) else value
                 check(
                     found[key] is not None or takes_null(kind),
@@ -162,13 +165,13 @@ def _respell(text: str, kind: Any) -> str:
     mappings."""
     if means_null(text, kind):
         return "null"
-    if kind is None or str in (kind, *typing.get_args(kind)):
+    kinds = [typing.get_origin(each) for each in (kind, *typing.get_args(kind))]
+    if dict not in kinds and tuple not in kinds:
         return text
-    try:
-        tree = load_text(text)
-    except (yaml.YAMLError, RecursionError):
-        return text
-    return json.dumps(tree) if isinstance(tree, dict | list) else text
+    with contextlib.suppress(yaml.YAMLError, RecursionError):
+        if isinstance(tree := load_text(text), dict | list):
+            return json.dumps(guess_types(tree) if kind == _OPEN else tree)
+    return text
 
 
 def _explain_dash(file: str) -> str:

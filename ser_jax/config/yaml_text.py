@@ -4,6 +4,7 @@ The type of a key decides what its text means, so that a folder may be called 20
 a choice. YAML 1.1's own types (010 is 8, 3:30 is 210, `no` is false) never apply.
 """
 
+import contextlib
 import json
 import os
 from typing import Any, ClassVar
@@ -46,6 +47,22 @@ def load_text(text: str) -> Any:
       yaml.YAMLError, RecursionError: it is not YAML.
     """
     return yaml.load(text, Loader=_Loader)
+
+
+def guess_types(tree: Any) -> Any:
+    """`tree` with numbers and booleans for texts that look like them, where no key has a type."""
+    if isinstance(tree, dict):
+        return {key: guess_types(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [guess_types(value) for value in tree]
+    if not isinstance(tree, str):
+        return tree
+    if tree.lower() in ("true", "false"):
+        return tree.lower() == "true"
+    for kind in (int, float) if any(map(str.isdigit, tree)) else ():
+        with contextlib.suppress(ValueError):
+            return kind(tree)
+    return tree
 
 
 def read_yaml(path: str) -> dict:

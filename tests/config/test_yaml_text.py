@@ -193,3 +193,23 @@ def test_a_repeated_value_of_a_grid_is_refused(load, text):
 def test_a_row_whose_name_is_too_long_for_a_folder_is_refused(load):
     with pytest.raises(UserError, match=r"^systems\.n+\.\.\.: names a folder"):
         load(f"systems: {{{'n' * 121}: {{}}}}", AblationConfig)
+
+
+ARGUMENTS = {"units": [6, 5], "sizes": {"rate": 1e-3, "on": True}, "day": "2024-01-02", "no": None}
+
+
+def test_arguments_of_an_own_network_are_numbers_booleans_or_text(load):
+    text = "{units: [6, 5], sizes: {rate: 1e-3, on: true}, day: 2024-01-02, no: null}"
+    made = load(f"model: {{name: 'a:B', kwargs: {text}}}")
+    assert made.model.kwargs == ARGUMENTS
+    made = parse(["train", "--model.name", "a:B", "--model.kwargs", text]).config
+    assert made.model.kwargs == ARGUMENTS
+    grid = load(f"systems: {{a: {{model: {{name: 'a:B', kwargs: {text}}}}}}}", AblationConfig)
+    assert grid.systems["a"]["model.kwargs"] == ARGUMENTS
+
+
+def test_words_for_emotions_stay_text(load):
+    labels = {"3": "4", "no": None, "off": "on"}
+    assert load("data: {labels: {3: 4, no: null, off: on}}").data.labels == labels
+    made = parse(["train", "--data.labels", "{3: 4, no: null, off: on}"]).config
+    assert made.data.labels == labels

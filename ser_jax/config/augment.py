@@ -10,8 +10,11 @@ from ser_jax.errors import check
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Augmentation of the training clips, by the study's four transforms in its order, and of their
-    features, which does not depend on `enabled`."""
+    """Augmentation of the training clips and of their features.
+
+    Clips go through the study's four transforms in its order; the augmentations of features do not
+    depend on `enabled`.
+    """
 
     enabled: bool = False
     """Apply the four waveform augmentations to training clips."""

@@ -40,26 +40,26 @@ class BackboneConfig:
     lora_targets: Annotated[tuple[str, ...], each(_TARGET)] = ("q_proj", "v_proj")
     """Attention projections that get LoRA adapters: any of q_proj, k_proj, v_proj and out_proj."""
     hidden_dropout: Annotated[float | None, within("[0, 1)")] = None
-    """Dropout after attention and feed-forward layers; null, here and in the keys below: the value
-    in the network's config.json."""
+    """Dropout after attention and feed-forward layers; null: as in its config.json."""
     attention_dropout: Annotated[float | None, within("[0, 1)")] = None
-    """Dropout of attention weights; 0 lets training on NVIDIA GPUs use the fused kernel; null: see
-    hidden_dropout."""
+    """Dropout of attention weights; 0 lets training on NVIDIA GPUs use the fused kernel; null: as
+    in its config.json."""
     activation_dropout: Annotated[float | None, within("[0, 1)")] = None
-    """Dropout inside feed-forward layers; null: see hidden_dropout."""
+    """Dropout inside feed-forward layers; null: as in its config.json."""
     feature_dropout: Annotated[float | None, within("[0, 1)")] = None
-    """Dropout between the convolutions and the transformer; null: see hidden_dropout."""
+    """Dropout between the convolutions and the transformer; null: as in its config.json."""
     layer_drop: Annotated[float | None, within("[0, 1)")] = None
-    """Probability that a training step skips a transformer layer; null: see hidden_dropout."""
+    """Probability that a training step skips a transformer layer; null: as in its config.json."""
     mask_time_prob: Annotated[float | None, within("[0, 1)")] = None
-    """SpecAugment: fraction of frames to mask, overlaps counted twice; 0 disables it; null: see
-    hidden_dropout."""
+    """SpecAugment: fraction of frames to mask, not counting overlaps; 0 disables it; null: as in
+    its config.json."""
     mask_time_length: Annotated[int | None, at_least(1)] = None
-    """Width of a time mask, in frames; null: see hidden_dropout."""
+    """Width of a time mask, in frames; null: as in its config.json."""
     mask_feature_prob: Annotated[float | None, within("[0, 1)")] = None
-    """SpecAugment: fraction of hidden features to mask; 0 disables it; null: see hidden_dropout."""
+    """SpecAugment: fraction of hidden features to mask; 0 disables it; null: as in its
+    config.json."""
     mask_feature_length: Annotated[int | None, at_least(1)] = None
-    """Width of a feature mask, in features; null: see hidden_dropout."""
+    """Width of a feature mask, in features; null: as in its config.json."""
     attention: Literal["auto", "plain", "fused"] = "auto"
     """How attention is computed: auto (cuDNN's fused kernel on NVIDIA GPUs from Ampere on in
     bfloat16, except in training with attention_dropout; plain elsewhere), fused (as auto, but an

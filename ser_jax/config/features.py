@@ -12,7 +12,7 @@ OWN_STATISTICS = ("clip", "speaker", "corpus")
 
 @dataclass(frozen=True)
 class FeaturesConfig:
-    """From waveform to features, with librosa's conventions; the study states only `kind`."""
+    """From waveform to features, with librosa's conventions; the study states only the kind."""
 
     kind: Literal["mfcc", "logmel", "wave"] = "mfcc"
     """Input of the network: mfcc, logmel (the log-mel spectrogram) or wave (the samples, which

@@ -106,7 +106,7 @@ class PretrainTrainConfig:
     clip_norm: Annotated[float, at_least(0)] = 10.0
     """Global norm to which a larger gradient is clipped; 0 disables clipping."""
     mask_prob: Annotated[float, within("(0, 1]")] = 0.65
-    """Fraction of frames to mask, overlaps counted twice."""
+    """Fraction of frames to mask, not counting overlaps."""
     mask_length: Annotated[int, at_least(1)] = 10
     """Width of a masked span, in frames."""
     negatives: Annotated[int, at_least(1)] = 100

@@ -172,7 +172,7 @@ def test_a_random_start_takes_only_the_sizes(folder, tmp_path):
          "backbone.attention=fused: needs an NVIDIA GPU"),
         ({"features.kind": "mfcc"}, "model.name=wav2vec2: requires features.kind=wave"),
         ({"model.name": "lstm"}, "model.name=lstm: requires features.kind=mfcc or logmel"),
-        ({"backbone.freeze": "all", "backbone.lora_rank": 2}, "backbone.lora_rank=2: has no effect"),
+        ({"backbone.freeze": "all", "backbone.lora_rank": 2}, "backbone.lora_rank=2: has no eff"),
         ({"backbone.layer_drop": 1.0}, "backbone.layer_drop=1.0: must lie in [0, 1)"),
         ({"backbone.lora_targets": ("x",)}, "backbone.lora_targets=x: must be of q_proj"),
         ({"train.warmup": 1.0}, "train.warmup=1.0: must lie in [0, 1)"),

@@ -24,8 +24,11 @@ _POSITIVE = _list_of("positive numbers", lambda c: isinstance(c, int | float) an
 
 @dataclass(frozen=True)
 class ClassicalConfig:
-    """The classical classifiers: model.name=svm, on statistics over a clip's frames, and hmm, on
-    the frames themselves. Both ignore padding. The papers specify none of these settings."""
+    """The classical classifiers, model.name=svm and hmm.
+
+    An svm is fitted to statistics over a clip's frames, an hmm to the frames themselves; both
+    ignore padding. The papers specify none of these settings.
+    """
 
     deltas: Annotated[int, Bound("must be 0, 1 or 2", lambda value: value in (0, 1, 2))] = 1
     """Highest order of the regression deltas appended to each frame's features: 0, 1 or 2."""

@@ -11,7 +11,7 @@ import pytest
 
 from ser_jax.api import train
 from ser_jax.machine import compile_cache
-from ser_jax.machine.compile_cache import use_compile_cache
+from ser_jax.machine.compile_cache import compile_cache_scope, use_compile_cache
 from ser_jax.machine.jax_private import reset_compile_cache
 from tests.counted_work import count_work
 from tests.tiny import Child, make_config
@@ -36,6 +36,14 @@ def test_programs_are_kept_by_kind_of_machine(no_cache, tmp_path):
     assert folder.parent == tmp_path
     jax.jit(lambda x: x * 7 + 1)(jnp.ones(3)).block_until_ready()
     assert list(folder.glob("*-cache"))
+
+
+def test_the_folder_is_given_back_by_the_outermost_scope(no_cache, tmp_path):
+    with compile_cache_scope():
+        with compile_cache_scope():
+            folder = use_compile_cache(str(tmp_path))
+        assert jax.config.values["jax_compilation_cache_dir"] == str(folder)
+    assert jax.config.values["jax_compilation_cache_dir"] is None
 
 
 def test_a_folder_set_before_stays(no_cache, tmp_path):

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ser_jax.errors import warn
+from ser_jax.errors import count_noun, warn
 
 _FIGURES = ("accuracy", "weighted_f1", "macro_f1", "uar", "precision", "f1", "n", "predicted")
 _SHOWN, _SHOWN_SPEAKERS = 10, 30  # names in a line; rows of a table
@@ -20,7 +20,7 @@ def print_preparation(report: Any) -> None:
     """Print a `PrepareReport`: what the store holds, and what was left out."""
     state = "built" if report.built else "found"
     size = f"{report.n_bytes / 2**20:.1f} MiB"
-    clips = f"{report.clips} clip{'' if report.clips == 1 else 's'}"
+    clips = count_noun(report.clips, "clip")
     print(f"{report.corpus}: {clips}, {size}, {state} in {report.seconds:.1f} s")
     if report.counts:
         _print_counts(report.counts)
@@ -49,11 +49,9 @@ def _print_counts(counts: Mapping[tuple[str, str, str], int]) -> None:
     by_speaker = [sum(n for key, n in counts.items() if key[1:] == one) for one in speakers]
     genders = [gender for _, gender in speakers if gender]
     said = ", ".join(f"{genders.count(one)} {one}" for one in sorted(set(genders)))
-    each = f"{min(by_speaker)}" + (
-        f" to {max(by_speaker)}" if min(by_speaker) < max(by_speaker) else ""
-    )
-    people = f"{len(speakers)} speaker{'' if len(speakers) == 1 else 's'}"
-    each += " clip" if each == "1" else " clips"
+    low, high = min(by_speaker), max(by_speaker)
+    each = count_noun(high, "clip") if low == high else f"{low} to {high} clips"
+    people = count_noun(len(speakers), "speaker")
     print(f"{people}{f' ({said})' if said else ''}, {each} each")
     print(", ".join(f"{count} {name}" for name, count in sums.items()))
     if len(classes) == 1:

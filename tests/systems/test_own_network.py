@@ -130,7 +130,7 @@ def test_what_is_no_network_is_refused_in_one_line(tmp_path, changes, message):
     [
         ({"model.name": "frob"}, "model.name=frob: must be one of cnn, lstm, .* or MODULE:CLASS"),
         ({"model.name": "a b:C"}, "model.name=a b:C: must be one of"),
-        ({"model.name": "cnn", "model.kwargs": {"a": 1}}, r"model.kwargs=\{'a': 1\}: takes a netw"),
+        ({"model.name": "cnn", "model.kwargs": {"a": 1}}, r"model.kwargs=\{'a': 1\}: requires a"),
     ],
 )
 def test_names_and_arguments_that_cannot_be_are_refused_at_once(changes, message):

@@ -8,12 +8,12 @@ from ser_jax import config
 from ser_jax.cli.parser import Parser
 
 
-def make_parsers(wanted: str) -> tuple[Parser, dict[str, Parser]]:
+def make_parsers(wanted: str = "") -> tuple[Parser, dict[str, Parser]]:
     """The program's parser, and the parsers of its commands by name.
 
     Args:
-      wanted: the command to be parsed, which alone gets its keys; anything else, such as
-        --print_completion, needs the keys of all commands.
+      wanted: the command to be parsed, so that the others get no keys, which take time; by default,
+        and for --print_completion, all commands get theirs.
     """
     from ser_jax import __version__
 

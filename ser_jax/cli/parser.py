@@ -6,7 +6,6 @@ error prints no usage and speaks of keys, not of Python's types; the command lin
 """
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import os
@@ -16,15 +15,23 @@ from typing import Any
 
 import docstring_parser
 import jsonargparse
-import yaml
 from jsonargparse.typing import restricted_string_type
 
-from ser_jax.cli.wording import describe_type, make_metavar, means_null, suggest, takes_null
+from ser_jax.cli.wording import (
+    OPEN,
+    describe_type,
+    explain,
+    explain_dash,
+    make_metavar,
+    means_null,
+    respell,
+    suggest,
+    takes_null,
+)
 from ser_jax.config.fields import OWN
-from ser_jax.config.yaml_text import guess_types, load_text, read_yaml
+from ser_jax.config.yaml_text import guess_types, read_yaml
 from ser_jax.errors import UserError, check
 
-_OPEN = dict[str, Any]
 _OWN: Any = restricted_string_type("MODULE_CLASS", OWN)
 
 
@@ -49,7 +56,7 @@ class Parser(jsonargparse.ArgumentParser):
         if typing.get_origin(names) is typing.Literal and str in others:
             kind = names | _OWN  # so that a wrong name is refused with its file
         self.types[key] = kind
-        if kind in (_OPEN, dict[str, dict[str, Any]], dict[str, list[Any]]):
+        if kind in (OPEN, dict[str, dict[str, Any]], dict[str, list[Any]]):
             kind = dict  # whose values jsonargparse would guess; see `guess_types`, `arguments`
         if "(default" not in help:
             help += f" (default: {default if isinstance(default, str) else json.dumps(default)})"
@@ -84,14 +91,12 @@ class Parser(jsonargparse.ArgumentParser):
             files, args = self.split_files(args)
             for file in files:
                 namespace = self.parse_tree(read_yaml(file), file, namespace)
+        known = self._option_string_actions
         for token in args if self.types else ():  # the program's own parser adds options late
             name = token.partition("=")[0]
-            if token == "--":
-                break
-            if token.startswith("--") and name not in self._option_string_actions:
-                check(not os.path.exists(token), _explain_dash(token))
-                remedy = suggest(name, self._option_string_actions, self.prog)
-                raise UserError(f"{name}: unknown key; {remedy}")
+            if token.startswith("--") and token != "--" and name not in known:
+                check(not os.path.exists(token), explain_dash(token))
+                raise UserError(f"{name}: unknown key; {suggest(name, known, self.prog)}")
         return super().parse_args(args, namespace=namespace, **kwargs)
 
     def split_files(self, args: list[str]) -> tuple[list[str], list[str]]:
@@ -115,25 +120,13 @@ class Parser(jsonargparse.ArgumentParser):
             raise UserError(f"{source}: {error}") from error
 
     def error(self, message: str, ex: Exception | None = None) -> typing.NoReturn:
-        """Raise `message`, reworded where jsonargparse speaks of Python's types."""
-        message = " ".join(message.split())
-        if (
-            found := re.search(r'Parser key "([\w.]+)": .*(?:Got|Given) value: ?(.*)', message)
-        ) and (kind := self.types.get(found[1])):
-            message = f"{found[1]}={found[2]}: must be {describe_type(kind)}"
-        elif found := re.fullmatch("the following arguments are required: (.*)", message):
-            message = f"{found[1].replace('files', 'file').upper()}: missing"
-        elif found := re.fullmatch("unrecognized arguments: (.*)", message):
-            is_file = found[1].startswith("-") and os.path.exists(found[1])
-            message = _explain_dash(found[1]) if is_file else f"{found[1]}: not expected here"
-        elif found := re.fullmatch("argument (.*): expected one argument", message):
-            message = f"{found[1]}: its value is missing"
-        raise UserError(f"{message}; see {self.prog} --help") from ex
+        """Raise `message` in this program's words."""
+        raise UserError(f"{explain(message, self.types)}; see {self.prog} --help") from ex
 
     def _get_values(self, action: Any, arg_strings: list[str]) -> Any:
         """Values as strings, in which null and text are spelled as in a file."""
         kind = self.types.get(action.dest)
-        texts = [_respell(text, kind) for text in arg_strings]
+        texts = [respell(text, kind) for text in arg_strings]
         return super()._get_values(action, texts)  # pyright: ignore[reportAttributeAccessIssue]
 
     def _flatten(self, tree: dict, prefix: str = "") -> dict[str, Any]:
@@ -146,7 +139,7 @@ class Parser(jsonargparse.ArgumentParser):
                 check(isinstance(value, dict | None), f"{key}={value}: write its keys below it")
                 found = self._flatten(value or {}, f"{key}.")
             elif kind := self.types.get(key):
-                value = guess_types(value) if kind == _OPEN else value
+                value = guess_types(value) if kind == OPEN else value
                 found[key] = None if means_null(value, kind) else value
                 check(
                     found[key] is not None or takes_null(kind),
@@ -158,21 +151,3 @@ class Parser(jsonargparse.ArgumentParser):
                 raise UserError(f"{twice}: is repeated, dotted and below its section; keep one")
             flat |= found
         return flat
-
-
-def _respell(text: str, kind: Any) -> str:
-    """A value of the command line with `none` as null, and with quotes around text in lists and
-    mappings."""
-    if means_null(text, kind):
-        return "null"
-    kinds = [typing.get_origin(each) for each in (kind, *typing.get_args(kind))]
-    if dict not in kinds and tuple not in kinds:
-        return text
-    with contextlib.suppress(yaml.YAMLError, RecursionError):
-        if isinstance(tree := load_text(text), dict | list):
-            return json.dumps(guess_types(tree) if kind == _OPEN else tree)
-    return text
-
-
-def _explain_dash(file: str) -> str:
-    return f"{file}: a file whose name begins with a dash is given as ./{file}"

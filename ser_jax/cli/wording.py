@@ -1,14 +1,22 @@
-"""Words for people: names of types, and suggestions for misspelt words."""
+"""Words of people and for people: null and text as typed, names of types, errors."""
 
+import contextlib
 import difflib
+import json
+import os
+import re
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import yaml
+
+from ser_jax.config.yaml_text import guess_types, load_text
+
+OPEN = dict[str, Any]
+"""The type of a mapping whose values have no types."""
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-
-
 _NONES = ("none", "None", "NONE")
 """Python's word for null, as people spell it."""
 
@@ -66,3 +74,42 @@ def takes_null(kind: Any) -> bool:
 def means_null(value: Any, kind: Any) -> bool:
     """Whether `value` is a spelling of null that the type of its key accepts."""
     return isinstance(value, str) and value in _NONES and takes_null(kind)
+
+
+def respell(text: str, kind: Any) -> str:
+    """A value of the command line with `none` as null, and with quotes around text in lists and
+    mappings."""
+    if means_null(text, kind):
+        return "null"
+    kinds = [typing.get_origin(each) for each in (kind, *typing.get_args(kind))]
+    if dict not in kinds and tuple not in kinds:
+        return text
+    with contextlib.suppress(yaml.YAMLError, RecursionError):
+        if isinstance(tree := load_text(text), dict | list):
+            return json.dumps(guess_types(tree) if kind == OPEN else tree)
+    return text
+
+
+def explain(message: str, kinds: Mapping[str, Any]) -> str:
+    """An error of argparse or jsonargparse in this program's words.
+
+    Args:
+      message: as raised.
+      kinds: types of the parser's keys.
+    """
+    message = " ".join(message.split())
+    found = re.search(r'Parser key "([\w.]+)": .*(?:Got|Given) value: ?(.*)', message)
+    if found and (kind := kinds.get(found[1])):
+        return f"{found[1]}={found[2]}: must be {describe_type(kind)}"
+    if found := re.fullmatch("the following arguments are required: (.*)", message):
+        return f"{found[1].replace('files', 'file').upper()}: missing"
+    if found := re.fullmatch("unrecognized arguments: (.*)", message):
+        is_file = found[1].startswith("-") and os.path.exists(found[1])
+        return explain_dash(found[1]) if is_file else f"{found[1]}: not expected here"
+    if found := re.fullmatch("argument (.*): expected one argument", message):
+        return f"{found[1]}: its value is missing"
+    return message
+
+
+def explain_dash(file: str) -> str:
+    return f"{file}: a file whose name begins with a dash is given as ./{file}"

@@ -94,7 +94,6 @@ def _fill_evaluate(parser: Parser) -> None:
         "data.root": (str, f"Folder of the corpus, or CSV file of a manifest{own}"),
         "data.roots": (_Words, f"Corpora of data.corpus=joined with their roots{own}"),
         "data.labels": (_Words, f"Changes to the table of labels{own}"),
-        "data.source": (Literal["folder", "tfds"], f"Source of the recordings{own}"),
         "data.store_dir": (str, f"Folder where decoded corpora are kept{own}"),
     }  # fmt: skip
     for key, (kind, text) in keys.items():

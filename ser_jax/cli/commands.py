@@ -147,7 +147,7 @@ def _override_data(run_dir: str, changes: dict[str, Any]) -> Any:
     if "root" in changes and own.corpus == "synthetic":  # which no folder holds
         changes.setdefault("corpus", "ravdess")
     if changes.get("corpus", own.corpus) != own.corpus:  # the run's keys describe its own corpus
-        plain: dict[str, Any] = {"root": None, "roots": {}, "source": "folder"}
+        plain: dict[str, Any] = {"root": None, "roots": {}}
         changes = plain | {"protocol": "auto", "fold": 1} | changes
     return override(own, changes)
 

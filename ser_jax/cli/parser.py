@@ -28,6 +28,7 @@ from ser_jax.cli.wording import (
     suggest,
     takes_null,
 )
+from ser_jax.config import is_gone
 from ser_jax.config.fields import OWN
 from ser_jax.config.yaml_text import guess_types, read_yaml
 from ser_jax.errors import UserError, check
@@ -96,6 +97,7 @@ class Parser(jsonargparse.ArgumentParser):
             name = token.partition("=")[0]
             if token.startswith("--") and token != "--" and name not in known:
                 check(not os.path.exists(token), explain_dash(token))
+                is_gone(name.removeprefix("--"))
                 raise UserError(f"{name}: unknown key; {suggest(name, known, self.prog)}")
         return super().parse_args(args, namespace=namespace, **kwargs)
 
@@ -145,7 +147,7 @@ class Parser(jsonargparse.ArgumentParser):
                     found[key] is not None or takes_null(kind),
                     f"{key}=null: must be {describe_type(kind)}; give one, or leave the key out",
                 )
-            else:
+            elif not is_gone(key, value):
                 raise UserError(f"{key}: unknown key; {suggest(key, self.types, self.prog)}")
             for twice in found.keys() & flat.keys():
                 raise UserError(f"{twice}: is repeated, dotted and below its section; keep one")

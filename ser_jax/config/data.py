@@ -62,9 +62,6 @@ class DataConfig:
     labels: dict[str, str | None] = field(default_factory=dict, hash=False)
     """Changes to the table from a corpus's words to classes, which 'ser-jax labels' prints, as in
     {boredom: sad, calm: null}; null leaves the clips out."""
-    source: Literal["folder", "tfds"] = "folder"
-    """Source of the recordings: folder, or tfds (crema_d or savee as tensorflow-datasets has them,
-    with data.root as its data_dir; requires TensorFlow)."""
     store_dir: str = field(default_factory=default_store_dir)
     """Folder where downloads and decoded corpora are kept between runs."""
     rate_hz: Annotated[int, between(4000, 192000)] = 16000
@@ -127,10 +124,6 @@ class DataConfig:
             self.protocol != "given" or self.corpus == "manifest",
             f"data.protocol=given: requires data.corpus=manifest with a column split; with "
             f"data.corpus={self.corpus} use speakers, speakers5, loso or study",
-        )
-        check(
-            self.source == "folder" or self.corpus in ("crema_d", "savee"),
-            f"data.source={self.source}: requires data.corpus=crema_d or savee",
         )
         check(
             self.corpus != "manifest" or self.root is not None,

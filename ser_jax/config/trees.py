@@ -14,7 +14,7 @@ def to_dict(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-# Settings of where and how a run works, which do not change what it computes.
+# Settings of where and how a run works, not of what it computes; data.source is of older runs.
 _WHEREABOUTS = (
     "run_dir", "out", "workers", "data.root", "data.store_dir", "data.workers", "data.strict",
     "data.source", "augment.workers", "train.profile", "batching", "runs_at_a_time", "only",
@@ -110,9 +110,7 @@ def override(config: Any, changes: dict[str, Any]) -> Any:
         head, _, rest = dotted.partition(".")
         check(head in names, f"{dotted}: no such key here; known are {', '.join(sorted(names))}")
         if rest:
-            if isinstance(
-                getattr(config, head), dict
-            ):  # its keys are data, such as words for emotions
+            if isinstance(getattr(config, head), dict):  # its keys are data, such as emotions
                 values[head] = {**values.get(head, getattr(config, head)), rest: value}
                 continue
             check(

@@ -324,7 +324,6 @@ def test_ravdess_folds_are_refused_for_another_corpus(protocol):
         ({"corpus": "joined", "root": "x"}, "data.root=x: data.corpus=joined requires data.roots"),
         ({"corpus": "joined", "roots": {"emodb": "x", "iemocap": "y"}}, "data.roots.iemocap=y: no"),
         ({"corpus": "manifest"}, "data.root: missing; with data.corpus=manifest name the CSV"),
-        ({"corpus": "tess", "root": "x", "source": "tfds"}, "data.source=tfds: requires"),
     ],
 )
 def test_settings_that_do_not_fit_are_an_error(changes, said):

@@ -82,10 +82,9 @@ def watch_calls(folder: Path) -> dict[str, list[str]]:
     import orbax.checkpoint
     import sklearn.metrics
     import sklearn.model_selection
+    import tensorflow_datasets
 
-    import ser_jax.data.builder  # noqa: F401
-
-    del librosa, matplotlib, orbax, sklearn
+    del librosa, matplotlib, orbax, sklearn, tensorflow_datasets
     found = {}
     for name in CALLS:
         before = take_stock()

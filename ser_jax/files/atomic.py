@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import os
-import re
 import shutil
 import socket
 import tempfile
@@ -119,13 +118,8 @@ def new_folder(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def plainly_named(folder: Path) -> Iterator[Path]:
-    """A path of `folder` for libraries that take one for a pattern, a URL or UTF-8.
-
-    orbax looks for files by patterns, in which '[Lab] emotion' is another folder, and takes 'gs:'
-    for a bucket; tensorstore refuses a path with '..' in it.
-    """
-    folder = folder.resolve()
-    if re.fullmatch(r"[\w./ +=,@~-]*", str(folder)):
+    """A path of `folder` in UTF-8, as orbax writes it down; not all names of folders are."""
+    if str(folder).isprintable():
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="ser_jax-") as place:

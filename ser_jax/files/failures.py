@@ -6,23 +6,13 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 from ser_jax.errors import UserError
 
 _MISSING = ("NOT_FOUND", "not found", "does not exist", "No such file")
-_BROKEN = (
-    "DATA_LOSS",
-    "checksum",
-    "truncat",
-    "corrupt",
-    "decode",
-    "OUT_OF_RANGE",
-    "Expecting value",
-)
-_OTHER_TREE = (
-    "tree structures do not match", "not found in checkpoint", "do not match", "mismatch",
-    "not compatible", "Missing keys", "key error", "Dict key",
-)  # fmt: skip
+_BROKEN = ("DATA_LOSS", "OUT_OF_RANGE", "checksum", "truncat", "corrupt", "decode")
+"""In what tensorstore says of checkpoints in orbax's own format."""
 
 
 def explain_failure(folder: Path, error: Exception, others: Sequence[int] = ()) -> Exception:
@@ -33,7 +23,7 @@ def explain_failure(folder: Path, error: Exception, others: Sequence[int] = ()) 
 
     Args:
       folder: of the checkpoint.
-      error: as orbax, tensorstore or the system raised it.
+      error: as NumPy, orbax or the system raised it; a `KeyError` names what does not match.
       others: epochs that lie beside it.
     """
     if (told := tell_system_error(folder, error)) is not None:
@@ -44,15 +34,15 @@ def explain_failure(folder: Path, error: Exception, others: Sequence[int] = ()) 
         return UserError(f"{folder}: not enough memory to read it; use a device with more")
     if not os.access(folder, os.R_OK | os.X_OK) and folder.exists():
         return UserError(f"{folder}: cannot read: {os.strerror(errno.EACCES)}; change permissions")
-    if any(word in text for text in texts for word in _OTHER_TREE) or isinstance(error, KeyError):
+    if isinstance(error, KeyError):
         return UserError(
-            f"{folder}: does not match config.yaml, or was saved by another version of ser-jax; "
-            "undo a change of config.yaml, or use that version"
+            f"{folder}: {error.args[0]} does not match config.yaml, or was saved by another "
+            "version of ser-jax; undo the change of config.yaml, or use that version"
         )
     reason = find_reason(error)
     is_missing = number == errno.ENOENT or any(w in text for text in texts for w in _MISSING)
-    is_broken = any(word in text for text in texts for word in _BROKEN)
-    if is_missing or is_broken or isinstance(error, json.JSONDecodeError):
+    is_broken = isinstance(error, BadZipFile | EOFError | json.JSONDecodeError)
+    if is_missing or is_broken or any(word in text for text in texts for word in _BROKEN):
         what = "a file of it is missing" if is_missing else "a file of it is cut short or changed"
         return UserError(f"{folder}: damaged checkpoint: {what}; {_advise(folder, others)}")
     return UserError(f"{folder}: cannot be read: {type(error).__name__}: {reason}")
@@ -79,7 +69,7 @@ def _advise(folder: Path, others: Sequence[int]) -> str:
 
 
 def find_reason(error: BaseException) -> str:
-    """What the system said, out of the page that tensorstore and orbax make of it."""
+    """What the system said, in one line."""
     number = find_errno(error)
     if number is not None:
         return os.strerror(number)

@@ -10,7 +10,6 @@ import jax
 from ser_jax.config import Config
 from ser_jax.data.speakers import DRAWN
 from ser_jax.errors import UserError, check
-from ser_jax.files.failures import explain_failure
 from ser_jax.multihost.processes import is_writer
 from ser_jax.multihost.sharing import SharedCheckpoints
 from ser_jax.training.checkpoint import Checkpoints
@@ -70,11 +69,7 @@ def open_to_read(run_dir: Path) -> Iterator[tuple[Checkpoints, int]]:
     folder = run_dir / CHECKPOINTS
     unfinished = f"{run_dir}: holds no checkpoint yet; train it with the same ser-jax train command"
     check(folder.is_dir(), unfinished)
-    try:
-        opened = Checkpoints(folder, read_only=True)
-    except Exception as error:  # orbax raises many kinds
-        raise explain_failure(folder, error) from error
-    with contextlib.closing(opened) as checkpoints:
+    with contextlib.closing(Checkpoints(folder, read_only=True)) as checkpoints:
         latest = checkpoints.latest_epoch()
         if latest is None:
             raise UserError(unfinished)

@@ -1,6 +1,7 @@
 """Checkpoints of a run by orbax: the latest epoch and the best one, each complete or not there."""
 
-import errno
+import contextlib
+import json
 import os
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
-from ser_jax.errors import UserError, check
-from ser_jax.files.atomic import MOVED, saving
+from ser_jax.errors import UserError
+from ser_jax.files.atomic import MOVED, plainly_named, saving
 from ser_jax.files.failures import explain_failure, find_reason
-from ser_jax.machine.muted import mute_threads
-from ser_jax.training.checkpoint_folder import CheckpointFolder
-from ser_jax.training.saved_state import copy_to_host, list_saved, restore
+from ser_jax.training.saved_state import copy_to_host, list_saved, name_leaves, restore
 from ser_jax.training.state import TrainState
 
 
@@ -22,8 +22,7 @@ class Checkpoints:
     """The checkpoints of one run, numbered by epoch.
 
     orbax writes each beside its place and renames it, so a kill leaves the one before. Only the
-    latest and the best on validation are kept. What is read is what was saved last: reading waits
-    for a save that is under way.
+    latest and the best on validation are kept. Reading waits for a save that is under way.
     """
 
     def __init__(self, folder: str | Path, *, read_only: bool = False):
@@ -32,38 +31,28 @@ class Checkpoints:
           folder: made if it does not exist, unless `read_only`.
           read_only: for a run that is only used, and that may be in training elsewhere.
         """
-        import orbax.checkpoint as ocp
-
-        mute_threads()
-        self.folder = Path(folder).absolute()
-        # Not orbax' asynchronous save, which keeps its caller for 28 of 109 ms: this takes 3.
+        self.folder = Path(os.path.realpath(folder))
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._saving: Future[None] | None = None
-        several = jax.process_count() > 1  # orbax would have all of them write and wait
-        alone = ocp.options.MultiprocessingOptions(
-            active_processes={jax.process_index()}, primary_host=jax.process_index()
-        )
-        options = ocp.CheckpointManagerOptions(
-            create=not read_only and not several,
-            enable_async_checkpointing=False,
-            multiprocessing_options=alone if several else ocp.options.MultiprocessingOptions(),
-        )
-        with saving(self.folder):
-            self._place = CheckpointFolder(self.folder, read_only=read_only)
-            self._manager = ocp.CheckpointManager(self._place.plain, options=options)
+        self._place: int | None = None  # open, so that no other folder gets its number
+        if not read_only:
+            with saving(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._clear_unfinished()
+                self._place = os.open(self.folder, os.O_RDONLY)
 
     def save(self, epoch: int, state: Any, facts: dict[str, Any], *, best_epoch: int) -> None:
         """Save the state after `epoch` with JSON-able `facts`; only `best_epoch` is kept beside it.
 
         Returns once the state is copied, so that the next step may take its buffers; a thread
-        writes it. The save before is waited for first: no more than one is under way.
+        writes it. The previous save is waited for first: only one is under way.
 
         Raises:
-          UserError: the save before failed, as `wait` says.
+          UserError: the previous save failed, as `wait` says.
         """
         self.wait()
-        copied = copy_to_host(state)
-        self._saving = self._thread.submit(self._save, epoch, copied, facts, best_epoch)
+        arrays = name_leaves(copy_to_host(state))
+        self._saving = self._thread.submit(self._save, epoch, arrays, facts, best_epoch)
 
     def wait(self) -> None:
         """Wait until what was saved lies on the disk.
@@ -75,59 +64,65 @@ class Checkpoints:
         if saving is not None:
             saving.result()
 
-    def _save(self, epoch: int, state: Any, facts: dict[str, Any], best_epoch: int) -> None:
-        import orbax.checkpoint as ocp
-
-        arguments = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), facts=ocp.args.JsonSave(facts)
-        )
+    def _save(
+        self, epoch: int, arrays: dict[str, np.ndarray], facts: dict[str, Any], best_epoch: int
+    ) -> None:
         try:
-            self._write(epoch, arguments)
-            if self._place.is_elsewhere():  # since a moment ago: orbax has made it again
-                shutil.rmtree(self.folder / str(epoch), ignore_errors=True)
-                raise self._place.make_error()
+            self._check_place(epoch)
+            self._write(epoch, arrays, facts)
+            self._check_place(epoch)
             # By what lies there, not by what this process saved: a killed one may have left more.
-            for old in self._manager.all_steps():
+            for old in self._list_epochs():
                 if old not in (epoch, best_epoch):
-                    self._manager.delete(old)
-        except Exception as error:  # tensorstore reports a full disk as a ValueError
-            if self._place.is_elsewhere():
-                raise UserError(f"{self.folder.parent}: {MOVED}") from error
+                    shutil.rmtree(self.folder / str(old))
+        except OSError as error:
+            self._clear_unfinished()  # give back the space
+            self._check_place(epoch)
             raise UserError(
                 f"{self.folder}: cannot write the checkpoint of epoch {epoch}: "
                 f"{find_reason(error)}; make room, or the folder writable, and run the same "
                 "command again to resume"
             ) from error
 
-    def _write(self, epoch: int, arguments: Any) -> None:
-        """Write one checkpoint, or leave nothing of it.
+    def _write(self, epoch: int, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:
+        from ser_jax.training.state_handler import SaveState
 
-        What an earlier save of this process has failed to write may come back for a moment, since
-        its threads outlive it: it is cleared away first, and once more if it was too late.
-        """
-        if self._place.is_elsewhere():  # perhaps another run has begun here
-            raise self._place.make_error()
-        for attempt in (1, 2):
-            self._place.clear_unfinished()
-            try:
-                self._manager.save(epoch, args=arguments, force=True)
-                self._manager.wait_until_finished()
+        with plainly_named(self.folder) as folder, _open_checkpointer() as checkpointer:
+            checkpointer.save(folder / str(epoch), args=SaveState(arrays, facts), force=True)
+
+    def _check_place(self, epoch: int) -> None:
+        """Raise `UserError` where the folder was moved or deleted since it was opened."""
+        assert self._place is not None
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(self.folder.stat(), os.fstat(self._place)):
                 return
-            except Exception as error:
-                self._place.clear_unfinished()  # give back the space
-                if attempt == 2 or not isinstance(error, FileExistsError):
-                    raise
+        # orbax makes the folder again where it went after a look here: the run may come back.
+        shutil.rmtree(self.folder / str(epoch), ignore_errors=True)
+        with contextlib.suppress(OSError):  # missing, or not empty: another's
+            self.folder.rmdir()
+            self.folder.parent.rmdir()
+        raise UserError(f"{self.folder.parent}: {MOVED}")
+
+    def _clear_unfinished(self) -> None:
+        """Delete what a save that was killed or that failed has left beside its place."""
+        for left in self.folder.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+    def _list_epochs(self) -> list[int]:
+        return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdigit())
 
     def latest_epoch(self) -> int | None:
         """The last epoch saved; None before the first."""
         self.wait()
-        return self._manager.latest_step()
+        return max(self._list_epochs(), default=None)
 
     def load_facts(self, epoch: int) -> dict[str, Any]:
-        """The facts saved with `epoch`."""
-        import orbax.checkpoint as ocp
+        """The facts saved with `epoch`.
 
-        return self._restore(epoch, facts=ocp.args.JsonRestore())["facts"]
+        Raises:
+          UserError: the checkpoint is damaged or cannot be read.
+        """
+        return self._load(epoch, None, lambda facts: facts)
 
     def load_state(self, epoch: int, like: Any) -> Any:
         """The state saved with `epoch`, in the shapes and types of `like`.
@@ -137,11 +132,15 @@ class Checkpoints:
         Raises:
           UserError: the checkpoint is damaged, cannot be read, or is of another network or version.
         """
-        import orbax.checkpoint as ocp
+        wanted = list_saved(like)
 
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, list_saved(like))
-        state = self._restore(epoch, state=ocp.args.StandardRestore(abstract))["state"]
-        return restore(state, like)
+        def make(arrays: dict[str, np.ndarray]) -> Any:
+            if unknown := arrays.keys() - name_leaves(wanted).keys():
+                raise KeyError(min(unknown))
+            state = restore(arrays, wanted)
+            return like.replace(**state) if isinstance(like, TrainState) else state
+
+        return self._load(epoch, ("",), make)
 
     def load_variables(self, epoch: int, like: TrainState) -> dict[str, Any]:
         """What of the state saved with `epoch` evaluates, as `TrainState.variables` but the frozen.
@@ -151,62 +150,57 @@ class Checkpoints:
         Raises:
           UserError: as `load_state`.
         """
-        import orbax.checkpoint as ocp
-
         names = ("average",) if like.average else ("params", "batch_stats")
         wanted = {name: getattr(like, name) for name in names}
-        wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, wanted)
-        arguments = ocp.args.PyTreeRestore(
-            item=wanted,
-            restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
-            partial_restore=True,
-        )
-        found = self._restore(epoch, state=arguments)["state"]
-        for (path, leaf), here in zip(
-            jax.tree.leaves_with_path(wanted), jax.tree.leaves(found), strict=True
-        ):
-            check(
-                leaf.shape == here.shape,
-                f"{self.folder / str(epoch)}: holds {jax.tree_util.keystr(path)} of shape "
-                f"{here.shape}, the settings of config.yaml give {leaf.shape}; undo the change",
-            )
+        prefixes = tuple(f"{name}/" for name in names)
+        found = self._load(epoch, prefixes, lambda arrays: restore(arrays, wanted))
         return found["average"] if like.average else found
 
-    def _restore(self, epoch: int, **items: Any) -> Any:
-        import orbax.checkpoint as ocp
+    def _load(self, epoch: int, prefixes: tuple[str, ...] | None, make: Any) -> Any:
+        """What `make` makes of the facts, or of the arrays with these prefixes."""
+        from ser_jax.training.state_handler import RestoreState
 
         self.wait()
         folder = self.folder / str(epoch)
         try:
-            if "state" in items:
-                _read_through(self._place.plain / str(epoch) / "state")
-            return self._manager.restore(epoch, args=ocp.args.Composite(**items))
-        except Exception as error:  # orbax and tensorstore raise many kinds
-            others = [step for step in self._manager.all_steps() if step != epoch]
+            if (folder / "state").is_dir():
+                return make(_load_older(folder, prefixes))
+            with _open_checkpointer() as checkpointer:
+                return make(checkpointer.restore(folder, args=RestoreState(prefixes)))
+        except Exception as error:  # NumPy, JSON, orbax and tensorstore raise many kinds
+            others = [other for other in self._list_epochs() if other != epoch]
             raise explain_failure(folder, error, others) from error
 
     def close(self) -> None:
-        """End the save that is under way and all threads. Raises: UserError, as `wait`."""
+        """End the save that is under way and its thread. Raises: UserError, as `wait`."""
         try:
             self.wait()
         finally:
             self._thread.shutdown()
-            self._manager.close()
-            self._place.close()
+            if self._place is not None:
+                os.close(self._place)
+                self._place = None
 
 
-def _read_through(folder: Path) -> None:
-    """Raise where a file of a saved state is missing or cut short.
+def _open_checkpointer() -> Any:
+    """orbax's synchronous checkpointer; of several processes only this one takes part."""
+    import orbax.checkpoint as ocp
 
-    orbax would raise as well, but its many reads at once go on failing after it has, and print
-    tracebacks for as long as the program lives.
-    """
-    import tensorstore
+    from ser_jax.training.state_handler import StateHandler
 
-    base = {"driver": "file", "path": f"{folder}/"}
-    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
-    keys = store.list().result()
-    if not keys:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
-    for key in keys:
-        store.read(key).result()
+    process = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(active_processes={process}, primary_host=process)
+    several = jax.process_count() > 1  # by default orbax has all of them write and wait
+    options = alone if several else ocp.options.MultiprocessingOptions()
+    return ocp.Checkpointer(StateHandler(), multiprocessing_options=options)
+
+
+def _load_older(folder: Path, prefixes: tuple[str, ...] | None) -> dict[str, Any]:
+    """The same from a checkpoint in orbax's own format, in which states were saved before."""
+    import orbax.checkpoint as ocp
+
+    if prefixes is None:
+        return json.loads((folder / "facts" / "metadata").read_text())
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        arrays = name_leaves(copy_to_host(checkpointer.restore(folder / "state")))
+    return {name: array for name, array in arrays.items() if name.startswith(prefixes)}

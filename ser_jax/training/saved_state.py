@@ -1,4 +1,4 @@
-"""What of a state a checkpoint holds: which of its arrays, in which form, and the state again."""
+"""What of a state a checkpoint holds: its arrays by name, and the state again."""
 
 import dataclasses
 from typing import Any
@@ -10,9 +10,14 @@ import numpy as np
 from ser_jax.training.state import TrainState
 
 
+def name_leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree by their paths: params/out/kernel."""
+    leaves = jax.tree.leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
 def list_saved(state: Any) -> Any:
-    """What of a state is saved, by the names that checkpoints had before anything was frozen or
-    averaged."""
+    """What of a state is saved: all but what is frozen, and averages where there are any."""
     if not isinstance(state, TrainState):
         return state
     names = {field.name for field in dataclasses.fields(state)} - {"frozen"}
@@ -33,11 +38,28 @@ def copy_to_host(state: Any) -> Any:
     return jax.tree.map(copy, plain, jax.device_get(plain))
 
 
-def restore(saved: Any, like: Any) -> Any:
-    """The state of which `saved` was read, with the types and places of `like`."""
-    wanted = list_saved(like)
-    state = jax.tree.map(_restore_place, jax.tree.map(_restore_key, saved, wanted), wanted)
-    return dataclasses.replace(like, **state) if isinstance(like, TrainState) else state
+def restore(arrays: dict[str, np.ndarray], like: Any) -> Any:
+    """The tree of `arrays`, in the structure, types and places of `like`.
+
+    Raises:
+      KeyError: an array is missing or has another shape.
+    """
+    leaves = [_restore_leaf(name, arrays[name], leaf) for name, leaf in name_leaves(like).items()]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def _restore_leaf(name: str, array: np.ndarray, like: Any) -> jax.Array:
+    # Bound to its device only if `like` is: JAX would compile programs anew for bound arrays.
+    place = getattr(like, "sharding", None) if getattr(like, "committed", True) else None
+    if _is_key(like):
+        data = jax.device_put(array.astype(np.uint32))
+        leaf = jax.random.wrap_key_data(data, impl=_find_impl(like))
+    else:
+        known = array.dtype.kind != "V"  # NumPy's files have no name for bfloat16
+        leaf = array.astype(like.dtype) if known else array.view(like.dtype)
+    if leaf.shape != like.shape:
+        raise KeyError(f"{name} of shape {leaf.shape}, not {like.shape},")
+    return jax.device_put(leaf, place)
 
 
 def _is_key(leaf: Any) -> bool:
@@ -48,27 +70,8 @@ def _get_numbers(leaf: Any) -> Any:
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
-def _restore_key(leaf: Any, like: Any) -> Any:
-    """A random key again; older checkpoints hold keys as keys."""
-    if _is_key(like) and not _is_key(leaf):
-        return jax.random.wrap_key_data(leaf, impl=_find_impl(like))
-    return leaf
-
-
 def _find_impl(like: Any) -> Any:
     """The algorithm of a random key, or of the shape of one; computes nothing."""
-    if isinstance(like, jax.Array):
-        return jax.random.key_impl(like)
     found = []
     jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), like)
     return found[0]
-
-
-def _restore_place(leaf: Any, like: Any) -> Any:
-    """Bound to its device only if `like` is: JAX would compile programs anew for bound arrays."""
-    if getattr(like, "committed", True):
-        return leaf
-    if _is_key(leaf):
-        data = jax.device_put(np.array(jax.random.key_data(leaf)))
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
-    return jax.device_put(np.array(leaf))

@@ -204,7 +204,7 @@ def test_a_config_of_another_network_is_refused(copied, section, key, value):
 def test_a_state_of_another_network_is_refused(copied, monkeypatch):
     monkeypatch.setattr("ser_jax.inference.load._check_identity", lambda *args: None)
     change_config(copied, "model", "hidden", 16)
-    with pytest.raises(UserError, match=r"checkpoints/2: does not match .*undo a change"):
+    with pytest.raises(UserError, match=r"checkpoints/2: .* does not match .*undo the change"):
         load_run(copied)
 
 
@@ -234,18 +234,14 @@ def test_a_run_killed_before_its_first_checkpoint_is_refused_and_left_alone(copi
         shutil.rmtree(copied / "checkpoints", ignore_errors=True)
 
 
-VITAL = ["facts/metadata", "state/_METADATA", "state/manifest.ocdbt", "state/ocdbt.process_0/d/*"]
-
-
-@pytest.mark.parametrize("kept", [0, 0.05])
-@pytest.mark.parametrize("pattern", VITAL)
-def test_a_truncated_checkpoint_is_refused_in_one_line(copied, capfd, pattern, kept):
-    (folder,) = [path for path in (copied / "checkpoints").iterdir() if path.name == "2"]
-    for path in folder.glob(pattern):
-        os.truncate(path, int(kept * path.stat().st_size))
+@pytest.mark.parametrize("kept", [0, 0.05, 0.9])
+@pytest.mark.parametrize("name", ["facts.json", "state.npz"])
+def test_a_truncated_checkpoint_is_refused_in_one_line(copied, capfd, name, kept):
+    path = copied / "checkpoints" / "2" / name
+    os.truncate(path, int(kept * path.stat().st_size))
     with pytest.raises(UserError, match=r"checkpoints/2: damaged checkpoint.*; copy it again"):
         load_run(copied)
-    assert capfd.readouterr().err == ""  # orbax' threads would print tracebacks
+    assert capfd.readouterr().err == ""
 
 
 # Evaluation.

@@ -115,17 +115,17 @@ def test_a_run_is_read_and_resumed_by_a_path_with_dots(copied, finished, monkeyp
     ("error", "said"),
     [
         (PermissionError(13, "Permission denied"), "cannot read: Permission denied"),
-        (ValueError("os_error_code='5'"), "cannot read: Input/output error"),
+        (OSError(5, "Input/output error"), "cannot read: Input/output error"),
         (RuntimeError("RESOURCE_EXHAUSTED: out of memory"), "not enough memory"),
         (RuntimeError("no device cuda:0"), "cannot be read: RuntimeError: no device cuda:0"),
         (ImportError("no zstandard"), "cannot be read: ImportError: no zstandard"),
     ],
 )
 def test_what_is_no_damage_is_not_called_so(copied, monkeypatch, error, said):
-    def fail(folder: Path) -> None:
+    def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("ser_jax.training.checkpoint._read_through", fail)
+    monkeypatch.setattr("ser_jax.training.checkpoint._open_checkpointer", fail)
     with pytest.raises(UserError, match=said) as caught:
         load_run(copied)
     assert "damaged" not in str(caught.value)
@@ -134,10 +134,10 @@ def test_what_is_no_damage_is_not_called_so(copied, monkeypatch, error, said):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 def test_reading_lets_through_what_is_no_failure_of_the_checkpoint(copied, monkeypatch, error):
-    def fail(folder: Path) -> None:
+    def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("ser_jax.training.checkpoint._read_through", fail)
+    monkeypatch.setattr("ser_jax.training.checkpoint._open_checkpointer", fail)
     with pytest.raises(error):
         load_run(copied)
 

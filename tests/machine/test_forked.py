@@ -101,17 +101,6 @@ def test_the_callers_own_log_is_left_alone(name, tmp_path, caplog):
     assert [record.message for record in caplog.records] == ["mine"]
 
 
-def test_what_orbax_threads_log_is_dropped(tmp_path, caplog):
-    Checkpoints(tmp_path).close()
-    logger = logging.getLogger("asyncio")
-    code = compile("1 / 0", "/site-packages/orbax/checkpoint/x.py", "exec")
-    try:
-        exec(code)
-    except ZeroDivisionError:
-        logger.exception("Task exception was never retrieved")
-    assert not caplog.records
-
-
 def test_caches_have_a_place_where_no_home_is_known(tmp_path):
     code = """if True:
         import os

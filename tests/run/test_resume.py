@@ -94,10 +94,10 @@ def train_with_saves_held_up(held: int, *argv: str) -> int:
     """Train, with a disk that never takes the checkpoint of epoch `held`."""
     write = Checkpoints._write
 
-    def hold_up(self: Checkpoints, epoch: int, arguments: Any) -> None:
+    def hold_up(self: Checkpoints, epoch: int, *arguments: Any) -> None:
         if epoch == held:
             time.sleep(1000)
-        write(self, epoch, arguments)
+        write(self, epoch, *arguments)
 
     Checkpoints._write = hold_up
     return run_command(*argv)
@@ -226,9 +226,9 @@ def test_killed_anywhere_in_a_save_the_last_checkpoint_is_whole(tmp_path):
     for epoch in (1, 2, 3):
         save(checkpoints, epoch)
     checkpoints.close()
-    call, latest = -1, []
+    call, latest = 0, []
     while True:
-        call += 2  # half of them, for the time it takes
+        call += 1
         folder = tmp_path / str(call)
         shutil.copytree(tmp_path / "0", folder)
         status, output = Child(save_until, folder, call).wait()

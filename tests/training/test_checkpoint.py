@@ -1,5 +1,7 @@
 """A checkpoint is written while training goes on, one at a time, and its failure is told."""
 
+import contextlib
+import resource
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,10 +10,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from ser_jax.errors import UserError
 from ser_jax.training.checkpoint import Checkpoints
+from ser_jax.training.saved_state import copy_to_host
 
 
 class Disk:
@@ -30,7 +34,7 @@ class Disk:
         self.begun: list[int] = []
         self.now = self.most = self.full_at = 0
 
-    def take(self, checkpoints: Checkpoints, epoch: int, arguments: Any) -> None:
+    def take(self, checkpoints: Checkpoints, epoch: int, *arguments: Any) -> None:
         self.begun.append(epoch)
         self.now += 1
         self.most = max(self.most, self.now)
@@ -38,7 +42,7 @@ class Disk:
         try:
             if epoch == self.full_at:
                 raise OSError(28, "No space left on device")
-            self.write(checkpoints, epoch, arguments)
+            self.write(checkpoints, epoch, *arguments)
         finally:
             self.now -= 1
 
@@ -53,6 +57,20 @@ def disk(monkeypatch) -> Iterator[Disk]:
 
 def make_state(n: int = 1 << 16) -> dict[str, Any]:
     return {"w": jnp.arange(n, dtype=jnp.float32), "key": jax.random.key(7), "step": jnp.int32(0)}
+
+
+def save_older(folder: Path, epoch: int, state: Any, facts: dict[str, Any]) -> None:
+    """A checkpoint as earlier versions wrote it, in orbax's own format."""
+    import orbax.checkpoint as ocp
+
+    options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
+    with ocp.CheckpointManager(folder, options=options) as manager:
+        manager.save(
+            epoch,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(copy_to_host(state)), facts=ocp.args.JsonSave(facts)
+            ),
+        )
 
 
 def list_epochs(folder: Path) -> list[str]:
@@ -155,3 +173,69 @@ def test_closed_its_thread_has_ended(tmp_path):
     assert list_threads() == ["checkpoint_0"]
     checkpoints.close()
     assert list_threads() == []
+
+
+def test_a_checkpoint_in_orbax_own_format_is_read_and_resumed(tmp_path):
+    tx = optax.inject_hyperparams(optax.adam)(learning_rate=0.1)
+    params = {"out": {"kernel": jnp.arange(6.0).reshape(2, 3)}}
+    state = make_state(8) | {"params": params, "opt_state": tx.init(params)}
+    save_older(tmp_path, 3, state, {"best_epoch": 3})
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        assert checkpoints.latest_epoch() == 3
+        assert checkpoints.load_facts(3) == {"best_epoch": 3}
+        loaded = checkpoints.load_state(3, jax.eval_shape(lambda: state))
+        assert jax.tree.structure(loaded) == jax.tree.structure(state)
+        jax.tree.map(assert_same, loaded, state)
+        checkpoints.save(4, loaded, {}, best_epoch=4)
+    assert list_epochs(tmp_path) == ["4"]
+
+
+def assert_same(here: jax.Array, there: jax.Array) -> None:
+    assert here.dtype == there.dtype
+    assert (here == there).all()
+
+
+def test_half_precision_is_saved_as_it_is(tmp_path):
+    state = {"x": jnp.array([1.5, -2.0], jnp.bfloat16)}
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save(1, state, {}, best_epoch=1)
+        assert_same(checkpoints.load_state(1, state)["x"], state["x"])
+
+
+def test_a_single_changed_byte_is_damage(tmp_path):
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save(1, make_state(), {}, best_epoch=1)
+        checkpoints.wait()
+        path = tmp_path / "1" / "state.npz"
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(UserError, match=r"/1: damaged checkpoint: .* is cut short or changed"):
+            checkpoints.load_state(1, make_state())
+
+
+def test_what_does_not_fit_the_network_is_named(tmp_path):
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save(1, make_state(4), {}, best_epoch=1)
+        with pytest.raises(UserError, match=r"/1: w of shape \(4,\), not \(5,\), does not match"):
+            checkpoints.load_state(1, make_state(5))
+        with pytest.raises(UserError, match=r"/1: v does not match config.yaml"):
+            checkpoints.load_state(1, make_state(4) | {"v": jnp.ones(1)})
+        with pytest.raises(UserError, match=r"/1: key does not match config.yaml"):
+            checkpoints.load_state(1, {"w": jnp.ones(4)})
+
+
+def test_a_failed_save_prints_nothing(tmp_path, capfd):
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save(1, make_state(), {}, best_epoch=1)
+        checkpoints.wait()
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+        try:
+            checkpoints.save(2, make_state(), {}, best_epoch=2)
+            with pytest.raises(UserError, match="epoch 2: File too large"):
+                checkpoints.wait()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list_epochs(tmp_path) == ["1"]
+    assert capfd.readouterr() == ("", "")

@@ -1,6 +1,10 @@
 """What all tests share: where they compute, strict numerics, real recordings where at hand."""
 
+import contextlib
+import ctypes
+import gc
 import os
+import resource
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +35,10 @@ CACHES = {
 }
 
 
+LARGE_BYTES = 1.5 * 2**30
+"""Memory of a worker above which what earlier files compiled is dropped."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip on a device what says something of a CPU alone."""
     for item in items:
@@ -57,6 +65,30 @@ def _forget_programs() -> None:
     for module, names in CACHES.items():
         for name in names if module in sys.modules else ():
             getattr(sys.modules[module], name).cache_clear()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounded_memory() -> Iterator[None]:
+    """After a file whose worker has grown large, drop what it compiled."""
+    yield
+    if _read_memory() > LARGE_BYTES:
+        _forget_programs()
+        gc.collect()
+        _trim_heap()
+
+
+def _read_memory() -> int:
+    """Resident bytes of this process; 0 where they are not known."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:  # no Linux
+        return 0
+    return pages * resource.getpagesize()
+
+
+def _trim_heap() -> None:
+    with contextlib.suppress(OSError, AttributeError):  # glibc alone
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 @pytest.fixture(scope="module")

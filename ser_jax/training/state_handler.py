@@ -31,8 +31,8 @@ class StateHandler(ocp.CheckpointHandler):
         """The facts, or the arrays whose names begin with one of `args.prefixes`."""
         if args.prefixes is None:
             return json.loads((directory / _FACTS).read_text())
-        with np.load(directory / _ARRAYS) as file:
-            return {name: file[name] for name in file if name.startswith(args.prefixes)}
+        with open(directory / _ARRAYS, "rb") as file, np.load(file) as arrays:
+            return {name: arrays[name] for name in arrays if name.startswith(args.prefixes)}
 
 
 @ocp.args.register_with_handler(StateHandler, for_save=True)

@@ -34,15 +34,28 @@ def expand(path: str | Path) -> Path:
 
 @contextlib.contextmanager
 def saving(path: str | Path, remedy: str | None = None) -> Iterator:
-    """Turn an `OSError` inside into a `UserError` that names file, reason and remedy."""
+    """Turn an `OSError` inside into a `UserError` that names file, reason and remedy.
+
+    A file that is missing elsewhere, such as one of a library, is no failure to write: it passes.
+    """
     try:
         yield
     except OSError as error:
+        if error.errno == errno.ENOENT and not _is_near(error.filename, Path(path)):
+            raise
         reason = error.strerror or str(error)
         if remedy is None:
             freeing = "" if error.errno in _NOT_OF_SPACE else "free some space or "
             remedy = f"{freeing}choose another folder"
         raise UserError(f"{error.filename or path}: cannot write: {reason}; {remedy}") from error
+
+
+def _is_near(file: str | None, path: Path) -> bool:
+    """Whether `file` lies in the folder of `path`, or `path` below it; so if it is unknown."""
+    if file is None:
+        return True
+    here, there = Path(os.path.abspath(path)), Path(os.path.abspath(file))
+    return there.is_relative_to(here.parent) or here.is_relative_to(there)
 
 
 def write_atomic(path: str | Path, data: str | bytes) -> None:

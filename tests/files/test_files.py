@@ -154,3 +154,11 @@ def test_what_a_killed_write_leaves_can_be_told_and_cleared(call, tmp_path):
 def test_nothing_is_cleared_where_there_is_nothing(tmp_path):
     clear_unfinished(tmp_path / "missing")
     clear_unfinished(Path(tmp_path))
+
+
+def test_a_missing_file_of_a_library_is_not_called_a_failure_to_write(tmp_path):
+    with pytest.raises(FileNotFoundError, match="libgomp"), saving(tmp_path / "run"):
+        open("/usr/lib/nowhere/libgomp.so")
+    with pytest.raises(UserError, match=r"run/x: cannot write: No such file"):
+        with saving(tmp_path / "run"):
+            open(tmp_path / "run" / "x")

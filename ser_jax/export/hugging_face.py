@@ -1,4 +1,4 @@
-"""A trained run as a folder that other programs read: the formats of Hugging Face transformers."""
+"""A trained run as a folder in the format of Hugging Face transformers."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +16,8 @@ from ser_jax.wav2vec2.saving import save_pretrained
 def export(run_dir: str | Path, folder: str | Path, format: str = "transformers") -> Path:
     """Write a fine-tuned wav2vec 2.0 as PyTorch's AutoModelForAudioClassification loads it.
 
-    Low-rank additions are put into the kernels. A warning says where transformers' own way of
-    padding and normalising clips is not the run's, so that its pipeline gives other logits.
+    Low-rank adapters are merged into the kernels. A warning says where transformers pads or
+    normalises clips otherwise than the run, so that its pipeline gives other logits.
 
     Args:
       run_dir: a run directory of model.name=wav2vec2.
@@ -66,7 +66,7 @@ def export_loaded(run: LoadedRun, folder: str | Path) -> Path:
 
 
 def _explain_padding(run: LoadedRun) -> str | None:
-    """How clips are to be prepared for the run's logits, where transformers' pipeline does not."""
+    """How to prepare clips to get the run's logits, where transformers' pipeline does otherwise."""
     assert run.spec is not None
     masked, before = run.config.model.mask_padding, run.spec.settings.normalise_before_padding
     architecture = run.spec.architecture
@@ -87,7 +87,7 @@ def _explain_padding(run: LoadedRun) -> str | None:
 
 
 def _merge_lora(params: Mapping[str, Any], alpha: float) -> dict[str, Any]:
-    """The tree with low-rank additions lora_a [in, r], lora_b [r, out] put into its kernels."""
+    """The tree with low-rank adapters lora_a [in, r], lora_b [r, out] merged into its kernels."""
     merged = {}
     for name, below in params.items():
         if not isinstance(below, Mapping):

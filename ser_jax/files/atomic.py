@@ -1,4 +1,4 @@
-"""Writing files so that a kill or a full disk leaves the old state or the new, never half."""
+"""Writing files so that a kill or a full disk leaves the old content or the new, never half."""
 
 import contextlib
 import errno
@@ -12,23 +12,23 @@ from pathlib import Path
 from ser_jax.errors import UserError
 
 _UNFINISHED = ".unfinished"
-"""How the names of files and folders end that are not yet in their place."""
+"""Suffix of files and folders that are not yet in their place."""
 
 _NOT_OF_SPACE = (
     errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG,
     errno.EACCES, errno.EPERM, errno.EROFS,
 )  # fmt: skip
-"""What a write may fail of though there is space."""
+"""Why a write may fail although there is space."""
 
 MOVED = (
     "was moved or deleted while it was written to; move it back and run the same command again, or "
     "give its new place"
 )
-"""What is said of a run directory that is not there any more."""
+"""What is said of a run directory that is no longer there."""
 
 
 def expand(path: str | Path) -> Path:
-    """A path with the home folder in place of its ~, where one is known."""
+    """A path with ~ replaced by the home folder, where one is known."""
     return Path(os.path.expanduser(path))
 
 
@@ -84,7 +84,7 @@ def write_atomic(path: str | Path, data: str | bytes) -> None:
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Let an `OSError` name the file that the user knows, not the one that stands in for it."""
+    """Let an `OSError` name the file that the user knows, not the temporary one."""
     try:
         yield
     except OSError as error:
@@ -93,12 +93,12 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def is_unfinished(path: Path) -> bool:
-    """Whether `path` is what a killed `write_atomic` or `new_folder` has left."""
+    """Whether `path` was left by a killed `write_atomic` or `new_folder`."""
     return path.name.startswith(".") and path.name.endswith(_UNFINISHED)
 
 
 def clear_unfinished(folder: str | Path) -> None:
-    """Delete what killed writes have left in `folder` and below it."""
+    """Delete what killed writes left in `folder` and below it."""
     for path in list(filter(is_unfinished, Path(folder).rglob(f".*{_UNFINISHED}"))):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -109,7 +109,7 @@ def clear_unfinished(folder: str | Path) -> None:
 
 @contextlib.contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
-    """A temporary folder beside `path` that takes its place when the block ends well.
+    """A temporary folder beside `path` that replaces it when the block ends without an error.
 
     Raises:
       UserError: a write inside failed; `path` is as it was, and the temporary folder is gone.
@@ -143,7 +143,7 @@ def plainly_named(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time make `folder`; clears what a killed one left beside it."""
+    """Let one process at a time make `folder`; delete what a killed one left beside it."""
     import fcntl
 
     path = folder.with_name(f".{folder.name}.lock")
@@ -151,8 +151,8 @@ def locked(folder: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("w")
     with file:
-        # Some network drives have no locks: two at once then cost time, and what a download spoils
-        # its checks find.
+        # Some network drives have no locks: two at once then waste time, and checksums catch a
+        # spoilt download.
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
             for left in folder.parent.glob(f".{folder.name}.*"):
@@ -163,10 +163,10 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def held(folder: Path, remedy: str, share: str = "") -> Iterator[None]:
-    """Hold `folder` for this process; the system lets go of it when the process ends, however.
+    """Hold `folder` for this process; the system releases it however the process ends.
 
     Args:
-      folder: made or not; the lock lies beside it, and is gone afterwards.
+      folder: need not exist; the lock lies beside it, and is deleted afterwards.
       remedy: what to do where another process holds it.
       share: of `folder`; different ones may be held at the same time.
 
@@ -186,7 +186,7 @@ def held(folder: Path, remedy: str, share: str = "") -> Iterator[None]:
 
 
 def _take(path: Path, whose: str, remedy: str) -> int | None:
-    """The locked file; None where the file system has no locks or cannot be written."""
+    """The handle of the locked file; `None` where the file system has no locks or is read-only."""
     import fcntl
 
     while True:
@@ -210,4 +210,4 @@ def _take(path: Path, whose: str, remedy: str) -> int | None:
                     os.truncate(handle, 0)
                     os.write(handle, f"pid {os.getpid()} on {socket.gethostname()}".encode())
                 return handle
-        os.close(handle)  # deleted by who held it before
+        os.close(handle)  # deleted by its previous holder

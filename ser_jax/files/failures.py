@@ -1,4 +1,4 @@
-"""Why a file could not be read or written, in one line, out of what libraries say."""
+"""Why a file could not be read or written, in one line, from the errors of libraries."""
 
 import errno
 import json
@@ -16,10 +16,10 @@ _BROKEN = ("DATA_LOSS", "OUT_OF_RANGE", "checksum", "truncat", "corrupt", "decod
 
 
 def explain_failure(folder: Path, error: Exception, others: Sequence[int] = ()) -> Exception:
-    """What to raise for `error`, which the reading of a checkpoint met.
+    """What to raise for an `error` met while reading a checkpoint.
 
-    Only what is known to be damaged is called so: people delete what is. What is not understood is
-    told in the library's own words.
+    Only what is known to be damaged is called so, since people delete what is. Other errors keep
+    the words of their library.
 
     Args:
       folder: of the checkpoint.
@@ -51,7 +51,7 @@ def explain_failure(folder: Path, error: Exception, others: Sequence[int] = ()) 
 def tell_system_error(path: Path, error: Exception) -> Exception | None:
     """What to raise where the system is at fault, and what lies at `path` may be whole.
 
-    None where it is not: the file is missing, or what it holds is wrong.
+    `None` otherwise: the file is missing, or its content is wrong.
     """
     if isinstance(error, UserError | MemoryError):
         return error
@@ -77,7 +77,7 @@ def find_reason(error: BaseException) -> str:
 
 
 def find_errno(error: BaseException) -> int | None:
-    """The system's number of an error that is, or lies behind, `error`."""
+    """The errno of `error` or of one that caused it."""
     for one in _list_causes(error):
         if isinstance(one, OSError) and one.errno:
             return one.errno

@@ -1,4 +1,4 @@
-"""Reading what a report is drawn from, with errors that name the file and what makes it."""
+"""Reading JSON that runs and grids leave, with errors that name the file and the remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of people's own as parts of file names."""
+"""Names given by users as parts of file names."""
 
 import re
 

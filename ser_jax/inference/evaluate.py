@@ -39,16 +39,15 @@ def measure(
     """Measure a run on the recordings it was trained on, or on others.
 
     Clips are trimmed as the run's own were, and padded or cut to their length. Splits follow the
-    run's own protocol, fold and seed, whatever `data` says of them. Of another corpus the clips
-    count whose classes the run knows; the report's `left_out` counts the others by class, and its
-    `known_clips` those that the run was trained or validated on. The run
-    may still predict classes that the corpus does not have, which is wrong there; UAR is the mean
-    over those that occur.
+    run's own protocol, fold and seed, whatever `data` says. Of another corpus only clips of classes
+    that the run knows count; the report's `left_out` counts the others by class, and its
+    `known_clips` those that the run was trained or validated on. The run may still predict classes
+    that the corpus lacks, which counts as an error; UAR is the mean over those that occur.
 
     Args:
       run_dir: a run directory.
-      data: which recordings; None: the run's own.
-      split: test, val, train or all; None: test on the run's own recordings, all on others.
+      data: which recordings; `None`: the run's own.
+      split: test, val, train or all; `None`: test on the run's own recordings, all on others.
 
     Raises:
       UserError: as `load_run` and `load_corpus`; the rate is not the run's; no emotion is; the
@@ -68,7 +67,7 @@ def measure(
     corpus = load_corpus(_cut_as(run, wanted))
     part = _choose_part(run, corpus, wanted, split, is_own=data is None)
     corpus = _fit_length(run, corpus)
-    # Before classes are looked at, since a speaker's statistics need no labels.
+    # Before clips are chosen by class, since a speaker's statistics need no labels.
     inputs = compute_inputs(corpus, run.config.features, masked=run.is_masked)
     inputs, left_out = _fit_classes(run, inputs)
     corpus = inputs.corpus
@@ -93,9 +92,9 @@ def measure(
 
 
 def _cut_as(run: LoadedRun, data: DataConfig) -> DataConfig:
-    """Settings that trim clips as the run's were, and keep of each a sample more than the run has:
-    so memory holds no more, and what was longer can be told. A manifest's own split is read where
-    it has one, whatever that of the run had."""
+    """Settings that trim clips as the run's were, and keep of each one sample more than the run
+    has: that bounds memory, and shows which clips were longer. A manifest's own split is read where
+    it has one, whether or not the run's had."""
     own, clip_s = run.config.data, (run.n_samples + 1) / data.rate_hz
     protocol = "auto" if data.protocol == "given" else data.protocol
     return dataclasses.replace(
@@ -127,8 +126,8 @@ def _choose_part(
 
 
 def _check_split(run: LoadedRun, file_names: Sequence[str]) -> None:
-    """Raise where a run was tested on other clips than its split has now: training clips may be
-    among these."""
+    """Raise where the run was tested on other clips than its split has now, since these may include
+    training clips."""
     try:
         with (Path(run.run_dir) / PREDICTIONS_FILE).open(newline="", encoding="utf-8") as file:
             tested = {Path(row["file"]).stem for row in csv.DictReader(file)}

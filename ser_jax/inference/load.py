@@ -40,15 +40,15 @@ class LoadedRun:
     """Of the recordings it was trained on; see `Corpus.checksum`."""
     best_epoch: int
     spec: BackboneSpec | None = None
-    """The backbone of a wav2vec2."""
+    """The backbone, where the run is a wav2vec2."""
 
     def compute_logits(
         self, dataset: Dataset, index_B: np.ndarray, n_real: int | None = None
     ) -> np.ndarray:
-        """Logits [n_real, C] of the clips numbered `index_B`, of which others only fill up a batch.
+        """Logits [n_real, C] of the first `n_real` clips of `index_B`; the others only pad a batch.
 
         Raises:
-          UserError: one is no finite number.
+          UserError: one is not finite.
         """
         logits_BC = self.predict(dataset, index_B)[:n_real]
         check(

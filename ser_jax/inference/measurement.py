@@ -17,11 +17,11 @@ from ser_jax.statistics import bootstrap_figure
 EVALUATION_FILE = "evaluation.json"
 _COLLAPSED = 0.8
 """Share of the predictions above which one class is worth a warning."""
-_MOST_SPEAKERS = 1000  # that are resampled; 10,000 draws of more would fill the memory
+_MOST_SPEAKERS = 1000  # to resample; 10,000 draws of more would fill the memory
 
 
 class Heard(NamedTuple):
-    """The clips that were measured, and what they were taken for.
+    """The clips that were measured, and what was predicted.
 
     Attributes:
       corpus: with the run's classes.
@@ -59,7 +59,7 @@ class Measurement(NamedTuple):
     heard: Heard
 
     def compute_intervals(self) -> dict[str, list[float]]:
-        """95 % intervals of accuracy, weighted F1 and UAR over speakers, who are drawn anew.
+        """95 % bootstrap intervals of accuracy, weighted F1 and UAR, resampling speakers.
 
         Empty for one speaker, and for more than a thousand.
         """
@@ -74,7 +74,7 @@ class Measurement(NamedTuple):
         return {name: [*interval] for name, interval in found.items() if interval}
 
     def describe_predictions(self) -> dict[str, dict[str, Any]]:
-        """By class: how many clips were taken for it, their share, their mean probability of it."""
+        """By class: how many clips were predicted as it, their share, their mean probability."""
         predicted_B = self.heard.predicted_B
         probability_B = self.heard.probability_BC.max(axis=-1)
         found = {}
@@ -86,8 +86,8 @@ class Measurement(NamedTuple):
         return found
 
     def list_warnings(self) -> list[str]:
-        """One class alone among the clips, or taking nearly all predictions where it should not;
-        clips that the run has heard before."""
+        """What makes the figures doubtful: clips of one class alone, nearly all predictions of one
+        class, clips that the run was trained on."""
         truth = {name: sum(row) / self.report["n"]
                  for name, row in zip(self.report["labels"], self.report["confusion"], strict=True)
                  }  # fmt: skip
@@ -132,7 +132,7 @@ def write_evaluation(
     Args:
       found: the evaluation.
       run_dir: of the run that was measured.
-      out: folder; None: evaluations/CORPUS-PART below the run's, and a warning where that cannot be
+      out: folder; `None`: evaluations/CORPUS-PART below the run's, with a warning if that cannot be
         written.
 
     Returns:

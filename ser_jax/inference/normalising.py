@@ -1,4 +1,4 @@
-"""Files under a run that normalises by what is heard: each window, or all windows of a call."""
+"""Files for a run that normalises by its input: by window, or over all windows of a call."""
 
 import dataclasses
 import itertools
@@ -19,16 +19,16 @@ _CHUNK = 32  # windows at a time
 def fit_to_windows(
     run: LoadedRun, windows: Iterable[tuple[int, np.ndarray]], bad: Container[int]
 ) -> LoadedRun:
-    """The run, normalising by the windows to come where its training did so by speaker or corpus.
+    """The run, normalising over these windows where training did so by speaker or corpus.
 
-    Whose voices they are is unknown: all count as one speaker's, and as one corpus'.
+    The speakers are unknown: all windows count as one speaker, and as one corpus.
 
     Args:
-      run: any; one of other normalisation is given back as it is, and no window is read.
+      run: any; with another normalisation it is returned as it is, and no window is read.
       windows: of every window the number of its file and its samples, int16, no longer than the
         run's clips.
-      bad: numbers of files that do not count; asked once the windows are read, since some files
-        prove bad at their end.
+      bad: numbers of files that do not count; called once the windows are read, since some files
+        turn out bad only at their end.
     """
     if run.config.features.normalise not in ("speaker", "corpus"):
         return run
@@ -57,7 +57,7 @@ def fit_to_windows(
 
 
 def normalise_windows(run: LoadedRun, x_BTF: np.ndarray, length_B: np.ndarray) -> np.ndarray:
-    """Features of windows, each by itself where the run's training did so.
+    """Features of windows, each normalised by itself where training did so.
 
     Args:
       run: any.

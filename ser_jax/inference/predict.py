@@ -1,4 +1,4 @@
-"""The emotion in sound files, as a run hears it."""
+"""The emotion that a run predicts for sound files."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,7 +26,7 @@ _Path = str | bytes | Path
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a run hears in one window of one file."""
+    """The prediction for one window of one file."""
 
     file: str
     start_s: float
@@ -52,17 +52,17 @@ def predict(
     files: _Path | Iterable[_Path],
     on_error: Callable[[UserError], None] | None = None,
 ) -> list[Prediction]:
-    """Tell the emotion in sound files, in windows of the run's clip length.
+    """Predict the emotion in sound files, in windows of the run's clip length.
 
     A file no longer than that is one window. Of a longer file, what is left after the last full
     window is one more if it is at least half a window; if it is shorter, one more window ends with
     the file and overlaps the one before; less than one analysis window (n_fft) is left out.
-    However long a file is, some megabytes of it are in memory.
+    However long a file is, only some megabytes of it are in memory.
 
-    Of a run with `data.trim_db` the windows begin and end where the file sounds; as that is known
-    at the end, the whole file is in memory, 115 MB for an hour at 16 kHz.
+    For a run with `data.trim_db`, windows begin and end where the file sounds; since that is known
+    only at its end, the whole file is in memory, 115 MB for an hour at 16 kHz.
 
-    Of a run with `features.normalise` speaker or corpus all files count as one speaker's, and are
+    For a run with `features.normalise` speaker or corpus, all files count as one speaker's, and are
     read twice.
 
     Args:
@@ -70,7 +70,7 @@ def predict(
       files: one file or several, of any rate and any number of channels: what libsndfile reads,
         such as wav, flac, ogg and mp3, and what ffmpeg reads, where it is on PATH.
       on_error: called for each bad file, in order, with what is wrong; such files are left out.
-        None: the first one's error is raised, and nothing is returned.
+        `None`: the error of the first is raised, and nothing is returned.
 
     Returns:
       The windows of all good files in order.
@@ -142,7 +142,7 @@ def _read(
 def cut_windows(
     blocks: Iterable[np.ndarray], window: int, *, least: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """The windows of `list_windows` of a sound that comes in blocks, as soon as they are whole.
+    """The windows of `list_windows` of a sound read in blocks, each as soon as it is complete.
 
     Args:
       blocks: its samples, int16 [n], at least one in all.
@@ -151,7 +151,7 @@ def cut_windows(
     Yields:
       The number of a window's first sample, and its samples, int16 [n].
     """
-    held_N = np.zeros(0, np.int16)  # one window that was handed on, and what came after it
+    held_N = np.zeros(0, np.int16)  # the last window yielded, and what follows it
     first = end = 0  # of `held_N`; of the last window
     for block_N in blocks:
         held_N = np.concatenate([held_N, block_N])

@@ -1,4 +1,4 @@
-"""The files that a run is asked about, and what is wrong with them."""
+"""The files to predict, and what is wrong with them."""
 
 import contextlib
 import os
@@ -11,14 +11,14 @@ from ser_jax.errors import UserError, check, warn
 
 
 def list_names(files: Any) -> list[str]:
-    """Names of files, of which one alone may be given as it is.
+    """Names of files; a single one may be given by itself.
 
     Raises:
       UserError: samples, an open file or something else in place of a name.
     """
     kinds = (str, bytes, os.PathLike)
     if isinstance(files, kinds) or hasattr(files, "read") or not isinstance(files, Iterable):
-        files = [files]  # of an open file its lines are no names either
+        files = [files]  # iterating over an open file would give its lines
     names = []
     for file in files:
         check(
@@ -37,7 +37,7 @@ class Files:
         self.names, self._on_error = names, on_error
         self.errors: dict[int, UserError] = {}
         self.warnings: dict[int, str] = {}
-        # What is cheap to see, before the first second of work.
+        # Cheap checks first, before any work.
         for number, name in enumerate(names):
             with self.expecting_errors(number):
                 check(name != "", "'': no file is named; check what should name it")
@@ -49,7 +49,7 @@ class Files:
 
     @contextlib.contextmanager
     def expecting_errors(self, number: int) -> Iterator[None]:
-        """Keep a `UserError` about a file; raise it where nobody listens."""
+        """Keep a `UserError` about a file; raise it if there is no `on_error`."""
         try:
             yield
         except UserError as error:
@@ -58,7 +58,7 @@ class Files:
             self.errors[number] = error
 
     def tell(self) -> None:
-        """Warn of what is odd, and tell the listener of the bad files, in order."""
+        """Warn of what is odd, and call `on_error` for the bad files, in order."""
         for number, warning in sorted(self.warnings.items()):
             if number not in self.errors:
                 warn(warning)

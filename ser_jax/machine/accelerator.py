@@ -1,4 +1,4 @@
-"""What JAX computes on, as far as programs are made for it, and how they are compiled for it."""
+"""The kind of device that JAX computes on, and how programs are compiled for it."""
 
 import os
 import threading
@@ -33,7 +33,7 @@ def has_fused_attention() -> bool:
 
 
 def choose_compiler_options() -> dict[str, bool]:
-    """XLA's settings for this process' devices, beside its own; what `XLA_FLAGS` names is left."""
+    """XLA's settings for the devices of this process, except those that `XLA_FLAGS` names."""
     if not has_cuda():
         return {}
     flags = os.environ.get("XLA_FLAGS", "").split()

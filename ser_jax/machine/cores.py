@@ -1,4 +1,4 @@
-"""The processor cores at hand."""
+"""The available processor cores."""
 
 import os
 

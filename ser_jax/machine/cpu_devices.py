@@ -1,4 +1,4 @@
-"""Cores of a CPU as devices that share out a batch."""
+"""CPU cores as devices that share a batch."""
 
 import os
 from typing import Any
@@ -9,17 +9,17 @@ from ser_jax.config import ParallelConfig
 from ser_jax.machine.cores import count_cores
 
 ROWS_PER_CORE = 16
-"""Least rows of a batch that are worth a device: with fewer its overhead weighs."""
+"""Rows of a batch that are worth a device: with fewer, overhead dominates."""
 
 _made_devices = False
 """Whether `use_all_cores` made the CPU's devices, and not the user."""
 
 
 def use_all_cores(parallel: ParallelConfig, batch_size: int, n_cores: int | None = None) -> int:
-    """Make each core a device on CPU, if batches are large enough to be shared out.
+    """Make each core a device on CPU, if batches are large enough to shard.
 
-    XLA splits products over threads but not the rest of a step; devices share out all of it. To be
-    called before JAX meets its devices; GPUs and TPUs are left as they are.
+    XLA splits matrix products over threads but not the rest of a step; devices share all of it.
+    Call it before JAX initialises its devices; GPUs and TPUs are left as they are.
 
     Args:
       parallel, batch_size: of the run.
@@ -37,14 +37,14 @@ def use_all_cores(parallel: ParallelConfig, batch_size: int, n_cores: int | None
         return 1
     try:
         jax.config.update("jax_num_cpu_devices", count)
-    except RuntimeError:  # too late: JAX has met them
+    except RuntimeError:  # too late: JAX has initialised them
         return 1
     _made_devices = True
     return count
 
 
 def choose_devices(batch_size: int) -> tuple[Any, ...]:
-    """The devices that share out batches: all, but of those of `use_all_cores` no more than pay.
+    """The devices that share a batch: all, but of those of `use_all_cores` only as many as pay.
 
     So a run takes the same number alone as beside runs with larger batches.
     """

@@ -1,4 +1,4 @@
-"""What libraries take for granted of a machine: folders they may write, a backend that is there."""
+"""What libraries take for granted: folders that can be written, a backend that is installed."""
 
 import atexit
 import contextlib
@@ -13,7 +13,7 @@ from pathlib import Path
 def give_numba_a_cache() -> None:
     """Name a folder for what numba compiles, where neither of its own can be written.
 
-    librosa fails at its import there. To be called before that; what the user has set stays.
+    Otherwise importing librosa fails. Call it before that; what the user has set stays.
     """
     if "NUMBA_CACHE_DIR" in os.environ or "numba" in sys.modules:
         return
@@ -26,36 +26,36 @@ def give_numba_a_cache() -> None:
     try:
         # Not one for all processes: numba executes what it finds, and others may write there.
         folder = tempfile.mkdtemp(prefix="ser_jax-numba-")
-    except OSError:  # librosa says what it lacks
+    except OSError:  # librosa then says what is missing
         return
     os.environ["NUMBA_CACHE_DIR"] = folder
     atexit.register(_delete, folder, os.getpid())
 
 
 def give_caches_a_place() -> None:
-    """Name a folder for caches where no home is known, as in a container run by any user's number.
+    """Name a folder for caches where no home is known, as in a container run under any user id.
 
-    librosa and others fail at their import there. What the user has set stays.
+    Otherwise importing librosa fails. What the user has set stays.
     """
     if os.path.expanduser("~").startswith("~") and "XDG_CACHE_HOME" not in os.environ:
         os.environ["XDG_CACHE_HOME"] = os.path.join(tempfile.gettempdir(), f"cache-{os.getuid()}")
 
 
 def _delete(folder: str, pid: int) -> None:
-    if os.getpid() == pid:  # not by a process that was forked off
+    if os.getpid() == pid:  # not in a forked child
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_writable(folder: Path) -> bool:
-    """Whether files can be made in `folder`, or it can be made."""
+    """Whether `folder`, or else its nearest parent, can be written."""
     there = next(path for path in (folder, *folder.parents) if os.path.exists(path))
     return os.access(there, os.W_OK | os.X_OK)
 
 
 def import_matplotlib() -> None:
-    """Import matplotlib, also where MPLBACKEND names what this environment does not have.
+    """Import matplotlib, even where MPLBACKEND names a backend that is not installed.
 
-    A notebook's programs inherit its kernel's backend. Figures here need none.
+    Programs that a notebook starts inherit its kernel's. Figures here need none.
     """
     try:
         import matplotlib
@@ -70,7 +70,7 @@ def import_matplotlib() -> None:
 
 
 def mend_streams() -> None:
-    """Let any text be printed: escape what a stream cannot encode, drop what a closed one gets."""
+    """Let any text be printed: escape what a stream cannot encode, and replace closed streams."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

@@ -1,4 +1,4 @@
-"""Worker processes: started from any script or notebook, deaf to Ctrl-C, gone with their parent."""
+"""Worker processes, which start from any script or notebook and end with their parent."""
 
 import contextlib
 import multiprocessing
@@ -13,17 +13,17 @@ from ser_jax.errors import UserError, check
 
 @contextlib.contextmanager
 def starting_workers(remedy: str) -> Iterator[None]:
-    """Start processes inside: they inherit that Ctrl-C is held back, and leave `__main__` alone.
+    """Start processes inside: they inherit that Ctrl-C is blocked, and do not run `__main__`.
 
     A process that is spawned runs its parent's script once more, to find the functions that are
     defined there. Without the guard `if __name__ == "__main__":` that would train again in every
-    worker, and none would ever work. These workers need functions of this package alone.
+    worker, without end. These workers need only functions of this package.
 
     Args:
       remedy: how to do without workers.
 
     Raises:
-      UserError: the system lets no process be started, or has no memory to share with it.
+      UserError: the system allows no further process, or has no shared memory.
     """
     check(
         not multiprocessing.current_process().daemon,
@@ -51,7 +51,7 @@ def _main_hidden() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _sigint_held_back() -> Iterator[None]:
-    """Hold Ctrl-C back in this thread: a process started inside inherits that from birth."""
+    """Block Ctrl-C in this thread: a process started inside inherits that."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
@@ -64,7 +64,7 @@ def _sigint_held_back() -> Iterator[None]:
 
 def exit_with_parent() -> None:
     """In a worker: wait until the parent is gone, then end this process."""
-    # A killed parent cleans nothing up, and a worker waiting on a shared queue would wait for ever.
+    # A killed parent cleans nothing up, and a worker would wait on a shared queue for ever.
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

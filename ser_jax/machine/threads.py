@@ -1,4 +1,4 @@
-"""Work in threads, whose results come in order and are few at a time."""
+"""Work in threads, with results in order and few at a time."""
 
 import collections
 import os
@@ -13,12 +13,12 @@ _Result = TypeVar("_Result")
 def map_in_order(
     function: Callable[[_Item], _Result], items: Iterable[_Item], workers: int | None
 ) -> Iterator[_Result]:
-    """`map` in threads, at most two items per thread ahead of what was taken.
+    """`map` in threads, at most two items per thread ahead of the consumer.
 
     Args:
       function: of an item.
-      items: taken as results are.
-      workers: threads; None: one per core.
+      items: consumed as results are.
+      workers: threads; `None`: one per core.
     """
     n_threads = workers or os.cpu_count() or 1
     pool = ThreadPoolExecutor(n_threads)

@@ -24,10 +24,10 @@ class EventLog:
 
     An event is a flat dictionary with "event" (its kind) and, where it has a place in training,
     "step". Give it to `fit` as `on_event`. Each event is on disk when the call returns. Nothing is
-    kept open, so there is nothing to close, and a full disk shows at the event that met it.
+    kept open, so there is nothing to close, and a full disk raises at the event that meets it.
 
-    A resumed run calls `cut_back` first. It may send "start" again, which takes the place of the
-    first: the log of a resumed run is that of an uninterrupted one.
+    A resumed run calls `cut_back` first. It may send "start" again, which replaces the first:
+    the log of a resumed run is that of an uninterrupted one.
     """
 
     def __init__(self, run_dir: str | Path) -> None:
@@ -70,14 +70,14 @@ class EventLog:
         self._rewrite(kept)
 
     def _replace_start(self, start: dict[str, Any]) -> None:
-        """Say that the run is of other settings now, as of more epochs."""
+        """Record that the run has other settings now, such as more epochs."""
         events = load_events(self._path.parent)
         place = [event.get("event") for event in events].index("start")
         if events[place] != start:
             self._rewrite([*events[:place], start, *events[place + 1 :]])
 
     def _rewrite(self, events: list[dict[str, Any]]) -> None:
-        """Put `events` in the place of both logs. A new name makes an open TensorBoard look."""
+        """Replace both logs by `events`. A new file name makes an open TensorBoard reload."""
         write_atomic(self._path, b"".join(map(_make_line, events)))
         self._has_start = any(event.get("event") == "start" for event in events)
         self._tb_path = self._tb_dir / f"{_TB_PREFIX}{int(time.time()):010d}.ser_jax"
@@ -89,7 +89,7 @@ class EventLog:
 
 
 def make_start(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The first event of a run: which one it is, and of which recordings."""
+    """The first event of a run: its identity and its recordings."""
     return {"event": "start", "identity": facts["identity"], "checksum": facts["checksum"]}
 
 

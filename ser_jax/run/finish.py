@@ -39,9 +39,9 @@ def finish_run(
       config: of the run.
       corpus, split: its clips.
       fitted: how training ended.
-      on_event: told of the end.
+      on_event: called with the end.
       seconds: that training took.
-      rows: numbers of the clips whose samples this process has; None: all.
+      rows: numbers of the clips whose samples this process has; `None`: all.
 
     Returns:
       What metrics.json holds.
@@ -73,14 +73,14 @@ def end_run(
     end: dict[str, Any],
     leave: Callable[[], None],
 ) -> None:
-    """Tell of the end, write what a run leaves, and metrics.json last, which says it is complete.
+    """Log the end and write what a run leaves; metrics.json comes last and marks it complete.
 
     Args:
       run_dir: the directory of the run.
       metrics: for metrics.json.
-      on_event: told of the end.
-      end: what is told of it.
-      leave: writes all else.
+      on_event: called with the end.
+      end: the figures of that event.
+      leave: writes everything else.
     """
     on_event({"event": "end", **end})
     if is_writer():

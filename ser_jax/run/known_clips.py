@@ -1,5 +1,5 @@
-"""Which clips a run has heard, by what they hold: kept beside it, so that a test can be told of
-them whatever their names and their corpus are."""
+"""Digests of the clips a run was trained on, kept beside it, so that an evaluation recognises them
+whatever their names and their corpus."""
 
 from pathlib import Path
 
@@ -13,9 +13,9 @@ KNOWN_FILE = "known_clips.txt"
 
 
 def write_known(run_dir: Path, corpus: Corpus, split: Split) -> None:
-    """Keep a digest of each training and validation clip, one a line.
+    """Write a digest of each training and validation clip, one per line.
 
-    Clips whose samples other processes hold have none.
+    Clips whose samples other processes hold are left out.
 
     Raises:
       UserError: the file cannot be written.
@@ -27,7 +27,7 @@ def write_known(run_dir: Path, corpus: Corpus, split: Split) -> None:
 
 def count_known(run_dir: Path, corpus: Corpus) -> int:
     """How many clips of a corpus, cut as the run's were, it was trained or validated on; 0 where
-    it does not say, as runs of earlier versions."""
+    that is unknown, as for runs of earlier versions."""
     try:
         known = set((run_dir / KNOWN_FILE).read_text(encoding="ascii").split())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What a run tells while it trains: its log, the terminal, the profiler."""
+"""What a run reports while it trains: its log, the terminal, the profiler."""
 
 import contextlib
 from collections.abc import Iterator
@@ -20,9 +20,9 @@ from ser_jax.training.loop import OnEvent
 def watch(
     log: EventLog, config: Config, observe: OnEvent | None, facts: dict[str, Any]
 ) -> Iterator[OnEvent]:
-    """What happens goes to the log and to `observe`, or else to the terminal.
+    """A callable that passes events to the log and to `observe`, or else to the terminal.
 
-    The start of a run is told with its identity and the recordings, out of `facts`.
+    The start event carries the run's identity and recordings, out of `facts`.
     """
     with contextlib.ExitStack() as stack:
         shown = _shown if find_system(config.model.name).is_network else _shown_fits

@@ -52,7 +52,7 @@ from ser_jax.wav2vec2.saving import save_pretrained
 
 @with_jax_defaults
 def pretrain(config: PretrainConfig) -> dict[str, float]:
-    """Pre-train, and write RUN_DIR/backbone, which `train` takes for backbone.path.
+    """Pre-train, and write RUN_DIR/backbone, which `train` accepts as backbone.path.
 
     A directory that holds the same run is resumed, and ends with the same numbers.
 
@@ -60,8 +60,8 @@ def pretrain(config: PretrainConfig) -> dict[str, float]:
       The figures of the last epoch.
 
     Raises:
-      UserError: bad input, a directory of another run, a write that failed, a loss that is no
-        number.
+      UserError: bad input, a directory of another run, a failed write, a loss that is NaN or
+        infinite.
     """
     use_compile_cache(config.parallel.cache_dir)
     run_dir = Path(config.run_dir)
@@ -147,7 +147,7 @@ def _run_epoch(
 
 
 def _translate(config: PretrainConfig) -> TrainConfig:
-    """The optimiser's settings as fine-tuning has them."""
+    """The optimiser's settings as a `TrainConfig`."""
     train = config.train
     return TrainConfig(
         epochs=train.epochs, batch_size=train.batch_size, learning_rate=train.learning_rate,
@@ -157,7 +157,7 @@ def _translate(config: PretrainConfig) -> TrainConfig:
 
 
 def _open_run_dir(run_dir: Path, config: PretrainConfig) -> None:
-    """Make the directory, or see that it holds this very run."""
+    """Make the directory, or check that it holds this run."""
     if (run_dir / CONFIG_FILE).exists():
         differences = find_differences(load_tree(run_dir), config)
         check(
@@ -175,7 +175,7 @@ def _open_run_dir(run_dir: Path, config: PretrainConfig) -> None:
 
 
 def _save(folder: Path, architecture: Architecture, params: Any, config: PretrainConfig) -> None:
-    if folder.exists():  # of a run that ended between this and the last line
+    if folder.exists():  # of a run killed after this and before metrics.json
         shutil.rmtree(folder)
     extra = {"architectures": ["Wav2Vec2ForPreTraining"]}
     masked = architecture.feat_extract_norm == "layer"  # as published checkpoints have it

@@ -35,8 +35,8 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "scikit-learn")
 def describe_run(
     corpus: Corpus, split: Split, normaliser: Normaliser, config: Config
 ) -> dict[str, Any]:
-    """What a checkpoint must carry besides the state, so that it can be used alone and is resumed
-    on its own clips."""
+    """What a checkpoint holds besides the state, so that it can be used alone and is resumed on its
+    own clips."""
     return {
         "identity": compute_identity(config),
         "checksum": corpus.checksum,
@@ -84,14 +84,14 @@ def make_metrics(
 
 
 def _name_test_speakers(corpus: Corpus, split: Split) -> dict[str, Any]:
-    """Whom the test is of, where a fold is a choice of speakers."""
+    """The test speakers, where a fold is a choice of speakers."""
     if split.protocol == "study":
         return {}
     return {"test_speakers": np.unique(name_speakers(corpus)[split.test]).tolist()}
 
 
 def name_speakers(corpus: Corpus) -> np.ndarray:
-    """The speaker of each clip by the corpus' own name; RAVDESS' actors by their numbers."""
+    """The speaker of each clip by the corpus's own name; RAVDESS's actors by their numbers."""
     if corpus.speakers:
         return np.asarray(corpus.speakers)[corpus.actor_B - 1]
     return corpus.actor_B
@@ -104,9 +104,9 @@ def write_predictions(
     predicted_B: np.ndarray,
     probability_BC: np.ndarray | None = None,
 ) -> None:
-    """Keep the class predicted for each of the clips numbered `index`, with what is known of it.
+    """Write the class predicted for each of the clips numbered `index`, with what is known of it.
 
-    One row per clip: file, actor (by the corpus' own name), the corpus' attributes, emotion,
+    One row per clip: file, actor (by the corpus's own name), the corpus' attributes, emotion,
     predicted and, where given, the probability of each class. Statistics that resample speakers or
     pair systems clip by clip are computed from these.
 
@@ -132,7 +132,7 @@ def write_predictions(
 
 @functools.cache
 def name_device() -> str:
-    """What computes here: the accelerators' own name, or the processor's and its cores."""
+    """The hardware: the name of the accelerators, or of the processor and its cores."""
     devices = jax.devices()
     if devices[0].platform != "cpu":
         count = f"{len(devices)} x " if len(devices) > 1 else ""
@@ -148,7 +148,7 @@ def name_device() -> str:
 
 @functools.cache
 def collect_versions() -> dict[str, str]:
-    """What computes here, by name; `revision` where the package runs from a checkout."""
+    """Hardware and versions; `revision` where the package runs from a checkout."""
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     versions |= {"python": platform.python_version(), "ser_jax": __version__}
     revision = _find_revision()
@@ -174,7 +174,7 @@ def _make_log_mel(features: FeaturesConfig, rate_hz: int) -> Callable[..., jax.A
 
 
 def save_spectrogram(run_dir: Path, features: FeaturesConfig, corpus: Corpus, clip: int) -> None:
-    """Keep one clip's log-mel spectrogram for the report, whatever features the network takes."""
+    """Write one clip's log-mel spectrogram for the report, whatever features the network takes."""
     wave_N = to_float(corpus.wave_BN[clip])
     features = dataclasses.replace(features, kind="logmel")
     db_TF = _make_log_mel(features, corpus.rate_hz)(wave_N)

@@ -61,7 +61,7 @@ def load_tree(run_dir: str | Path) -> dict[str, Any]:
 
 
 def _find_near(folder: Path) -> Path | None:
-    """A run directory around or below a folder that is none, as of a grid or of checkpoints."""
+    """A run directory above or below a folder that is not one, such as a grid's or checkpoints."""
     around = [folder.parent, folder.parent.parent]
     below = (path for form in ("*", "cells/*") for path in sorted(folder.glob(form)))
     return next((path for path in (*around, *below) if os.path.isfile(path / CONFIG_FILE)), None)
@@ -78,7 +78,7 @@ def load_run_config(run_dir: str | Path) -> Config:
     try:
         try:
             return override(Config(), settings)
-        except UserError:  # what only says how a run works must not keep it from being read
+        except UserError:  # settings of how a run works must not prevent reading it
             return override(Config(), {k: v for k, v in settings.items() if not _says_how(k)})
     except UserError as error:
         raise UserError(f"{path}: {error}; a run of a newer ser-jax needs that version") from error
@@ -87,7 +87,7 @@ def load_run_config(run_dir: str | Path) -> Config:
 
 
 def _says_how(key: str) -> bool:
-    """Whether a dotted key says how fast a run works, and nothing of what it is."""
+    """Whether a dotted key affects only how fast a run works, not its results."""
     return key.startswith("parallel.") or key.endswith("workers") or key == "train.profile"
 
 
@@ -98,7 +98,7 @@ def _damaged(path: Path) -> UserError:
 
 
 def check_run_dir(run_dir: Path, config: Config) -> bool:
-    """See that the directory is this run's, or free; True if the run is complete."""
+    """Check that the directory is this run's, or free; True if the run is complete."""
     with saving(run_dir, "choose another --run_dir"):
         if (run_dir / CONFIG_FILE).exists():
             differences = find_differences(load_run_config(run_dir), config)
@@ -123,9 +123,9 @@ def check_run_dir(run_dir: Path, config: Config) -> bool:
 
 
 def may_train_on(differences: dict[str, tuple[Any, Any]], config: Config) -> bool:
-    """Whether a run ends, trained for more epochs, as one of as many epochs from the start.
+    """Whether a run that is extended to more epochs ends as one that had them from the start.
 
-    Not where the learning rate follows from the number of all steps.
+    Not where the learning rate depends on the total number of steps.
     """
     old, new = differences.get("train.epochs", (0, 0))
     is_constant = config.train.schedule == "constant" and config.train.warmup == 0
@@ -134,9 +134,9 @@ def may_train_on(differences: dict[str, tuple[Any, Any]], config: Config) -> boo
 
 
 def was_trained(tree: dict[str, Any], identity: str | None) -> bool:
-    """Whether a checkpoint's settings are those of a config.yaml, of as many epochs or fewer.
+    """Whether a checkpoint's settings are those of a config.yaml, with as many epochs or fewer.
 
-    A run that is to train for more epochs is resumed with a checkpoint of before.
+    A run that is extended to more epochs is resumed from its earlier checkpoint.
     """
     epochs = tree.get("train", {}).get("epochs", 1)
     fewer = (tree | {"train": tree.get("train", {}) | {"epochs": n}} for n in range(1, epochs))
@@ -150,7 +150,7 @@ def open_run_dir(run_dir: Path, config: Config) -> None:
     if path.exists():
         if not find_differences(load_run_config(run_dir), config):
             return
-        with saving(run_dir / METRICS_FILE):  # the run is not complete any more
+        with saving(run_dir / METRICS_FILE):  # the run is no longer complete
             (run_dir / METRICS_FILE).unlink(missing_ok=True)
     tree = to_dict(config)
     for key in ("root", "roots", "store_dir"):
@@ -159,7 +159,7 @@ def open_run_dir(run_dir: Path, config: Config) -> None:
 
 
 def _make_absolute(path: Any) -> Any:
-    """A path, or each of several, that holds in another working directory as well."""
+    """A path, or each of several, that is valid in any working directory."""
     if isinstance(path, dict):
         return {name: _make_absolute(below) for name, below in path.items()}
     if isinstance(path, list):

@@ -1,7 +1,7 @@
 """Scalars as TensorBoard reads them: an `Event` message of protocol buffers, framed as a TFRecord.
 
-Written out here, since packages that have these messages import PyTorch or TensorFlow where they
-are installed: a second and more, and their memory.
+Written by hand, since the packages that have these messages import PyTorch or TensorFlow where they
+are installed, which takes seconds and memory.
 """
 
 import ctypes
@@ -36,7 +36,7 @@ def _field(number: int, kind: int, value: bytes) -> bytes:
 
 
 def _pack_varint(value: int) -> bytes:
-    """Seven bits a byte, the lowest first; the eighth says that more follow."""
+    """Seven bits per byte, lowest first; the eighth says that more follow."""
     packed = bytearray()
     while value > 127:
         packed.append(value & 127 | 128)

@@ -43,7 +43,7 @@ def train_run(
     Args:
       config: all settings.
       memo: augmented features to share between the runs of a grid; see `augment.epochs`.
-      observe: told of every event; None: a progress bar and a line per epoch.
+      observe: called with every event; `None`: a progress bar and a line per epoch.
       report: called with the run's directory once it is complete, and while it is held; of a run
         that was complete before, only where its figures are missing.
 
@@ -51,8 +51,8 @@ def train_run(
       What metrics.json holds.
 
     Raises:
-      UserError: bad input, a directory of another run, a write that failed, a loss that is no
-        number.
+      UserError: bad input, a directory of another run, a failed write, a loss that is NaN or
+        infinite.
     """
     _check_processes(config.parallel)
     use_compile_cache(config.parallel.cache_dir)
@@ -76,7 +76,7 @@ def _hold(run_dir: Path) -> contextlib.AbstractContextManager[None]:
 def _train(
     config: Config, run_dir: Path, memo: Memo | None, observe: OnEvent | None
 ) -> dict[str, Any]:
-    """`train_run` of a run that is not complete."""
+    """`train_run` of an incomplete run."""
     system = find_system(config.model.name)
     system.check(config)
     check_protocols([(config.data, config.seed)])

@@ -66,16 +66,16 @@ def build(
     forms: Forms | None = None,
     make: Callable[..., Any] = make_programs,
 ) -> Built:
-    """Network, optimiser and programs; runs that differ in numbers alone share what is compiled.
+    """Network, optimiser and programs; runs that differ only in traced numbers share programs.
 
     Args:
       model, train, n_classes, take_train, spec: see `make_model` and `make_programs`.
       layout: where the programs run.
       n_steps: of the whole run, by which its learning rate is scheduled.
-      forms: of the network; None: those that are fastest here.
+      forms: of the network; `None`: those that are fastest here.
       make: makes the programs, as `make_programs` does; for a grid those of many runs.
     """
-    # What decides no program: how long, and the numbers that live in the state.
+    # These change no program: the length of the run, and numbers that live in the state.
     model = dataclasses.replace(model, **hold_traced(model))
     train = dataclasses.replace(
         train, epochs=1, early_stop_epochs=0, profile=0, best_by="accuracy", batch_size=1,
@@ -87,7 +87,7 @@ def build(
 
 
 def hold_numbers(train: TrainConfig) -> dict[str, Any]:
-    """Settings as a network's programs know them: of the learning rates their ratio."""
+    """The settings that a network's programs depend on: of the learning rates, only their ratio."""
     below = train.backbone_learning_rate
     ratio = None if below is None else below / train.learning_rate
     return hold_traced(train) | {"learning_rate": 1.0, "backbone_learning_rate": ratio}
@@ -127,7 +127,7 @@ def choose_take(
     """How training batches are taken: plain, or augmented on the device.
 
     Raises:
-      UserError: this jaxlib would wait for ever while it augments.
+      UserError: this jaxlib would hang while it augments.
     """
     if not augment.enabled or augment.backend == "host":
         return take_plain

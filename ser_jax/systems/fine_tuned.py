@@ -1,4 +1,4 @@
-"""wav2vec 2.0 as a system: a network whose backbone was trained before."""
+"""wav2vec 2.0 as a system: a network with a pre-trained backbone."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +40,7 @@ class FineTunedSystem(NetworkSystem):
         return True
 
     def check_shapes(self, config: Config, n_classes: int, n_frames: int, n_features: int) -> None:
-        """Samples of any number are taken."""
+        """Clips may be of any length."""
         del config, n_classes, n_frames, n_features
 
     def prepare_inputs(self, config: Config, inputs: Inputs) -> Prepared:

@@ -30,7 +30,7 @@ class ReadyClips(Ready):
 
 
 class FittedSystem:
-    """A classifier that is no network; where a fit was killed, it begins anew."""
+    """A classifier that is not a network; a fit that was killed starts over."""
 
     is_network = False
     shares_frozen = False
@@ -104,13 +104,13 @@ def fit_classical(
       dataset: the corpus, and the normaliser of the training clips.
       split: its parts.
       labels: the emotions.
-      on_event: told of each fit: of the svm for each penalty, of the hmm for each emotion.
+      on_event: called after each fit: of the svm for each penalty, of the hmm for each emotion.
 
     Returns:
       The arrays of the method, and the temperature.
 
     Raises:
-      UserError: an emotion without training clips, or with too few frames.
+      UserError: an emotion has no training clips, or too few frames.
     """
     from threadpoolctl import threadpool_limits
 
@@ -121,7 +121,7 @@ def fit_classical(
             f"model.name={config.model.name}: no training clip of {label}; take another split, or "
             "recordings of it",
         )
-    with threadpool_limits(1):  # sums in another order are other sums
+    with threadpool_limits(1):  # the order of sums changes their last digits
         arrays = method.fit(config, dataset, split, labels, on_event)
         score_BC = _score(method, config, arrays, dataset, split.val)
     return arrays | {"temperature": _fit_temperature(score_BC, label_B[split.val])}

@@ -49,7 +49,7 @@ def list_frames(
         x_TF = np.concatenate(orders, axis=1)
         if settings.trim_db is not None:
             # The first coefficient is the mean over the bands, but for the DCT's scale.
-            if dataset.own is not None:  # loudness as it was before a speaker's is taken out
+            if dataset.own is not None:  # loudness before normalisation by speaker
                 mean_F, std_F = (np.asarray(x_BF[clip]) for x_BF in dataset.own)
                 raw_TF = raw_TF * std_F + mean_F
             is_mfcc = features.kind == "mfcc"

@@ -74,7 +74,7 @@ def fit_hmm(clips: Sequence[np.ndarray], settings: ClassicalConfig, seed: int, l
 
 
 def _has_converged(monitor: Any) -> bool:
-    """hmmlearn's own property is true as well when the iterations are used up."""
+    """hmmlearn's own property is also true when the iterations are used up."""
     history = list(monitor.history)
     return len(history) > 1 and history[-1] - history[-2] < monitor.tol
 
@@ -164,7 +164,7 @@ def _degenerate(settings: ClassicalConfig, label: str) -> UserError:
 
 @contextlib.contextmanager
 def _muted() -> Iterator[None]:
-    """hmmlearn logs that it has not converged, which the run's own log says."""
+    """Silence hmmlearn's log of a fit that has not converged: the run's own log says so."""
     logger = logging.getLogger("hmmlearn")
     before = logger.level
     logger.setLevel(logging.CRITICAL)

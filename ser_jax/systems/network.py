@@ -111,7 +111,7 @@ class NetworkSystem:
         return None, {}
 
     def describe_trained(self, config: Config, spec: Any, n_classes: int) -> Any:
-        """Shapes of what is trained, as {'params': ...}; None: the network's own."""
+        """Shapes of what is trained, as {'params': ...}; `None`: the network's own."""
         del config, spec, n_classes
 
     def _prepare_early(self, prepare: Callable[[], Prepared]) -> Prepared | None:

@@ -1,4 +1,4 @@
-"""The checkpoints of a network's run, opened to train on or to read."""
+"""The checkpoints of a network's run, opened for training or for reading."""
 
 import contextlib
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ def _open_own(run_dir: Path, config: Config, facts: dict[str, Any]) -> Iterator[
                 f"{checkpoints.folder}: trained on other recordings (checksum {found['checksum']}, "
                 f"now {facts['checksum']}); give the same data.root, or another --run_dir",
             )
-            # Versions that kept no checksum of it drew speakers by another rule.
+            # Versions that saved no checksum of the split drew speakers by another rule.
             drawn = config.data.protocol in DRAWN
             check(
                 found.get("split", None if drawn else facts["split"]) == facts["split"],

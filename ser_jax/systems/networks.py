@@ -32,7 +32,7 @@ NETWORKS: dict[str, Network] = {
 
 
 def find_network(name: str) -> Network:
-    """The network of a name, or one from outside the package, of MODULE:CLASS.
+    """The network called `name`, or one from outside the package, given as MODULE:CLASS.
 
     Raises:
       UserError: there is no such module or class.
@@ -60,7 +60,7 @@ def make_model(
       n_classes: number of logits.
       dtype: type of the computation; parameters and statistics are float32.
       axis_name: mapped axis that shards the batch, for the statistics of batch norm.
-      forms: how convolutions and recurrences are computed; None: the fast forms for any device.
+      forms: how convolutions and recurrences are computed; `None`: the fast forms for any device.
       spec: the backbone of wav2vec2, which has no other use of `axis_name` and `forms`.
     """
     if spec is not None:

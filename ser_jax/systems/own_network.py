@@ -20,7 +20,7 @@ def _take_any(config: ModelConfig, n_frames: int, n_features: int) -> None:
 
 
 class Network(NamedTuple):
-    """How a network is built, and what must be known of it before.
+    """How a network is built, and what is known of it beforehand.
 
     Attributes:
       build: (config, n_classes, dtype, axis_name, forms) -> the module; see `make_model`.
@@ -34,10 +34,10 @@ class Network(NamedTuple):
 
 
 def import_network(name: str) -> Network:
-    """A network of somebody's own: a Flax module class, or a function that makes a module.
+    """A network from outside the package: a Flax module class, or a function that makes a module.
 
     It is called with `n_classes` and `model.kwargs`; see `systems.networks.make_model` for what the
-    module maps. The current folder is looked into as well.
+    module maps. The current folder is searched too.
 
     Args:
       name: MODULE:CLASS.
@@ -63,8 +63,8 @@ def import_network(name: str) -> Network:
             kwargs = {name: _freeze(value) for name, value in config.kwargs.items()}
             network = make(n_classes=n_classes, **kwargs)
         except Exception as error:
-            wish = f"model.name={name}: cannot be made with model.kwargs={config.kwargs}"
-            raise _blame(wish, error) from error
+            where = f"model.name={name}: cannot be made with model.kwargs={config.kwargs}"
+            raise _blame(where, error) from error
         check(
             isinstance(network, nn.Module),
             f"model.name={name}: gives {type(network).__name__}, no flax.linen.Module",
@@ -97,9 +97,9 @@ def check_logits(
     )
 
 
-def _blame(wish: str, error: Exception) -> UserError:
+def _blame(where: str, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:300]
-    return UserError(f"{wish}: {type(error).__name__}: {reason}; mend it")
+    return UserError(f"{where}: {type(error).__name__}: {reason}; mend it")
 
 
 def _freeze(value: Any) -> Any:

@@ -17,7 +17,7 @@ def is_streamed(config: Config, layout: Layout, shapes: Dataset) -> bool:
       shapes: of the corpus.
 
     Raises:
-      UserError: it is to stay there, where layout or buckets need it on the device.
+      UserError: it should stay there, but layout or buckets need it on the device.
     """
     parallel = config.parallel
     arrays = [x for x in (shapes.x_BTF, shapes.wave_BN) if x is not None]
@@ -37,5 +37,5 @@ def is_streamed(config: Config, layout: Layout, shapes: Dataset) -> bool:
 
 
 def stream(dataset: Dataset, layout: Layout) -> Stream:
-    """The corpus on the host, whose batches are brought to the devices ahead."""
+    """The corpus on the host, its batches transferred to the devices ahead of the step."""
     return StreamedCorpus(dataset, layout.mesh if layout.mode == "mesh" else None)

@@ -1,4 +1,4 @@
-"""What a run will compile, compiled side by side before it is needed."""
+"""What a run will compile, compiled in parallel before it is needed."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -22,10 +22,10 @@ from ser_jax.wav2vec2.finetune import Prepared
 
 @contextlib.contextmanager
 def compiling(tasks: Sequence[Callable[[], None]]) -> Iterator[None]:
-    """Do `tasks` side by side in threads while the block runs, and be done with them at its end.
+    """Run `tasks` in threads while the block runs; they have ended when it does.
 
-    XLA compiles without holding Python's lock, and mostly on one core for each program. A task that
-    fails is passed over: who needs its program will compile it again, and be told.
+    XLA compiles without holding Python's lock, and mostly on one core per program. A task that
+    fails is ignored: whoever needs its program compiles it again, and meets the error.
     """
     pool = ThreadPoolExecutor(max(1, len(tasks)))
     futures = [pool.submit(with_jax_defaults(task)) for task in tasks]
@@ -39,7 +39,7 @@ def compiling(tasks: Sequence[Callable[[], None]]) -> Iterator[None]:
 def describe_corpus(
     config: Config, corpus: Corpus, prepared: Prepared | None, *, with_waves: bool
 ) -> Dataset:
-    """Shapes of the corpus as programs will see it, before its features are there."""
+    """Shapes of the corpus as programs will see it, before its features are computed."""
     n_clips, n_samples = corpus.wave_BN.shape
     if prepared is not None:
         x = jax.ShapeDtypeStruct(prepared.inputs.x_BTF.shape, prepared.inputs.x_BTF.dtype)

@@ -147,7 +147,7 @@ def _draw_task(
     B, T = real_BT.shape
     frames_B = real_BT.sum(axis=1, dtype=jnp.int32)
     masked_BT = draw_spans(keys[0], frames_B, T, train.mask_prob, train.mask_length, least=2)
-    # A clip with a single masked frame has nothing to be told from.
+    # A clip with a single masked frame has no distractors.
     masked_BT &= masked_BT.sum(axis=1, keepdims=True) > 1
     negative_BTK = draw_negatives(keys[1], masked_BT, train.negatives)
     shape = (B, T, architecture.num_codevector_groups, architecture.num_codevectors_per_group)

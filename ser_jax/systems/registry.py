@@ -1,4 +1,4 @@
-"""All systems by the names that `model.name` has for them."""
+"""All systems by their `model.name`."""
 
 from ser_jax.systems.fine_tuned import FineTunedSystem
 from ser_jax.systems.fitted import FittedSystem
@@ -20,12 +20,12 @@ _OWN = NetworkSystem()
 
 
 def find_system(name: str) -> System:
-    """The system of a name; of MODULE:CLASS that of networks."""
+    """The system called `name`; for MODULE:CLASS that of networks."""
     return SYSTEMS.get(name, _OWN)
 
 
 def find_network_system(name: str) -> NetworkSystem:
-    """The system of a name that is known to be a network's."""
+    """The system of a name that is known to be a network."""
     system = find_system(name)
     assert isinstance(system, NetworkSystem)
     return system

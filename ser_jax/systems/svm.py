@@ -56,8 +56,9 @@ def fit_svm(
 
 
 def score_svm(arrays: Arrays, x_BF: np.ndarray, kernel: str) -> np.ndarray:
-    """Votes of the pairs for each class, ties parted by their margins: scikit-learn's one-against-
-    rest decision function of more than two classes, float64 [B, C]."""
+    """Votes of the pairs for each class, their margins breaking ties, float64 [B, C].
+
+    With more than two classes, scikit-learn's one-against-rest decision function."""
     from sklearn.metrics.pairwise import pairwise_kernels
 
     scaled_BF = (x_BF - arrays["mean_F"]) / arrays["std_F"]

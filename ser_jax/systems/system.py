@@ -1,4 +1,4 @@
-"""What a run asks of a system, and what it gets."""
+"""What a system provides to a run."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -123,17 +123,17 @@ class System(Protocol):
     def fit(
         self, config: Config, ready: Any, run_dir: Path, facts: RunFacts, on_event: OnEvent
     ) -> Fitted:
-        """Train, or go on with a training, keep what is best in `run_dir`, and classify.
+        """Train or resume, keep the best epoch in `run_dir`, and classify.
 
         Args:
           config: of the run.
           ready: what `prepare` gives.
           run_dir: the directory, which is there, and this run's.
-          facts: to be kept beside the parameters.
-          on_event: told of the start ('anew' or not), of epochs or fits.
+          facts: saved beside the parameters.
+          on_event: called at the start ('anew' or not), and with epochs or fits.
 
         Raises:
-          UserError: it holds another run; a write failed; the loss is no number.
+          UserError: it holds another run; a write failed; the loss is NaN or infinite.
         """
         ...
 
@@ -143,7 +143,7 @@ class System(Protocol):
         Args:
           run_dir: the directory.
           config: of the run.
-          check: told of the facts before the parameters are read; may raise.
+          check: called with the facts before the parameters are read; may raise.
 
         Raises:
           UserError: there is nothing yet, or it is damaged.

@@ -26,13 +26,13 @@ def scan_steps(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Program:
-    """A function (carry, dataset, index, *rest) -> carry on devices; the carry is used up."""
+    """A function (carry, dataset, index, *rest) -> carry on devices; the carry is donated."""
 
     def __init__(self, jitted: Any, whole: NamedSharding | None = None):
         """
         Args:
           jitted: of `jax.jit`.
-          whole: where carry and rest belong; None: on JAX's default device.
+          whole: the sharding of carry and rest; `None`: JAX's default device.
         """
         self._jitted, self._whole = jitted, whole
 
@@ -40,7 +40,7 @@ class Program:
         return self._jitted(*self._lay_out(carry, dataset, index, *rest))
 
     def compile(self, carry: Any, dataset: Dataset, index: Any, *rest: Any) -> None:
-        """Compile for arguments, or shapes, like those of calls to come, which then need not."""
+        """Compile ahead for arguments, or shapes, like those of later calls."""
         compile_ahead(self._jitted, *self._lay_out(carry, dataset, index, *rest))
 
     def _lay_out(self, carry: Any, dataset: Dataset, index: Any, *rest: Any) -> tuple[Any, ...]:
@@ -52,7 +52,7 @@ class Program:
 def compile_step(step: Callable[..., Any], layout: Layout) -> Callable[..., Any]:
     """A program (carry, dataset, index, *rest) -> carry on the devices of a layout.
 
-    The last axis of the clip numbers is shared out, all else is on every device.
+    The last axis of the clip numbers is sharded; everything else is replicated.
 
     Args:
       step: (carry, dataset, index_B, *rest) -> carry, pure.

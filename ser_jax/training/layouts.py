@@ -1,4 +1,4 @@
-"""Layouts: on which devices programs run, what they share out, by step or by epoch."""
+"""Layouts: the devices that programs run on, what they shard, and whether by step or by epoch."""
 
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ class Layout(NamedTuple):
     Attributes:
       mode: 'jit' (one device), 'mesh' or 'pmap' (rows or runs shared out over `devices`).
       scan: an epoch is one program; else a program per step.
-      devices: all that take part; none: JAX's default device.
+      devices: all that take part; empty: JAX's default device.
       axis: what the devices share out, `BATCH_AXIS` or `RUN_AXIS`.
     """
 
@@ -32,12 +32,12 @@ class Layout(NamedTuple):
 
     @property
     def axis_name(self) -> str | None:
-        """What `systems.networks.make_model` must know: the mapped axis, under pmap alone."""
+        """The mapped axis, which `systems.networks.make_model` needs; only under pmap."""
         return self.axis if self.mode == "pmap" else None
 
     @property
     def n_shards(self) -> int:
-        """What is shared out must be a multiple of it in number; see `batching.cut_batches`."""
+        """The number of rows or runs must be a multiple of it; see `batching.cut_batches`."""
         return 1 if self.mode == "jit" else len(self.devices)
 
     @property
@@ -55,10 +55,10 @@ def choose_layout(
       parallel: what is asked for.
       batch_size: clips per step.
       convolves: whether the network has convolutions.
-      by_step: a program per step whatever is asked, to tell the steps apart.
+      by_step: one program per step, whatever `parallel.scan` says.
 
     Raises:
-      UserError: one device only is asked for where several processes train together.
+      UserError: another mode than mesh, where several processes train together.
     """
     devices = choose_devices(batch_size)
     mode = parallel.mode
@@ -73,17 +73,17 @@ def choose_layout(
 
 
 def choose_run_layout(parallel: ParallelConfig) -> Layout:
-    """The layout of runs trained together: each of this process' devices has its share of them."""
+    """The layout of runs trained together: each device of this process trains some of them."""
     devices = tuple(jax.local_devices())
     scan = _choose_scan(parallel.scan, devices, convolves=True)  # whatever the network
     return Layout("mesh", scan, devices, RUN_AXIS) if len(devices) > 1 else Layout(scan=scan)
 
 
-def _choose_scan(wish: str, devices: tuple[Any, ...], convolves: bool) -> bool:
+def _choose_scan(scan: str, devices: tuple[Any, ...], convolves: bool) -> bool:
     """Whether an epoch is one program."""
     # XLA on CPU runs a convolution inside a loop ten times slower (jax issue 12868).
     slow = convolves and devices[0].platform == "cpu"
-    return wish == "on" or (wish == "auto" and not slow)
+    return scan == "on" or (scan == "auto" and not slow)
 
 
 def replicated(layout: Layout) -> NamedSharding:
@@ -97,13 +97,13 @@ def shared_out(layout: Layout) -> NamedSharding:
 
 
 def share_out_clips(layout: Layout) -> NamedSharding | None:
-    """How several processes share the clips of a corpus out; None: there is one process."""
+    """How several processes shard the clips of a corpus; `None` with one process."""
     return None if jax.process_count() == 1 else shared_out(layout)
 
 
 def place(common: Any, layout: Layout) -> Any:
-    """Arrays, or shapes of them, where a layout wants what is common to all rows or runs: whole on
-    every device of a mesh, else as they are."""
+    """Arrays common to all rows or runs, or their shapes: replicated over a mesh, otherwise as they
+    are."""
     return lay_out(common, replicated(layout)) if layout.mode == "mesh" else common
 
 
@@ -113,7 +113,7 @@ def place_runs(stacked: Any, layout: Layout) -> Any:
 
 
 def lay_out(arguments: Any, whole: NamedSharding) -> Any:
-    """Arrays, or shapes of them, on every device of a mesh."""
+    """Arrays, or their shapes, replicated over a mesh."""
     if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(arguments)):
         return jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), arguments

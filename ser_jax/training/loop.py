@@ -1,4 +1,4 @@
-"""fit(): epochs, validation, best epoch, early stop, resumption; says what happens by events."""
+"""fit(): epochs, validation, best epoch, early stopping, resuming; reports progress by events."""
 
 import dataclasses
 import functools
@@ -57,7 +57,7 @@ class FitResult:
 
 
 def compute_score(best_by: str, figures: dict[str, float]) -> list[float]:
-    """Greater is better; equal accuracies are parted by the loss, equal losses by the accuracy."""
+    """Greater is better; the loss breaks ties of accuracy, and the accuracy ties of loss."""
     loss, accuracy = figures["val_loss"], figures["val_accuracy"]
     return [accuracy, -loss] if best_by == "accuracy" else [-loss, accuracy]
 
@@ -85,7 +85,7 @@ def read_figures(train: Sums, val: Sums, *, epoch: int, learning_rate: float) ->
 def make_epoch_event(
     epoch: int, step: int, figures: dict[str, float], best_epoch: int, seconds: float
 ) -> dict[str, Any]:
-    """What is told of a finished epoch."""
+    """The event of a finished epoch."""
     return {
         "event": "epoch", "epoch": epoch, "step": step, **figures, "best_epoch": best_epoch,
         "seconds": round(seconds, 3),
@@ -107,9 +107,9 @@ def fit(
 ) -> FitResult:
     """Train, and keep the epoch best on validation.
 
-    A run whose checkpoints hold an epoch goes on after it, and ends with the same numbers to the
-    bit as one that was never interrupted: order, dropout and augmentation follow from the seed, the
-    step and the epoch alone.
+    A run whose checkpoints hold an epoch is resumed after it, and ends bit for bit as one that was
+    never interrupted: order, dropout and augmentation depend only on the seed, the step and the
+    epoch.
 
     Args:
       state: the state before the first step.
@@ -118,9 +118,9 @@ def fit(
       train_index, val_index: clip numbers.
       settings: see `FitSettings`.
       checkpoints: where every epoch is saved.
-      on_event: told of 'restored', 'step', 'epoch'.
+      on_event: called with the events 'restored', 'step' and 'epoch'.
       facts: JSON-able, saved with every checkpoint beside what this function adds.
-      label_B: classes of all clips, to draw every class equally often; None: every clip once.
+      label_B: classes of all clips, to draw every class equally often; `None`: every clip once.
 
     Raises:
       Diverged: the training or validation loss became NaN or infinite.
@@ -142,8 +142,8 @@ def fit(
         score = compute_score(settings.best_by, figures)
         if best.epoch == 0 or score > best.score:
             best = _Best(score, epoch)
-        # The event first: a kill before the checkpoint is whole drops an event that the epoch, run
-        # again, brings back. The other way round it would be lost.
+        # The event first: after a kill before the checkpoint is whole, the epoch is run again and
+        # its event replaced. In the other order a kill between the two would lose the event.
         seconds = time.perf_counter() - start_s
         on_event(make_epoch_event(epoch, int(state.step), figures, best.epoch, seconds))
         progress = {"best_score": best.score, "best_epoch": best.epoch}
@@ -164,7 +164,7 @@ class _Best(NamedTuple):
 def _restore(
     state: TrainState, checkpoints: Checkpoints | SharedCheckpoints, on_event: OnEvent
 ) -> tuple[TrainState, int, _Best]:
-    """Where training goes on: after the latest epoch that was saved, or at its start."""
+    """Where training resumes: after the latest saved epoch, or at the start."""
     epoch = checkpoints.latest_epoch()
     if epoch is None:
         return state, 0, _Best([-math.inf], 0)
@@ -184,17 +184,17 @@ def _train_epoch(
     epoch: int,
     on_event: OnEvent,
 ) -> tuple[TrainState, Sums]:
-    """All steps of an epoch, over clips in this order; lengths come in an order of their own."""
+    """All steps of an epoch, over clips in this order; buckets of lengths are shuffled too."""
     pieces = _cut_epoch(dataset, order, settings, programs.multiple)
     n_steps, done = sum(len(index_SB) for _, index_SB in pieces), 0
 
-    def tell(number: int) -> None:
+    def report(number: int) -> None:
         on_event({"event": "step", "epoch": epoch, "number": done + number + 1, "of": n_steps})
 
     total = None
     for piece in np.random.default_rng((settings.seed, epoch, 1)).permutation(len(pieces)):
         part, index_SB = pieces[piece]
-        state, sums = programs.train_epoch(state, part, index_SB, tell)
+        state, sums = programs.train_epoch(state, part, index_SB, report)
         total = sums if total is None else total + sums
         done += len(index_SB)
     assert total is not None

@@ -26,13 +26,13 @@ def compute_soft_losses(
     Args:
       logits_BC: of the network.
       target_BC: shares of the classes; each row sums to 1.
-      focal_gamma: each class' term times (1 - its probability) ** focal_gamma, so that what is
-        recognised already counts for less (Lin et al. 2017, 'Focal loss'); None: not so.
+      focal_gamma: each class's term times (1 - its probability) ** focal_gamma, so that what is
+        recognised already counts for less (Lin et al. 2017, 'Focal loss'); `None` disables it.
     """
     log_p_BC = jax.nn.log_softmax(logits_BC)
     terms_BC = -target_BC * log_p_BC
     if focal_gamma is not None:
-        # At 0 the power has no gradient; there the logarithm is nothing either.
+        # At 0 the power has no gradient; there the logarithm is 0 as well.
         left_BC = jnp.maximum(-jnp.expm1(log_p_BC), 1e-7)
         terms_BC = terms_BC * left_BC**focal_gamma
     return terms_BC.sum(axis=-1)

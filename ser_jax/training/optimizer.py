@@ -1,4 +1,4 @@
-"""The optimiser and its learning rate, by the settings of the training."""
+"""The optimiser and its learning rate, from the settings of training."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +28,7 @@ def make_optimizer(train: TrainConfig, n_steps: int | None = None) -> optax.Grad
             weight_decay=train.weight_decay,
         )  # fmt: skip
     else:
-        # Only numbers that a grid sweeps are made part of the state.
+        # Only what a grid sweeps is part of the state.
         adam = optax.inject_hyperparams(optax.adam, static_args=("b1", "b2", "eps", "eps_root"))
         tx = adam(learning_rate=train.learning_rate, eps=train.adam_epsilon)
     parts: list[optax.GradientTransformation] = [tx]
@@ -48,7 +48,7 @@ def needs_steps(train: TrainConfig) -> bool:
 
 
 def make_schedule(train: TrainConfig, n_steps: int) -> Callable[[Any], jax.Array]:
-    """What the learning rate is multiplied with at step number 0, 1, ...; at most 1."""
+    """The factor of the learning rate at step 0, 1, ...; at most 1."""
     n_warm = round(train.warmup * n_steps)
 
     def schedule(step: Any) -> jax.Array:

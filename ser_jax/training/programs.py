@@ -51,9 +51,9 @@ class Programs:
         index_SB: np.ndarray,
         on_step: Callable[[int], None] = lambda step: None,
     ) -> tuple[TrainState, Sums]:
-        """The state after an epoch, and its sums; the old state is gone, but for what is frozen.
+        """The state after an epoch, and its sums; the old state is donated, except what is frozen.
 
-        `on_step` is told of steps begun.
+        `on_step` is called with the number of each step as it begins.
         """
         start, frozen = self._begin(state)
         frozen = place(frozen, self.layout)  # once, and not in every step
@@ -75,7 +75,7 @@ class Programs:
     ) -> list[Callable[[], None]]:
         """The compilations that calls with such arguments need, to be run side by side.
 
-        Arguments may be shapes. None under pmap.
+        Arguments may be shapes. There are none under pmap.
 
         Args:
           state, dataset: of the run.
@@ -155,7 +155,7 @@ def _compile_predict(function: Callable[..., Any], layout: Layout) -> Program:
 def _iterate(
     corpus: Dataset | Stream, index_SB: np.ndarray, layout: Layout
 ) -> Iterator[tuple[Dataset, Any]]:
-    """Each batch's clip numbers and what to take them of."""
+    """Each batch's dataset and clip numbers."""
     if isinstance(corpus, Dataset):
         dataset = place(corpus, layout)
         return ((dataset, index_B) for index_B in index_SB)

@@ -51,7 +51,7 @@ class TrainState:
 
     @property
     def augment_key(self) -> jax.Array:
-        """The key of augmentation on the device, apart from those of all steps."""
+        """The key of augmentation on the device, distinct from those of all steps."""
         return jax.random.fold_in(self.key, 2**31 - 1)
 
 
@@ -82,7 +82,7 @@ def list_numbers(train: TrainConfig, augment: AugmentConfig) -> dict[str, np.nda
 
 
 def average_variables(state: TrainState) -> TrainState:
-    """The state with what it has learned taken into its moving averages, if it has any.
+    """The state with its moving averages updated, if it has any.
 
     The decay is `average_decay`, or less in the first steps: (1 + n) / (10 + n) in step n, from 1.
     Running statistics of batch norm are averaged like parameters, since they belong to them.
@@ -116,12 +116,12 @@ def init_state(
       model, tx: network and optimiser.
       seed: decides parameters and key, alone.
       n_frames, n_features: of the features.
-      dropout, augment_p, learning_rate: numbers that live in the state; learning_rate None: the
+      dropout, augment_p, learning_rate: numbers that live in the state; learning_rate `None`: the
         optimiser's own.
-      variables: initial variables of what is trained, which training uses up; None: the network's
-        own by the seed.
-      frozen: parameters that are not trained, and are never used up.
-      numbers: as `list_numbers` gives them; None: nothing is switched on.
+      variables: initial variables of what is trained, which training donates; `None`: the
+        network's own, drawn by the seed.
+      frozen: parameters that are not trained, and never donated.
+      numbers: as `list_numbers` returns them; `None`: nothing is switched on.
     """
     arguments = _gather(seed, dropout, augment_p, learning_rate, variables, numbers)
     state = _init(model, tx, n_frames, n_features, *arguments)
@@ -148,7 +148,7 @@ def describe_state(
 def _gather(
     seed: Any, dropout: Any, augment_p: Any, learning_rate: Any, variables: Any, numbers: Any
 ) -> tuple[Any, ...]:
-    """What `_init` is given: arrays of fixed types, so that it is compiled once."""
+    """The arguments of `_init`: arrays of fixed types, so that it is compiled once."""
     hyper = {"dropout": dropout, "augment_p": augment_p, **(numbers or {})}
     hyper, learning_rate = jax.tree.map(_as_float32, (hyper, learning_rate))
     return _as_array(seed, np.uint32), hyper, learning_rate, variables
@@ -159,7 +159,7 @@ def _as_float32(x: Any) -> Any:
 
 
 def _as_array(x: Any, dtype: Any) -> Any:
-    """On the host, where no program is needed to make it, unless it is JAX's already."""
+    """A NumPy array, which no program is needed to make, unless it is a JAX array already."""
     return x.astype(dtype) if isinstance(x, jax.Array) else np.asarray(x, dtype)
 
 
@@ -188,11 +188,11 @@ def _init(
         opt_state=opt_state,
         key=run_key,
         hyper=hyper,
-        # Memory of its own, since a step uses all of a state up.
+        # Copies, since a step donates the whole state.
         average=jax.tree.map(jnp.copy, learned) if "average_decay" in hyper else {},
     )
 
 
 def count_parameters(*trees: Any) -> int:
-    """Numbers in trees of arrays; None counts as none."""
+    """How many numbers trees of arrays hold; a tree may be `None`."""
     return sum(int(leaf.size) for tree in trees for leaf in jax.tree.leaves(tree))

@@ -41,9 +41,9 @@ def train_step(
       batch: this device's rows.
       model: a network of `models`.
       tx: the optimiser that made `state.opt_state`.
-      axis_name: mapped axis over devices; None: one program.
-      accumulate: parts in which the batch is gone through, one after another; divides its rows.
-        Batch norm takes the statistics of each part, and rows are mixed within it.
+      axis_name: mapped axis over devices; `None`: one program.
+      accumulate: parts of a batch that are processed one after another; divides its rows. Batch
+        norm takes the statistics of each part, and mixup stays within a part.
 
     Returns:
       The state after the step, and the sums over all devices' rows.
@@ -139,7 +139,7 @@ def _accumulate(
         number, rows = part
         added, new_stats, sums = gradient_fn(old_stats, rows, jax.random.fold_in(key, number))
         count = sums.count if axis_name is None else jax.lax.psum(sums.count, axis_name)
-        # A ragged batch may leave a part nothing but rows that fill up.
+        # In a ragged batch, a part may consist of padding rows alone.
         batch_stats = jax.tree.map(lambda n, o: jnp.where(count > 0, n, o), new_stats, old_stats)
         return (jax.tree.map(jnp.add, gradients, added), batch_stats, total + sums), None
 
@@ -153,7 +153,7 @@ def _accumulate(
 
 
 def predict_step(variables: Any, batch: Batch, *, model: nn.Module) -> jax.Array:
-    """Logits [B, C]; rows that only fill up the batch hold numbers without meaning."""
+    """Logits [B, C]; the values of padding rows are meaningless."""
     logits_BC = model.apply(variables, batch.x_BTF, batch.mask_BT, train=False)
     return cast(jax.Array, logits_BC)
 

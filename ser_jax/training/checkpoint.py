@@ -1,6 +1,7 @@
 """Checkpoints of a run by orbax: the latest epoch and the best one, each complete or not there."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -138,7 +139,7 @@ class Checkpoints:
             if unknown := arrays.keys() - name_leaves(wanted).keys():
                 raise KeyError(min(unknown))
             state = restore(arrays, wanted)
-            return like.replace(**state) if isinstance(like, TrainState) else state
+            return dataclasses.replace(like, **state) if isinstance(like, TrainState) else state
 
         return self._load(epoch, ("",), make)
 

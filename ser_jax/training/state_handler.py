@@ -21,7 +21,7 @@ class StateHandler(ocp.CheckpointHandler):
 
     def save(self, directory: Any, args: "SaveState") -> None:
         with open(directory / _ARRAYS, "wb") as file:
-            np.savez(file, **args.arrays)
+            np.savez(file, allow_pickle=False, **args.arrays)
             _flush(file)
         with open(directory / _FACTS, "w") as file:
             json.dump(args.facts, file)

@@ -158,7 +158,7 @@ def test_nothing_is_cleared_where_there_is_nothing(tmp_path):
 
 def test_a_missing_file_of_a_library_is_not_called_a_failure_to_write(tmp_path):
     with pytest.raises(FileNotFoundError, match="libgomp"), saving(tmp_path / "run"):
-        open("/usr/lib/nowhere/libgomp.so")
-    with pytest.raises(UserError, match=r"run/x: cannot write: No such file"):
-        with saving(tmp_path / "run"):
-            open(tmp_path / "run" / "x")
+        Path("/usr/lib/nowhere/libgomp.so").read_bytes()
+    error = pytest.raises(UserError, match=r"run/x: cannot write: No such file")
+    with error, saving(tmp_path / "run"):
+        (tmp_path / "run" / "x").read_bytes()

@@ -8,59 +8,55 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
 
+from ser_jax.errors import UserError
 from ser_jax.multihost.processes import is_writer
 
 
 def share(make: Callable[[], Any]) -> Any:
-    """What `make` gives on process 0, JSON-able, on all processes; all must call."""
+    """What `make` returns on process 0, JSON-able, on all processes; all must call.
+
+    Raises:
+      UserError: what `make` raises on process 0, on all processes.
+    """
     if jax.process_count() == 1:
         return make()
-    data = json.dumps(make()).encode() if is_writer() else b""
+    made: dict[str, Any] = {}
+    if is_writer():
+        try:
+            made = {"value": make()}
+        except UserError as error:
+            made = {"error": str(error)}
+    data = np.frombuffer(json.dumps(made).encode(), np.uint8)
     size = int(broadcast(np.asarray(len(data))))
-    raw = np.frombuffer(data, np.uint8) if is_writer() else np.zeros(size, np.uint8)
-    return json.loads(broadcast(raw).tobytes())
+    made = json.loads(broadcast(data if is_writer() else np.zeros(size, np.uint8)).tobytes())
+    if "error" in made:
+        raise UserError(made["error"])
+    return made["value"]
 
 
 def broadcast(tree: Any) -> Any:
     """Process 0's NumPy arrays, to the bit; all must call, with equal shapes and types."""
-    return _combine(tree if is_writer() else jax.tree.map(np.zeros_like, tree))
+    return _from_bytes(multihost_utils.broadcast_one_to_all(_to_bytes(tree)), tree)
 
 
 def gather(x: np.ndarray) -> np.ndarray:
-    """Each process' `x`, of equal shapes, to the bit: [processes, ...]; all must call."""
-    rows = np.zeros((jax.process_count(), *x.shape), x.dtype)
-    rows[jax.process_index()] = x
-    return _combine(rows)
+    """Each process's `x`, of equal shapes, to the bit: [processes, ...]; all must call."""
+    rows = multihost_utils.process_allgather(_to_bytes(x))
+    return np.frombuffer(rows.tobytes(), x.dtype).reshape(-1, *x.shape)
 
 
-def _combine(tree: Any) -> Any:
-    """Arrays of which each byte is zero on all processes but one, with all bytes, on all."""
-    mesh = Mesh(np.asarray(jax.devices()), ("device",))
-    by_device = NamedSharding(mesh, PartitionSpec("device"))
-    own_row = jax.devices().index(jax.local_devices()[0])
+def _to_bytes(tree: Any) -> Any:
+    # JAX would round float64.
+    return jax.tree.map(lambda x: np.frombuffer(x.tobytes(), np.uint8), tree)
 
-    def put(x: np.ndarray) -> jax.Array:
-        # As bytes: JAX would round float64.
-        raw_1N = np.frombuffer(x.tobytes(), np.uint8)[None]
-        zeros_1N = np.zeros_like(raw_1N)
 
-        def read(index: Any) -> np.ndarray:
-            return raw_1N if (index[0].start or 0) == own_row else zeros_1N
-
-        return jax.make_array_from_callback((mesh.size, raw_1N.size), by_device, read)
-
-    whole = NamedSharding(mesh, PartitionSpec())
-    summed = jax.jit(_add_devices, out_shardings=whole)(jax.tree.map(put, tree))
+def _from_bytes(raw: Any, like: Any) -> Any:
     return jax.tree.map(
-        lambda x, found: np.frombuffer(np.asarray(found).tobytes(), x.dtype).reshape(x.shape),
-        tree, summed,
-    )  # fmt: skip
-
-
-def _add_devices(tree: Any) -> Any:
-    return jax.tree.map(lambda raw_DN: raw_DN.sum(axis=0, dtype=raw_DN.dtype), tree)
+        lambda raw, x: np.frombuffer(raw.tobytes(), x.dtype).reshape(x.shape), raw, like
+    )
 
 
 def add_up(part: np.ndarray) -> np.ndarray:

@@ -21,15 +21,15 @@ NOTICE_S = 5.0
 
 def is_writer() -> bool:
     """Whether this process writes the run's directory and prints: process 0 alone does."""
-    return not jax.distributed.is_initialized() or jax.process_index() == 0
+    return jax.process_index() == 0
 
 
 @contextlib.contextmanager
 def taking_part(parallel: ParallelConfig) -> Iterator[None]:
     """Join the processes that train together; nothing to do for one process.
 
-    To be entered before anything is computed. A program that has called `jax.distributed.initialize`
-    has joined already, and its settings hold. When another process dies, JAX ends this program.
+    To be entered before anything is computed. Where the program has called
+    `jax.distributed.initialize` itself, that holds. When another process dies, JAX ends this one.
 
     Args:
       parallel: coordinator, num_processes, process_id, heartbeat_s.
@@ -42,8 +42,8 @@ def taking_part(parallel: ParallelConfig) -> Iterator[None]:
     if counted_by is None or jax.distributed.is_initialized():
         yield
         return
-    _join(parallel, counted_by)
     try:
+        _join(parallel, counted_by)
         yield
     except BaseException as error:
         if isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error):
@@ -52,6 +52,7 @@ def taking_part(parallel: ParallelConfig) -> Iterator[None]:
             time.sleep(2 * parallel.heartbeat_s)
         _leave_at_exit(error)
         raise
+    jax.distributed.shutdown()  # waits for all
 
 
 def _join(parallel: ParallelConfig, counted_by: str) -> None:
@@ -101,7 +102,9 @@ def _name_missing(parallel: ParallelConfig) -> str | None:
 @contextlib.contextmanager
 def _noticing(counted_by: str) -> Iterator[None]:
     """Say after some seconds for whom this process waits."""
-    notice = f"{counted_by}: waiting up to {START_S:g} s for the other processes; if none is to come, "
+    notice = (
+        f"{counted_by}: waiting up to {START_S:g} s for the other processes; if none is to come, "
+    )
     timer = threading.Timer(
         NOTICE_S, print, [notice + say_how_to_meet(counted_by)], {"file": sys.stderr, "flush": True}
     )

@@ -21,8 +21,8 @@ START_S = 120
 """How long the processes wait for each other at the start."""
 DIED = 75
 """Exit status when another process has died: EX_TEMPFAIL, the same command resumes."""
-INTERRUPT_S = 15.0
-"""How long an interrupted worker may take to end."""
+INTERRUPT_S = 5.0
+"""How long an interrupted worker may take to end, unless Ctrl-C is pressed again."""
 
 _WORKER = "SER_JAX_WORKER"
 """Tells a worker its file descriptors: for the output of C++, and one that closes with the
@@ -83,6 +83,7 @@ def supervise(parallel: ParallelConfig) -> int | None:
             status = _wait(worker)
         finally:
             worker.kill()
+            worker.wait()
         if status >= 0:  # the worker has said why
             return status
         log.seek(0)
@@ -155,7 +156,9 @@ def _name_dead(log: str) -> str:
 
 def _say_how_to_resume() -> str:
     command = shlex.join(sys.orig_argv)
-    return f"to resume from the last finished epoch, start all processes again, this one by: {command}"
+    return (
+        f"to resume from the last finished epoch, start all processes again, this one by: {command}"
+    )
 
 
 def _say(line: str) -> None:

@@ -1,4 +1,5 @@
-"""A grid of runs, which `ablate` begins and resumes.
+"""A grid of runs, which `ablate` starts and resumes.
 
-`schedule` decides which run together: `groups` trains those, `workers` the others one by one.
+`schedule` decides which runs train together: `groups` trains those, `workers` the others one by
+one.
 """

@@ -1,4 +1,4 @@
-"""A grid of runs, together in one program or one by one, resumable cell by cell."""
+"""A grid of runs, trained together in one program or one by one, resumable cell by cell."""
 
 import contextlib
 import json
@@ -43,14 +43,15 @@ def run_grid(
 ) -> dict[str, Any]:
     """Run every cell of the grid that has not been run, and write results.json.
 
-    Killed or interrupted, the same call goes on: finished cells are read, a cell that ran alone
-    goes on from its last checkpoint, and those that ran together begin anew. A cell that diverges
-    is recorded and harms no other. With `config.shard` the other shards' cells are only read.
+    After a kill or an interrupt the same call resumes: finished cells are read, a cell that ran
+    alone resumes from its last checkpoint, and those that ran together start over. A cell that
+    diverges is recorded and does not affect the others. With `config.shard` the other shards'
+    cells are only read.
 
     Args:
       config: of the grid.
       command: the command line that asked for it, for the record.
-      report: called with the grid's folder once all results are there, and while it is held.
+      report: called with the grid's folder once all results are there, while the lock is held.
 
     Returns:
       What results.json holds: {"cells": [...], "labels": [...], "config": {...}, "study": {...},
@@ -66,7 +67,7 @@ def run_grid(
     use_compile_cache(config.parallel.cache_dir)
     results = _Results(config, cells, command)
     waiting = [cell for cell in choose_cells(selected, config.shard) if results.is_missing(cell)]
-    for cell in waiting:  # what is complete is read on any machine
+    for cell in waiting:  # complete cells can be read on any machine
         find_system(cell.config.model.name).check(cell.config)
     check_protocols((cell.config.data, cell.seed) for cell in cells)
     prepare(config.data)
@@ -82,7 +83,7 @@ def run_grid(
 def _run(
     config: AblationConfig, waiting: list[Cell], manifest: Manifest, results: "_Results"
 ) -> None:
-    """The cells that are left."""
+    """Run the remaining cells."""
     results.write()  # so that `ser-jax report` can say at any time what is missing
     with contextlib.closing(_run_cells(config, waiting, manifest)) as finished:
         for cell in finished:
@@ -92,7 +93,7 @@ def _run(
 
 
 class _Results:
-    """results.json: every cell and how it ended, by the cells' own folders."""
+    """results.json: every cell and how it ended, as read from the cells' folders."""
 
     def __init__(self, config: AblationConfig, cells: Sequence[Cell], command: str | None):
         self._path, self._cells = Path(config.out) / RESULTS_FILE, cells
@@ -107,11 +108,11 @@ class _Results:
         self.update(cells)
 
     def is_missing(self, cell: Cell) -> bool:
-        """Whether a cell has not been run to its end."""
+        """Whether a cell has not finished."""
         return self.tree["cells"][self._number[cell.run_dir]]["status"] == "missing"
 
     def update(self, cells: Sequence[Cell]) -> dict[str, Any]:
-        """Read how `cells` ended; the outcome of the last."""
+        """Read how `cells` ended; returns the outcome of the last one."""
         outcome: dict[str, Any] = {}
         for cell in cells:
             outcome = read_outcome(cell)
@@ -124,8 +125,8 @@ class _Results:
         write_atomic(self._path, json.dumps(self.tree, indent=1))
 
     def write_all(self) -> None:
-        """Write the file with what other shards have done meanwhile. Of two that end at the same
-        time the last to write must have seen all: so look again after writing."""
+        """Write the file with what other shards have finished meanwhile. If two shards end at the
+        same time, the last to write must have seen all cells: so look again after writing."""
         before = None
         while before != self.tree["cells"]:
             before = list(self.tree["cells"])
@@ -134,7 +135,7 @@ class _Results:
 
 
 def _check_folders(config: AblationConfig, cells: list[Cell]) -> None:
-    """No cell may meet a run with other settings in its folder."""
+    """Raise if a cell's folder holds a run with other settings."""
     for cell in cells:
         if (cell.run_dir / CONFIG_FILE).exists():
             differences = find_differences(load_run_config(cell.run_dir), cell.config)
@@ -146,7 +147,7 @@ def _check_folders(config: AblationConfig, cells: list[Cell]) -> None:
 
 
 def _run_cells(config: AblationConfig, cells: list[Cell], manifest: Manifest) -> Generator[Cell]:
-    """Each cell when its folder is complete."""
+    """Yield each cell once its folder is complete."""
     together, alone = part_cells(config, cells)
     epochs = sum(cell.config.train.epochs for cell in cells)
     title = f"{len(cells)} run{'' if len(cells) == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""The folder of a cell that was trained together with others: as if it had been trained alone."""
+"""The folder of a cell trained together with others, the same as if it had been trained alone."""
 
 import contextlib
 from collections.abc import Generator, Sequence
@@ -27,11 +27,11 @@ from ser_jax.wav2vec2.finetune import Prepared
 from ser_jax.wav2vec2.frozen_files import save_frozen
 
 _WRITERS = 4
-"""Cells that are written at the same time, most of which wait for the disk."""
+"""Cells written at the same time; they mostly wait for the disk."""
 
 
 class Plan(NamedTuple):
-    """A cell and what it is trained on; `label_B` as in `loop.fit`."""
+    """A cell and what it trains on; `label_B` as in `loop.fit`."""
 
     cell: Cell
     split: Split
@@ -39,7 +39,7 @@ class Plan(NamedTuple):
     label_B: np.ndarray | None
 
     def cut_epoch(self, epoch: int) -> np.ndarray:
-        """Training clips [S, B] of an epoch, from 1, in the order in which `loop.fit` has them."""
+        """Training clips [S, B] of an epoch, counted from 1, in the order that `loop.fit` uses."""
         config = self.cell.config
         order = order_epoch(self.split.train, config.seed, epoch, self.label_B)
         return cut_batches(order, config.train.batch_size)
@@ -50,7 +50,7 @@ class Trained(NamedTuple):
 
     Attributes:
       sums: training and validation sums of each epoch, on the host.
-      best: what is saved of the state after the epoch best on validation, on the host; see
+      best: the saved part of the state after the best epoch on validation, on the host; see
         `saved_state.copy_to_host`.
       predicted: class of each clip of 'val' and 'test' by `best`.
       seconds: its share of the wall time.
@@ -74,11 +74,9 @@ def make_plan(cell: Cell, inputs: Inputs) -> Plan:
 def write_cells(
     plans: Sequence[Plan], prepared: Prepared, results: Sequence[Trained]
 ) -> Generator[Cell]:
-    """`write_cell` of each, some at the same time; gives the cells in order, each once it lies
-    there.
+    """`write_cell` of each, some at the same time; yields the cells in order, each once written.
 
-    Where one cannot be written, or the caller stops, those that are begun are written to their end
-    and no more are begun.
+    If one cannot be written, or the caller stops, writes in progress finish and no others start.
     """
 
     @with_jax_defaults
@@ -86,8 +84,8 @@ def write_cells(
         write_cell(plan, prepared, trained)
         return plan.cell
 
-    # The first one alone: it imports what is imported late, and of a package whose modules import
-    # each other threads that import it at the same time may find half.
+    # The first one alone: it triggers the late imports, and threads that import a package with
+    # circular imports at the same time may see it half initialised.
     yield from map(write, plans[:1], results[:1])
     pool = ThreadPoolExecutor(_WRITERS, "cell")
     try:
@@ -97,9 +95,9 @@ def write_cells(
 
 
 def write_cell(plan: Plan, prepared: Prepared, trained: Trained) -> None:
-    """Write all that `run.train.train_run` would have left, metrics.json last.
+    """Write all that `run.train.train_run` would have written, metrics.json last.
 
-    Killed before that, the cell goes on alone from the checkpoint of its best epoch.
+    If killed before that, the cell resumes alone from the checkpoint of its best epoch.
 
     Raises:
       UserError: a file cannot be written.
@@ -129,7 +127,7 @@ def write_cell(plan: Plan, prepared: Prepared, trained: Trained) -> None:
 
 
 def _log_epochs(plan: Plan, trained: Trained, log: EventLog) -> tuple[int, list[float]]:
-    """Log each epoch; the best one and its score.
+    """Log each epoch; returns the best one and its score.
 
     Raises:
       Diverged: in an epoch; those before it are logged.

@@ -19,7 +19,7 @@ from ser_jax.run.file_names import METRICS_FILE
 from ser_jax.run.run_dir import read_finished
 
 DIVERGED_FILE = "diverged.json"
-"""In the folder of a cell whose loss is no number any more."""
+"""In the folder of a cell whose loss is no longer finite."""
 
 
 class Cell(NamedTuple):
@@ -54,8 +54,8 @@ def list_cells(config: AblationConfig) -> list[Cell]:
     """The runs of a grid, folds innermost.
 
     Raises:
-      UserError: no systems, a key of a system or of the sweep that does not exist or a value out of
-        its range, a fold that a protocol does not have, two cells of one name.
+      UserError: no systems, an unknown key or a value out of range in a system or the sweep, a fold
+        that a protocol does not have, two cells of the same name.
     """
     check(len(config.systems) > 0, "systems={}: the grid has no rows; name at least one system")
     _check_sweep(config.sweep)
@@ -97,7 +97,7 @@ def _list_row(
 
 
 def _name_values(sweep: dict[str, Any]) -> list[str]:
-    """`learning_rate=0.01` for each swept key; with its section where two keys end alike."""
+    """`learning_rate=0.01` for each swept key; with its section where two keys share a name."""
     last = Counter(key.rpartition(".")[2] for key in sweep)
     return [
         f"{short if last[short := key.rpartition('.')[2]] == 1 else key}="
@@ -116,7 +116,7 @@ def _check_sweep(sweep: dict[str, list[Any]]) -> None:
 
 
 def _count_folds(data: DataConfig, protocol: Protocol) -> int:
-    """Folds of a protocol; those of loso are the corpus' own."""
+    """The number of folds of a protocol; for loso it depends on the corpus."""
     return count_folds(protocol, count_speakers(data) if protocol == "loso" else None)
 
 
@@ -135,7 +135,7 @@ def _override(base: Config, changes: dict[str, Any], where: str) -> Config:
 
 
 def with_shared(config: AblationConfig, changes: dict[str, Any]) -> AblationConfig:
-    """`config` with dotted keys set for every cell, whatever systems and sweep say of them."""
+    """`config` with dotted keys set for every cell, overriding systems and sweep."""
     systems = {
         name: {key: value for key, value in (own or {}).items() if key not in changes}
         for name, own in config.systems.items()
@@ -145,7 +145,7 @@ def with_shared(config: AblationConfig, changes: dict[str, Any]) -> AblationConf
 
 
 def read_outcome(cell: Cell) -> dict[str, Any]:
-    """How a cell ended, by its folder, as results.json holds it: done, diverged or missing."""
+    """How a cell ended, as results.json holds it: done, diverged or missing."""
     if (cell.run_dir / METRICS_FILE).exists():
         metrics = read_finished(cell.run_dir)
         test = metrics["test"]
@@ -164,11 +164,11 @@ def read_outcome(cell: Cell) -> dict[str, Any]:
 
 
 def write_diverged(cell: Cell, reason: object) -> None:
-    """Record that a cell's loss is no number any more, so that it is not run again."""
+    """Record that a cell's loss is no longer finite, so that it is not run again."""
     record = {"status": "diverged", "reason": str(reason)}
     write_atomic(cell.run_dir / DIVERGED_FILE, json.dumps(record, indent=1))
 
 
 def make_cell_name(system: str, protocol: str, fold: int, seed: int) -> str:
-    """Folder of one run of an ablation below its cells/."""
+    """The name of a run's folder in cells/ of an ablation."""
     return f"{make_slug(system)}-{protocol}-{fold}-{seed}"

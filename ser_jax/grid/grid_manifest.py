@@ -1,4 +1,4 @@
-"""manifest.json: what a grid was begun with, and how its groups are best run."""
+"""manifest.json: what a grid was started with, and how its groups run best."""
 
 import json
 from pathlib import Path
@@ -15,21 +15,21 @@ from ser_jax.run.results import collect_versions
 MANIFEST_FILE = "manifest.json"
 _REMEDY = "delete it, and the same command writes it anew"
 _CHOICES = ("systems", "protocols", "folds", "seeds", "sweep")
-"""Keys that say which cells there are. A grid may grow, so these may change."""
+"""Keys that define the cells. A grid may grow, so these may change."""
 
 
 class Manifest:
-    """The manifest of the grid in one folder; shards on other machines may write it, too."""
+    """The manifest of the grid in one folder; shards on other machines may write it too."""
 
     def __init__(self, config: AblationConfig, checksum: str):
-        """Read what is there, see that it is the same grid, and write it if it is new.
+        """Read the existing manifest, check that it is of the same grid, and update it.
 
         Args:
           config: of the grid.
           checksum: of the recordings.
 
         Raises:
-          UserError: the folder's grid was begun with other settings or recordings.
+          UserError: the folder's grid was started with other settings or recordings.
         """
         self._path = Path(config.out) / MANIFEST_FILE
         now: dict[str, Any] = {
@@ -63,13 +63,13 @@ class Manifest:
             write_atomic(self._path, json.dumps(tree, indent=1))
 
     def find_decision(self, key: str) -> dict[str, Any] | None:
-        """How the group `key` was found best to be run on this kind of device, if it was."""
+        """How the group `key` runs best on this kind of device; `None` if never measured."""
         return self._read().get("decisions", {}).get(_name_decision(key))
 
     def keep_decision(self, key: str, decision: dict[str, Any]) -> None:
-        """Keep how the group `key` is best run on this kind of device."""
-        # Read again, since another shard may have written. Of two at the same time one is lost, and
-        # costs a probe.
+        """Record how the group `key` runs best on this kind of device."""
+        # Read again, since another shard may have written. Of two simultaneous writes one is lost,
+        # which costs a probe.
         tree = self._read()
         decisions = tree["decisions"] | {_name_decision(key): decision}
         self._write(tree | {"decisions": decisions}, tree)

@@ -1,4 +1,4 @@
-"""The programs that train many runs of one network at once: an epoch, and what they predict."""
+"""The programs that train many runs of one network at once: an epoch, and predictions."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,17 +21,17 @@ from ser_jax.training.step import Steps, make_steps
 
 
 class GridPrograms(NamedTuple):
-    """Programs of R runs that differ in numbers, clips and their order alone.
+    """Programs of R runs that differ only in numbers, clips and their order.
 
     Values of runs are stacked and placed by `layouts.place_runs`, the dataset by `layouts.place`;
-    its own normaliser plays no part.
+    its own normaliser is ignored.
 
     Attributes:
       run_epoch: (progress, normaliser, dataset, train_index_RSB, val_index_RSB) ->
-        (progress, training Sums, validation Sums); the old progress is gone.
+        (progress, training Sums, validation Sums); the old progress is donated.
       predict: (variables, normaliser, dataset, index_RSB) -> classes, int32 [R, S, B].
-      measure: (arguments of run_epoch) -> what it costs. What is compiled to know it is kept for
-        `run_epoch`.
+      measure: (arguments of run_epoch) -> its cost. `run_epoch` reuses the program compiled to
+        measure it.
     """
 
     run_epoch: Callable[..., tuple[Progress, Sums, Sums]]
@@ -40,7 +40,7 @@ class GridPrograms(NamedTuple):
 
 
 class _Runs(NamedTuple):
-    """What each run has for itself beside its state."""
+    """What each run has of its own besides its state."""
 
     normaliser: Normaliser
     index_SB: jax.Array
@@ -48,7 +48,7 @@ class _Runs(NamedTuple):
 
 
 class _Functions(NamedTuple):
-    """What one run does with its clips `index_SB`, as functions (carry, own, dataset)."""
+    """What one run does with its clips `index_SB`: functions of (carry, own, dataset)."""
 
     train: Callable[..., Any]
     evaluate: Callable[..., Any]
@@ -59,7 +59,7 @@ class _Functions(NamedTuple):
 def _make_functions(steps: Steps, best_by: str, scan: bool) -> _Functions:
     def fold(step: Callable[..., Any], carry: Any, own: _Runs, dataset: Dataset) -> Any:
         dataset = dataclasses.replace(dataset, normaliser=own.normaliser)
-        # Step by step there is one batch at a time, around which no loop may be left.
+        # Step by step there is one batch at a time, and no loop may remain around it.
         return jax.lax.scan(
             lambda c, index_B: step(c, dataset, index_B), carry, own.index_SB, unroll=not scan
         )

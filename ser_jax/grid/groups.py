@@ -1,6 +1,6 @@
 """Cells of one program trained together, as many at a time as the device's memory holds.
 
-Which cells those are `schedule` says.
+`schedule` says which cells those are.
 """
 
 import contextlib
@@ -30,9 +30,10 @@ from ser_jax.systems.registry import find_network_system
 MOST_RUNS = 64
 """Runs of a program on one device, so that a kill loses no more than these."""
 _DEVICE_SHARE, _CPU_SHARE = 0.8, 0.5
-"""Of the memory that is free on a device; of the machine's, which others use, too."""
+"""Of the memory that is free on a device; of the machine's, which others use too."""
 _PROBE_WORTH = 4
-"""A second way is compiled and timed where the first would take this many times its compilation."""
+"""A second way is compiled and timed if the remaining epochs would take this many times as long
+as compilation."""
 _WORDS = {"vmap": "side by side", "map": "one after another"}
 
 
@@ -42,13 +43,13 @@ def run_together(
     manifest: Manifest,
     advance: AdvanceEpochs,
 ) -> Generator[Cell]:
-    """Train cells, those of one program together; gives each once its folder is written.
+    """Train cells, those of one program together; yields each once its folder is written.
 
     Args:
       config: of the grid.
       groups: cells by `schedule.compute_program_key`, all of one corpus and its features.
-      manifest: keeps the way that was found fastest.
-      advance: told of epochs of runs as they are done.
+      manifest: records the fastest way.
+      advance: called with the number of epochs as runs finish them.
 
     Raises:
       UserError: a folder holds another run; a write failed; the device's memory is too small.
@@ -60,8 +61,8 @@ def run_together(
         for key, cells in groups.items()
         for n_steps, plans in _make_plans(cells, inputs).items()
     ]
-    # Compilation takes the most of a small grid's time, and one core for each program; with waves
-    # in its step it takes longest.
+    # Compilation takes most of a small grid's time, and one core for each program; it takes longest
+    # for a program with waves in its step.
     order = sorted(made, key=lambda group: not group.shared.has_waves)
     with ThreadPoolExecutor(count_cores()) as pool:
         list(pool.map(with_jax_defaults(Group.compile), order))
@@ -70,7 +71,7 @@ def run_together(
 
 
 def _make_plans(cells: Sequence[Cell], inputs: Inputs) -> dict[int, list[Plan]]:
-    """What to train, by numbers of steps."""
+    """What to train, by the number of steps."""
     config = cells[0].config
     system, n_classes = find_network_system(config.model.name), len(inputs.corpus.labels)
     system.check_shapes(config, n_classes, *inputs.x_BTF.shape[1:])
@@ -83,7 +84,7 @@ def _make_plans(cells: Sequence[Cell], inputs: Inputs) -> dict[int, list[Plan]]:
 
 
 class Group:
-    """Cells of one program and equal numbers of steps."""
+    """Cells of one program with the same number of steps."""
 
     def __init__(
         self,
@@ -96,7 +97,7 @@ class Group:
         self.shared = SharedProgram(plans[0], inputs)
         self.key, self.plans, self.manifest = key, plans, manifest
         self.n_devices = self.shared.layout.n_shards
-        self.compile_s = 0.0  # of the program that was compiled last
+        self.compile_s = 0.0  # of the program compiled last
         self.way = choose_how(grid, [plan.cell for plan in plans])
         self.most = grid.runs_at_a_time or MOST_RUNS * self.n_devices
         known = manifest.find_decision(key) if self.way == "probe" else None
@@ -110,7 +111,7 @@ class Group:
         del self.shared.dataset
 
     def _begin(self, left: list[Plan]) -> Stack | None:
-        """The next runs, in parts of equal size; None if they were too many, and `most` is less."""
+        """The next runs, in equal parts; `None` if they were too many, after lowering `most`."""
         size = self._round(-(-len(left) // -(-len(left) // self.most)))
         try:
             stack = Stack(self.shared, left[:size], size)
@@ -143,11 +144,11 @@ class Group:
         del self.shared.dataset
 
     def _round(self, size: int) -> int:
-        """`size` made a multiple of the number of devices."""
+        """`size` rounded up to a multiple of the number of devices."""
         return -(-size // self.n_devices) * self.n_devices
 
     def _fit(self, stack: Stack, way: str) -> int:
-        """Compile for the runs of `stack`; how many runs the memory holds, at most these."""
+        """Compile for the runs of `stack`; returns how many of them the memory holds."""
         cost = self.shared.programs[way].measure(*stack.make_arguments(1))
         self.compile_s, free = cost.compile_s, _count_free_bytes()
         if cost.n_bytes <= free or stack.size <= self.n_devices:
@@ -156,20 +157,20 @@ class Group:
         return max(self.n_devices, min(fitting, stack.size - self.n_devices))
 
     def _halve(self, size: int, error: Exception) -> int:
-        """Fewer runs than those for which memory did not suffice after all."""
+        """A smaller number of runs, after memory did not suffice for `size`."""
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise error
         if size <= self.n_devices:
             cell = self.plans[0].cell
             raise UserError(
-                f"{cell.run_dir}: the device's memory holds not one run; "
+                f"{cell.run_dir}: the device's memory does not hold even one run; "
                 "set a smaller train.batch_size, or batching=one"
             ) from error
         return self._round(size // 2)
 
     def _probe(self, stack: Stack, n_left: int, advance: AdvanceEpochs) -> str:
-        """The faster way, found by the first epochs themselves: one side by side and, where so much
-        is left that another compilation is worth its while, one run after another."""
+        """The faster way, measured on the first epochs: one with the runs side by side and, if
+        enough epochs are left to make another compilation worthwhile, one with them in turn."""
         timings = {"vmap": stack.time_epoch("vmap", advance)}
         left_s = timings["vmap"] * (self.shared.train.epochs * -(-n_left // stack.size) - 1)
         if self.shared.train.epochs > 1 and left_s > _PROBE_WORTH * self.compile_s:
@@ -186,7 +187,7 @@ class Group:
 
 @contextlib.contextmanager
 def _hold(plans: Sequence[Plan]) -> Iterator[None]:
-    """The cells' folders for this process, as `train` holds that of a run."""
+    """Lock the cells' folders for this process, as `train` locks a run's."""
     with contextlib.ExitStack() as stack:
         for plan in plans:
             remedy = "wait until it ends, then start the grid again"
@@ -195,7 +196,7 @@ def _hold(plans: Sequence[Plan]) -> Iterator[None]:
 
 
 def _count_free_bytes() -> float:
-    """Memory for programs on the device that has least."""
+    """Memory for programs on the device that has the least."""
     free = []
     for device in jax.local_devices():
         stats = device.memory_stats() or {}

@@ -1,4 +1,4 @@
-"""How far each of many runs is, on the device: its state, and its best epoch so far."""
+"""The progress of many runs, on the device: their states, and their best epochs so far."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -16,12 +16,12 @@ from ser_jax.training.state import TrainState, init_state
 
 @struct.dataclass
 class Progress:
-    """How far a run is, all of it on the device; of R runs every leaf has a leading axis R.
+    """The progress of a run, all of it on the device; for R runs every leaf has a leading axis R.
 
     Attributes:
       state: after the last epoch.
-      best: after the epoch best on validation.
-      best_score: figures of that epoch, [2]; greater is better, the second parts equal firsts.
+      best: after the best epoch on validation.
+      best_score: figures of that epoch, [2]; greater is better, the second breaks ties.
       best_epoch: its number, from 1; 0 before the first.
       epoch: epochs trained.
     """
@@ -45,11 +45,11 @@ def init_progress(
     learning_rate_R: Any,
     numbers_R: Mapping[str, Any] | None = None,
 ) -> Progress:
-    """The progress of R runs before the first step, each begun as `state.init_state` does it.
+    """The progress of R runs before the first step, each initialised by `state.init_state`.
 
-    A run here has all that it needs in its own parameters, and nothing frozen: what is frozen
-    altogether is in the dataset, as what it makes of the clips. `numbers_R` are those of
-    `state.list_numbers`, stacked.
+    A run's parameters hold only what is trained. A fully frozen backbone is not among them: the
+    dataset holds what it computes from the clips. `numbers_R` are those of `state.list_numbers`,
+    stacked.
     """
     swept = {
         "dropout": dropout_R, "augment_p": augment_p_R, "learning_rate": learning_rate_R,
@@ -74,7 +74,7 @@ def _make_init(
         zero = jnp.zeros((), jnp.int32)
         return Progress(state, state, jnp.full(2, -jnp.inf), zero, zero)
 
-    # One run after another, by the same arithmetic as alone.
+    # One run after another, with the same arithmetic as alone.
     return jax.jit(lambda numbers: jax.lax.map(init_one, numbers))
 
 
@@ -85,7 +85,7 @@ def keep_best(progress: Progress, state: TrainState, val: Sums, best_by: str) ->
       progress: before the epoch.
       state: after the epoch.
       val: sums over the validation clips.
-      best_by: 'accuracy', equal ones parted by the loss, or 'loss', the other way round.
+      best_by: 'accuracy', where the loss breaks ties, or 'loss', where the accuracy does.
     """
     figures = [compute_accuracy(val), -compute_loss(val)]
     score = jnp.stack(figures if best_by == "accuracy" else figures[::-1])

@@ -1,4 +1,4 @@
-"""What runs together: cells to groups of one program, to shards, and how each group is run."""
+"""What runs together: cells to groups of one program and to shards, and how each group runs."""
 
 import fnmatch
 from collections.abc import Sequence
@@ -23,13 +23,14 @@ _ANY = {
     "seed": 0, "data.protocol": "study", "data.fold": 1, "data.split_seed": None,
     "features.normalise": "none",
 }  # fmt: skip
-"""What runs of one program may differ in beside traced numbers: their clips, and what follows."""
+"""What runs of one program may differ in besides traced numbers: their clips, and what depends on
+them."""
 
 
 def part_cells(
     config: AblationConfig, cells: Sequence[Cell]
 ) -> tuple[list[dict[str, list[Cell]]], list[Cell]]:
-    """What runs together: groups by program, those that see the same features side by side; and the
+    """What runs together: groups by program, those with the same features side by side; and the
     cells that run one by one."""
     groups = group_cells([cell for cell in cells if can_share(cell)])
     together = {k: group for k, group in groups.items() if choose_how(config, group) != "one"}
@@ -38,7 +39,7 @@ def part_cells(
 
 
 def compute_program_key(config: Config) -> str:
-    """Equal for runs that one program could train, but for their numbers of batches."""
+    """Equal for runs that one program could train if they had as many batches."""
     held: dict[str, Any] = dict(_ANY)
     if config.features.is_own:  # part of the features that a group shares
         held["features.normalise"] = config.features.normalise
@@ -47,7 +48,7 @@ def compute_program_key(config: Config) -> str:
         held |= {f"augment.{k}": v for k, v in defaults.items() if k not in on_features}
     for section, settings in vars(config).items():
         for name, mark in list_traced(settings).items():
-            # On or off, and how many, make a program; how much does not.
+            # Whether it is on, and counts, shape the program; a magnitude does not.
             is_on = mark.off_at_0 and getattr(settings, name)
             held[f"{section}.{name}"] = 0.5 if is_on else getattr(type(settings), name)
     return compute_identity(override(config, held))
@@ -63,7 +64,7 @@ def can_share(cell: Cell) -> bool:
         or config.train.accumulate > 1
         or config.train.buckets > 1
         or config.parallel.placement == "stream"
-        or (cell.run_dir / CHECKPOINTS).exists()  # begun alone: it goes on from there
+        or (cell.run_dir / CHECKPOINTS).exists()  # started alone: it resumes from there
     )
 
 
@@ -88,9 +89,9 @@ def part_by_features(groups: dict[str, list[Cell]]) -> list[dict[str, list[Cell]
 
 
 def select_cells(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
-    """The cells whose names match one of the patterns `only` and none of those that begin with '!'.
+    """The cells whose names match a pattern of `only`, but none of those that start with '!'.
 
-    Without a pattern that does not begin so, all others.
+    If all patterns start with '!', all other cells.
 
     Raises:
       UserError: a pattern that no cell's name matches.
@@ -101,7 +102,7 @@ def select_cells(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
         found = {name for name in names if fnmatch.fnmatchcase(name, pattern.removeprefix("!"))}
         check(
             bool(found),
-            f"only={pattern}: no cell is called so; names are like {cells[0].run_dir.name}",
+            f"only={pattern}: matches no cell; names are like {cells[0].run_dir.name}",
         )
         return found
 
@@ -118,7 +119,7 @@ def select_cells(cells: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
 def choose_cells(cells: Sequence[Cell], shard: str | None) -> list[Cell]:
     """The cells of shard I/N, the same on every machine.
 
-    A group stays in one shard, where it compiles once, unless it is larger than a shard's share.
+    A group stays in one shard, where it is compiled once, unless it exceeds a shard's share.
     """
     if shard is None:
         return list(cells)
@@ -137,15 +138,15 @@ def choose_cells(cells: Sequence[Cell], shard: str | None) -> list[Cell]:
 
 
 def choose_how(config: AblationConfig, cells: Sequence[Cell]) -> str:
-    """How runs of one program are trained: 'vmap', 'map', 'one', or 'probe' of the first two."""
+    """How runs of one program train: 'vmap', 'map', 'one', or 'probe' to time the first two."""
     if config.batching != "auto":
         return config.batching
     if find_system(cells[0].config.model.name).shares_frozen:  # each process would compute it anew
         return "vmap"
-    # On CPU a process of one core per run is faster whatever the network, and so nothing is timed:
-    # side by side a step of the study's LSTM costs a run 182 ms of one core for 4 runs, and 135 ms
-    # alone; a network that convolves loses more. On a GPU or TPU one run after another in one
-    # program does what a program for each would, without its starts.
+    # On CPU a one-core process per run is faster for every network, so nothing is timed: a step of
+    # the study's LSTM costs a run 182 ms of one core with 4 runs side by side, and 135 ms alone; a
+    # network that convolves loses more. On a GPU or TPU one run after another in one program does
+    # what a program per run would, without starting each.
     if jax.default_backend() == "cpu" or len(cells) == 1:
         return "one"
     return "probe"

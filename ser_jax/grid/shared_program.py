@@ -21,10 +21,10 @@ class SharedProgram:
 
     Attributes:
       prepared: the corpus as the network sees it, and what a backbone adds.
-      train: settings of training, but for the numbers that the runs' states hold.
+      train: training settings, except for the numbers that the runs' states hold.
       layout: the devices.
       model, tx: network and optimiser.
-      programs: by the way in which they treat many runs, 'vmap' or 'map'.
+      programs: by how they treat many runs, 'vmap' or 'map'.
     """
 
     def __init__(self, plan: Plan, inputs: Inputs):
@@ -41,8 +41,8 @@ class SharedProgram:
         self._draws_anew = config.augment.when == "epoch"
         self._normaliser = plan.normaliser
         n_steps = config.train.epochs * len(plan.cut_epoch(1))
-        # A convolution of many runs side by side would be one with groups, which is slow; as a
-        # product of matrices it becomes a batch of them. All forms share one parameter tree.
+        # Side by side the convolutions of many runs would become one grouped convolution, which is
+        # slow; as matrix products they become a batched one. All forms share one parameter tree.
         alone = choose_forms()
         forms = {"vmap": alone._replace(conv="im2col"), "map": alone}
         built: dict[str, Any] = {
@@ -69,5 +69,5 @@ class SharedProgram:
 
 @functools.cache
 def _choose_maker(how: str, best_by: str) -> Callable[..., GridPrograms]:
-    """`make_grid_programs` with what `build` does not know; one function for equal arguments."""
+    """`make_grid_programs` with what `build` does not pass; one function for equal arguments."""
     return functools.partial(make_grid_programs, how=how, best_by=best_by)

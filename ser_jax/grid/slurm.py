@@ -11,7 +11,7 @@ from ser_jax.grid.cells import list_cells
 
 
 class ShardJob:
-    """What one job does; called anew after a preemption, it goes on where the grid stands."""
+    """What one job does; called again after a preemption, it resumes the grid."""
 
     def __init__(self, config: AblationConfig, report: Callable[[str], object] | None):
         self.config, self.report = config, report
@@ -23,11 +23,11 @@ class ShardJob:
         from ser_jax.machine.allocator import tune_for_cpu
 
         make_devices_here(self.config)
-        tune_for_cpu()  # the job is the grid's own
+        tune_for_cpu()  # nothing else runs in the job's process
         run_grid(self.config, report=self.report)
 
     def checkpoint(self) -> Any:
-        """What submitit puts into the queue when the job's time is up."""
+        """What submitit requeues when the job's time is up."""
         import submitit
 
         return submitit.helpers.DelayedSubmission(self)
@@ -40,13 +40,13 @@ def launch(
     settings: dict[str, Any] | None = None,
     report: Callable[[str], object] | None = None,
 ) -> list[Any]:
-    """Send a grid to a cluster, one job for each of `shards`, all with one `config.out`.
+    """Send a grid to a cluster, one job for each shard, all with the same `config.out`.
 
     Args:
-      config: of the grid, without a shard of its own.
+      config: of the grid, without a shard.
       cluster: 'slurm', or 'local' for processes of this machine.
       shards: number of jobs.
-      settings: what submitit's executor takes, such as {'slurm_partition': 'gpu',
+      settings: parameters of submitit's executor, such as {'slurm_partition': 'gpu',
         'timeout_min': 60, 'gpus_per_node': 1}.
       report: see `grid.ablate.run_grid`; a function that a job can import.
 

@@ -1,4 +1,4 @@
-"""Some cells of one program in training together: their states, epochs and results."""
+"""Cells of one program that train together: their states, epochs and results."""
 
 import time
 from typing import Any
@@ -18,7 +18,7 @@ from ser_jax.training.state import list_numbers
 
 
 class Stack:
-    """Some cells in training together; rows that only fill it up repeat cells."""
+    """Cells that train together; padding rows repeat cells."""
 
     def __init__(self, shared: SharedProgram, plans: list[Plan], size: int):
         self.shared, self.plans, self.size = shared, plans, size
@@ -43,7 +43,7 @@ class Stack:
         self.sums: list[Any] = []
 
     def _cut(self, part: str) -> np.ndarray:
-        """Clips of a part of the split, [R, S, B]; shorter parts are filled up."""
+        """Clips of a part of the split, [R, S, B]; shorter ones are padded."""
         batch_size = self.shared.train.batch_size
         cut = [cut_batches(getattr(plan.split, part), batch_size) for plan in self.rows]
         S = max(map(len, cut))
@@ -58,7 +58,7 @@ class Stack:
         return self.progress, self.normaliser, dataset, train_index, self.val_index
 
     def run_epoch(self, way: str) -> None:
-        """Begin the next epoch; the device may still be at it when this returns."""
+        """Start the next epoch; the device may still be busy with it when this returns."""
         arguments = self.make_arguments(len(self.sums) + 1)
         self.progress, *sums = self.shared.programs[way].run_epoch(*arguments)
         self.sums.append(sums)
@@ -72,8 +72,8 @@ class Stack:
         return time.perf_counter() - start_s
 
     def train(self, way: str, advance: AdvanceEpochs) -> None:
-        """Run the epochs that are left. The device never waits: it is asked how the epoch before
-        went when the next has begun."""
+        """Run the remaining epochs. The device never waits: the host waits for an epoch only once
+        the next one has started."""
         first = len(self.sums)
         for epoch in range(first, self.shared.train.epochs):
             self.run_epoch(way)
@@ -93,7 +93,7 @@ class Stack:
         classes = np.asarray(predict(variables, self.normaliser, self.shared.dataset, both))
         n_val = index["val"].shape[1]
         classes = {"val": classes[:, :n_val], "test": classes[:, n_val:]}
-        # All at once: a transfer of its own for each cell would take longer than their bytes.
+        # All at once: with a transfer per cell the overhead would outweigh the bytes.
         sums, best = jax.device_get(self.sums), copy_to_host(self.progress.best)
         seconds = (time.perf_counter() - start_s) / len(self.plans)
         results = []

@@ -1,4 +1,4 @@
-"""A function of one run as a program of many: side by side (vmap) or one after another (map)."""
+"""A function of one run as a program of many, side by side (vmap) or one after another (map)."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,14 +12,14 @@ from ser_jax.training.layouts import Layout
 
 
 class Cost(NamedTuple):
-    """Of a program: bytes on each device while it runs, and seconds that compiling it took."""
+    """The cost of a program: bytes on each device while it runs, and seconds to compile it."""
 
     n_bytes: int
     compile_s: float
 
 
 class Vmapped:
-    """A function (carry, own, dataset) of one run as a program of R; the carry is used up."""
+    """A function (carry, own, dataset) of one run as a program of R; the carry is donated."""
 
     def __init__(self, function: Callable[..., Any], layout: Layout, how: str):
         """
@@ -46,7 +46,7 @@ class Vmapped:
         return program(*arguments)
 
     def measure(self, *arguments: Any) -> Cost:
-        """What it costs for arguments of these shapes, for which it is compiled once."""
+        """Its cost for arguments of these shapes, for which it is compiled once."""
         shapes = _describe(arguments)
         if shapes not in self._compiled:
             program, seconds = compile_ahead(self._program, *arguments)
@@ -56,9 +56,9 @@ class Vmapped:
 
 def _count_bytes(program: Any) -> int:
     found = program.memory_analysis()
-    if found is None:  # a backend that does not tell
+    if found is None:  # a backend that does not say
         return 0
-    # What is used up makes room for what comes out.
+    # Donated arguments make room for outputs.
     return (
         found.argument_size_in_bytes + found.output_size_in_bytes
         + found.temp_size_in_bytes - found.alias_size_in_bytes

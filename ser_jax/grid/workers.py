@@ -21,7 +21,7 @@ from ser_jax.run.train import Memo, train_run
 from ser_jax.training.loop import Diverged
 
 AdvanceEpochs = Callable[[float], None]
-"""Told of epochs as they are done."""
+"""Called with the number of epochs as they finish."""
 
 _REMEDY = "set workers=1, which runs the cells in this process"
 
@@ -29,7 +29,7 @@ _REMEDY = "set workers=1, which runs the cells in this process"
 def run_one_by_one(
     config: AblationConfig, cells: list[Cell], advance: AdvanceEpochs
 ) -> Generator[Cell]:
-    """Train each cell by a program of its own; gives each as it ends."""
+    """Train each cell with a program of its own; yields each as it finishes."""
     groups: dict[tuple[str, str, int], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.system, cell.protocol, cell.seed), []).append(cell)
@@ -37,7 +37,7 @@ def run_one_by_one(
     order = sorted(groups, key=lambda group: config.seeds.index(group[2]))
     ordered = [groups[group] for group in order]
     workers = min(_choose_workers(config), len(groups))
-    # On CPU a lone one as well, since a worker has as many devices as the run alone.
+    # On CPU a single worker too, since it has as many devices as the run would have alone.
     import jax
 
     on_cpu = jax.default_backend() == "cpu"
@@ -46,9 +46,9 @@ def run_one_by_one(
 
 
 def make_devices_here(config: AblationConfig) -> None:
-    """Where `workers` is 1 the cells run in this process, which gets the devices of `train`.
+    """If `workers` is 1, the cells run in this process: give it the devices of `train`.
 
-    For a process that is the grid's own, before JAX meets its devices.
+    Only for a process that runs nothing else, before JAX initialises its devices.
     """
     if config.workers == 1:
         swept = config.sweep.get("train.batch_size", [])
@@ -57,7 +57,7 @@ def make_devices_here(config: AblationConfig) -> None:
 
 
 def _choose_workers(config: AblationConfig) -> int:
-    """One process per core on CPU, where two runs on a core each beat one run on two cores."""
+    """One process per core on CPU, where two runs on one core each beat one run on two cores."""
     if config.workers is not None:
         return config.workers
     import jax
@@ -75,7 +75,7 @@ def _run_here(groups: list[list[Cell]], workers: int, advance: AdvanceEpochs) ->
 
 
 def run_cell(cell: Cell, memo: Memo | None, advance: AdvanceEpochs) -> None:
-    """Train one cell, or go on with it; a divergence is recorded in its folder."""
+    """Train or resume one cell; a divergence is recorded in its folder."""
     epochs, reached = cell.config.train.epochs, 0.0
 
     def observe(event: dict[str, Any]) -> None:
@@ -94,13 +94,13 @@ def run_cell(cell: Cell, memo: Memo | None, advance: AdvanceEpochs) -> None:
 def _run_in_processes(
     groups: list[list[Cell]], workers: int, advance: AdvanceEpochs
 ) -> Generator[Cell]:
-    """A group's cells, the folds of one system and seed, stay in one process, which keeps their
+    """The cells of a group, the folds of one system and seed, share one process, which keeps their
     augmented clips."""
     with starting_workers(_REMEDY):
         _start_tracker()
         context = multiprocessing.get_context("spawn")
-        # A simple queue's `put` returns when the message is in the pipe, so that what a group has
-        # sent is there when its future is done.
+        # A simple queue's `put` returns when the message is in the pipe, so all that a group sent
+        # has arrived when its future is done.
         channel = context.SimpleQueue()
         pool = _make_pool(context, channel, groups, workers)
     try:
@@ -130,7 +130,7 @@ def _make_pool(
     for number in range(workers):
         numbers.put([cores[number % len(cores)]] if cores and workers > 1 else cores)
     batch_size = max(cell.config.train.batch_size for group in groups for cell in group)
-    # As many devices as the same run has alone, so that it ends with the same bits here.
+    # As many devices as the run would have alone, so that its result is bit-equal.
     devices = ParallelConfig(), batch_size, count_cores()
     return ProcessPoolExecutor(
         workers, context, initializer=_start_worker, initargs=(channel, numbers, devices)
@@ -138,7 +138,7 @@ def _make_pool(
 
 
 def _start_tracker() -> None:
-    """Start the process that deletes what stopped workers leave, and keep it from saying so."""
+    """Start the process that cleans up after stopped workers, and silence its warnings."""
     before = os.environ.get("PYTHONWARNINGS")
     os.environ["PYTHONWARNINGS"] = "ignore"
     try:
@@ -156,13 +156,13 @@ def naming_dead_workers() -> Iterator[None]:
         yield
     except BrokenProcessPool as error:
         raise UserError(
-            "a process of the grid died, perhaps for want of memory; "
+            "a process of the grid died, perhaps out of memory; "
             "run the same command again, with --workers 1 if it happens twice"
         ) from error
 
 
 def _drain(channel: Any, advance: AdvanceEpochs) -> Generator[Cell]:
-    """What the workers have reported so far."""
+    """Yield the cells that workers have finished, and pass on the epochs."""
     while not channel.empty():
         message = channel.get()
         if isinstance(message, float):
@@ -192,7 +192,7 @@ def _start_worker(channel: Any, numbers: Any, devices: tuple[ParallelConfig, int
 
 
 def _run_group(group: list[Cell]) -> None:
-    tune_for_cpu()  # the process is the grid's own, whoever called `ablate`
+    tune_for_cpu()  # nothing else runs in a worker's process
     memo: Memo = {}
     for cell in group:
         run_cell(cell, memo, lambda amount: _channel.put(float(amount)))

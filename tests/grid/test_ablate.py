@@ -534,7 +534,7 @@ def test_what_a_pattern_after_an_exclamation_mark_names_is_left_out(tmp_path, on
 
 @pytest.mark.parametrize("pattern", ["c-*", "!c-*"])
 def test_a_pattern_that_names_no_cell_is_refused(tmp_path, pattern):
-    with pytest.raises(UserError, match=re.escape(f"only={pattern}: no cell is called so")):
+    with pytest.raises(UserError, match=re.escape(f"only={pattern}: matches no cell")):
         ablate(make_together(tmp_path / "grid", only=(pattern,)))
     assert not (tmp_path / "grid").exists()
 

@@ -24,17 +24,14 @@ class ParallelConfig:
     cache_dir: str | None = field(default_factory=default_compile_cache)
     """Folder of the persistent cache of compiled programs; null disables the cache."""
     coordinator: str | None = None
-    """HOST:PORT of process 0 if several processes train together; null: detected on SLURM and TPU
-    pods (with num_processes above 1), otherwise there is one process."""
+    """HOST:PORT of process 0 if several processes train together; null: detected under SLURM and
+    Open MPI, and on TPU pods and Kubernetes if num_processes is above 1; otherwise one process."""
     num_processes: Annotated[int | None, at_least(1)] = None
-    """Number of processes that train together; null: as SLURM or the TPU pod says, otherwise
-    one."""
+    """Number of processes that train together; null: as many as srun or mpirun started, or one."""
     process_id: int | None = None
     """Number of this process, counted from 0; null: detected."""
-    # JAX' own watch aborts after 15, in a page of C++.
     heartbeat_s: Annotated[int, between(5, 14, " seconds")] = 12
-    """Seconds of silence after which a process counts as dead, 5 to 14; one whose connection closes
-    does at once."""
+    """Seconds of silence after which JAX takes a process for dead and ends the others, 5 to 14."""
 
     def __post_init__(self) -> None:
         expand_paths(self, "parallel.", "cache_dir")

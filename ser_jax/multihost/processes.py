@@ -12,11 +12,14 @@ import jax
 
 from ser_jax.config import ParallelConfig
 from ser_jax.errors import UserError, check
-from ser_jax.multihost.supervisor import START_S, find_count, find_launcher, say_how_to_meet
+from ser_jax.multihost.supervisor import START_S, find_launcher, find_process_count, say_how_to_meet
 from ser_jax.progress import be_silent
 
 NOTICE_S = 5.0
 """After this long a process says that it waits for others."""
+GRACE_S = 2.0
+"""How long a process with an error waits for others to say the same of themselves: JAX ends them
+when it leaves."""
 
 
 def is_writer() -> bool:
@@ -38,7 +41,7 @@ def taking_part(parallel: ParallelConfig) -> Iterator[None]:
       UserError: settings that do not fit together, or a port that is taken.
       RuntimeError: something was computed before.
     """
-    counted_by = find_count(parallel)
+    counted_by = find_process_count(parallel)
     if counted_by is None or jax.distributed.is_initialized():
         yield
         return
@@ -50,6 +53,8 @@ def taking_part(parallel: ParallelConfig) -> Iterator[None]:
             # The death of another process fails an exchange before JAX notices it and ends this
             # one, which says more.
             time.sleep(2 * parallel.heartbeat_s)
+        else:
+            time.sleep(GRACE_S)
         _leave_at_exit(error)
         raise
     jax.distributed.shutdown()  # waits for all

@@ -31,7 +31,7 @@ _LAUNCHERS = {"SLURM_NTASKS": "SLURM_STEP_NODELIST", "OMPI_COMM_WORLD_SIZE": "OM
 """Where srun and mpirun say how many processes they start, and what only they set."""
 
 
-def find_count(parallel: ParallelConfig) -> str | None:
+def find_process_count(parallel: ParallelConfig) -> str | None:
     """What says how many processes train together, such as 'SLURM_NTASKS=4'; `None`: only one."""
     if parallel.num_processes is not None:
         several = parallel.num_processes > 1
@@ -53,7 +53,7 @@ def find_launcher() -> str | None:
 
 
 def say_how_to_meet(counted_by: str) -> str:
-    """What to do where not all processes come that `find_count` has counted."""
+    """What to do where not all processes come that `find_process_count` has counted."""
     if counted_by.startswith("parallel."):
         return (
             "start one with each --parallel.process_id, all with one --parallel.coordinator, "
@@ -74,7 +74,7 @@ def supervise(parallel: ParallelConfig) -> int | None:
     if _WORKER in os.environ:
         _become_worker()
         return None
-    counted_by = find_count(parallel)
+    counted_by = find_process_count(parallel)
     if counted_by is None:
         return None
     with tempfile.TemporaryFile() as log, _start_worker(log) as worker:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ser_jax.config import ParallelConfig
-from ser_jax.multihost.supervisor import DIED, find_count
+from ser_jax.multihost.supervisor import DIED, find_process_count
 from tests.tiny import wait_until
 
 CODE = """
@@ -171,4 +171,4 @@ def test_settings_and_launchers_say_how_many_take_part(settings, environment, co
         monkeypatch.delenv(key)
     for key, value in environment.items():
         monkeypatch.setenv(key, value)
-    assert find_count(ParallelConfig(**settings)) == count
+    assert find_process_count(ParallelConfig(**settings)) == count

@@ -1,4 +1,4 @@
-"""Training by several processes: how they meet, watch each other and share values.
+"""Training by several processes, on JAX's own runtime.
 
-Read `processes`, then `rendezvous`, `watch` and `sharing`.
+Read `launchers`, then `supervisor`, `processes` and `sharing`.
 """

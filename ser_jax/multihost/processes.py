@@ -12,7 +12,8 @@ import jax
 
 from ser_jax.config import ParallelConfig
 from ser_jax.errors import UserError, check
-from ser_jax.multihost.supervisor import START_S, find_launcher, find_process_count, say_how_to_meet
+from ser_jax.multihost.launchers import find_launcher, find_process_count, say_how_to_meet
+from ser_jax.multihost.supervisor import START_S
 from ser_jax.progress import be_silent
 
 NOTICE_S = 5.0

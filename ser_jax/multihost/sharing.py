@@ -1,4 +1,4 @@
-"""Arrays and values that several processes share: clips sharded, states alike on all of them."""
+"""Arrays and values that processes share: clips are sharded, states are replicated."""
 
 import json
 from collections.abc import Callable
@@ -60,23 +60,23 @@ def _from_bytes(raw: Any, like: Any) -> Any:
 
 
 def add_up(part: np.ndarray) -> np.ndarray:
-    """The sum of each process' `part`, the same on all to the bit; all must call."""
+    """The sum of all processes' `part`, bit-equal on all; all must call."""
     return gather(part).sum(axis=0)
 
 
-# States: the same on every device of every process.
+# States: replicated on every device of every process.
 
 
 def collect(tree: Any) -> Any:
-    """A tree of arrays that are whole on every device, as NumPy arrays; keys as their numbers."""
+    """A tree of replicated arrays as NumPy arrays; random keys as their numbers."""
     return jax.tree.map(lambda leaf: np.asarray(_plain(leaf)), tree)
 
 
 def spread(tree: Any, whole: NamedSharding) -> Any:
-    """A tree of arrays, equal on all processes, as arrays that are whole on every device.
+    """A tree of arrays, equal on all processes, replicated on every device.
 
-    What is spread over the processes already, whole or in shards, is left as it is. Unlike
-    `jax.device_put` this does not make the processes compare what they hold.
+    Arrays that already span the processes, replicated or sharded, are left as they are. Unlike
+    `jax.device_put` this does not make the processes compare the values.
     """
     return jax.tree.map(lambda leaf: _spread(leaf, whole), tree)
 
@@ -101,17 +101,17 @@ def _like(array: Any, leaf: Any) -> Any:
     return array
 
 
-# Clips: each process holds those of its devices.
+# Clips: each process holds those that belong to its devices.
 
 
 @struct.dataclass
 class ShardedRows:
-    """An array [B, ...] of which every device holds some rows; stands in for it in a `Dataset`.
+    """An array [B, ...] sharded by rows over the devices; stands in for the array in a `Dataset`.
 
-    Taking rows costs one sum over the devices, of the rows taken.
+    Indexing costs one sum over the devices, of the rows taken.
 
     Attributes:
-      rows: sharded along its first axis, filled up with zeros to a multiple of the devices.
+      rows: sharded along its first axis, padded with zeros to a multiple of the devices.
     """
 
     rows: jax.Array
@@ -122,7 +122,7 @@ class ShardedRows:
         return self.rows.shape
 
     def __getitem__(self, index_B: jax.Array) -> jax.Array:
-        """Rows `index_B`, as many as are a multiple of the devices, sharded in their turn."""
+        """Rows `index_B`, sharded too; their number must be a multiple of the devices."""
         spec = self.sharding.spec
         (axis,) = spec
 
@@ -142,7 +142,7 @@ class ShardedRows:
 
 
 def find_rows(n_rows: int, sharding: NamedSharding) -> np.ndarray:
-    """Which of `n_rows` rows this process holds, sorted."""
+    """The numbers of the rows, of `n_rows`, that this process holds, sorted."""
     padded = _round_up(n_rows, sharding)
     slices = sharding.addressable_devices_indices_map((padded,)).values()
     rows = np.unique(np.concatenate([np.arange(padded)[index] for index in slices]))  # pyright: ignore
@@ -150,7 +150,7 @@ def find_rows(n_rows: int, sharding: NamedSharding) -> np.ndarray:
 
 
 def shard(x: np.ndarray, sharding: NamedSharding) -> ShardedRows:
-    """An array [B, ...] of which this process has filled in the rows of `find_rows`."""
+    """Shard an array [B, ...] in which this process has filled in the rows of `find_rows`."""
     padded = _round_up(len(x), sharding)
 
     def read(index: Any) -> np.ndarray:
@@ -167,16 +167,16 @@ def _round_up(n_rows: int, sharding: NamedSharding) -> int:
 
 
 class SharedCheckpoints:
-    """Checkpoints of a run that several processes train: process 0 alone reads and writes them.
+    """Checkpoints of a run that several processes train: only process 0 reads and writes them.
 
-    The others need not see its disk. All processes must call, with states that are whole on every
-    device; the same methods as `checkpoint.Checkpoints`.
+    The others need not see its disk. All processes must call, with replicated states; the methods
+    are those of `checkpoint.Checkpoints`.
     """
 
     def __init__(self, own: Any, whole: NamedSharding):
         """
         Args:
-          own: the `checkpoint.Checkpoints` of process 0, None on the others.
+          own: the `checkpoint.Checkpoints` of process 0; `None` on the others.
           whole: the sharding of a state.
         """
         self._own, self._whole = own, whole

@@ -16,6 +16,7 @@ import threading
 from typing import IO, NoReturn
 
 from ser_jax.config import ParallelConfig
+from ser_jax.multihost.launchers import find_process_count, say_how_to_meet
 
 START_S = 120
 """How long the processes wait for each other at the start."""
@@ -27,42 +28,6 @@ INTERRUPT_S = 5.0
 _WORKER = "SER_JAX_WORKER"
 """Tells a worker its file descriptors: for the output of C++, and one that closes with the
 supervisor."""
-_LAUNCHERS = {"SLURM_NTASKS": "SLURM_STEP_NODELIST", "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK"}
-"""Where srun and mpirun say how many processes they start, and what only they set."""
-
-
-def find_process_count(parallel: ParallelConfig) -> str | None:
-    """What says how many processes train together, such as 'SLURM_NTASKS=4'; `None`: only one."""
-    if parallel.num_processes is not None:
-        several = parallel.num_processes > 1
-        return f"parallel.num_processes={parallel.num_processes}" if several else None
-    if launcher := find_launcher():
-        return launcher
-    by_hand = {"coordinator": parallel.coordinator, "process_id": parallel.process_id}
-    given = [f"parallel.{key}={value}" for key, value in by_hand.items() if value is not None]
-    return " ".join(given) or None
-
-
-def find_launcher() -> str | None:
-    """The variable by which srun or mpirun says that it has started several processes."""
-    for variable, mark in _LAUNCHERS.items():
-        count = os.environ.get(variable, "1")
-        if mark in os.environ and count.isdecimal() and int(count) > 1:
-            return f"{variable}={count}"
-    return None
-
-
-def say_how_to_meet(counted_by: str) -> str:
-    """What to do where not all processes come that `find_process_count` has counted."""
-    if counted_by.startswith("parallel."):
-        return (
-            "start one with each --parallel.process_id, all with one --parallel.coordinator, "
-            "whose port must be open to them"
-        )
-    return (
-        "start ser-jax itself by srun or mpirun, once per task, or train in one process with "
-        "--parallel.num_processes 1"
-    )
 
 
 def supervise(parallel: ParallelConfig) -> int | None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from ser_jax.config import ParallelConfig
-from ser_jax.multihost.supervisor import DIED, find_process_count
+from ser_jax.multihost.launchers import find_process_count
+from ser_jax.multihost.supervisor import DIED
 from tests.tiny import wait_until
 
 CODE = """

@@ -41,11 +41,11 @@ def main(argv: list[str] | None = None) -> int:
         command = parse(sys.argv[1:] if argv is None else argv)
         if command.config is not None:
             _check_here()
-        if argv is None and command.name == "train":
-            from ser_jax.multihost.supervisor import supervise
+            if command.name == "train" and argv is None:
+                from ser_jax.multihost.supervisor import supervise
 
-            if (status := supervise(command.config.parallel)) is not None:
-                return status
+                if (status := supervise(command.config.parallel)) is not None:
+                    return status
         _quieten()
         status = _RUN[command.name](command)
         sys.stdout.flush()

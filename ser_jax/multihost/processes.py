@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import os
+import socket
 import sys
 import threading
 import time
@@ -39,7 +40,7 @@ def taking_part(parallel: ParallelConfig) -> Iterator[None]:
       parallel: coordinator, num_processes, process_id, heartbeat_s.
 
     Raises:
-      UserError: settings that do not fit together, or a port that is taken.
+      UserError: settings that do not fit together, or a port that is in use.
       RuntimeError: something was computed before.
     """
     counted_by = find_process_count(parallel)
@@ -64,7 +65,9 @@ def taking_part(parallel: ParallelConfig) -> Iterator[None]:
 def _join(parallel: ParallelConfig, counted_by: str) -> None:
     given = parallel.coordinator, parallel.num_processes, parallel.process_id
     address = parallel.coordinator or ""
-    is_local = address.startswith(("localhost:", "127.", "[::1]:"))
+    is_local = address.startswith(("localhost:", "127."))
+    if address and parallel.process_id == 0:
+        _check_port(address, is_local)
     with _noticing(counted_by):
         try:
             jax.distributed.initialize(
@@ -79,8 +82,7 @@ def _join(parallel: ParallelConfig, counted_by: str) -> None:
             raise UserError(_name_missing(parallel) or str(error)) from error
         except jax.errors.JaxRuntimeError as error:
             raise UserError(
-                f"parallel.coordinator={address}: process 0 cannot listen there "
-                f"({error}); choose another port"
+                f"{counted_by}: process 0 cannot listen ({error}); set JAX_COORDINATOR_PORT for all"
             ) from error
     count = parallel.num_processes
     check(
@@ -90,6 +92,19 @@ def _join(parallel: ParallelConfig, counted_by: str) -> None:
     )
     if not is_writer():
         be_silent()
+
+
+def _check_port(address: str, is_local: bool) -> None:
+    """Raise if process 0 cannot listen, which JAX does not explain."""
+    port = int(address.rpartition(":")[2])
+    try:
+        socket.create_server(("127.0.0.1" if is_local else "", port)).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"parallel.coordinator={address}: process 0 cannot listen there: {reason}; choose "
+            "another port"
+        ) from error
 
 
 def _name_missing(parallel: ParallelConfig) -> str | None:

@@ -271,13 +271,14 @@ def test_wrong_key_of_one_process_is_said_at_once(tmp_path):
     assert line == "ser-jax: error: parallel.heartbeat_s=1: must lie between 5 and 14 seconds"
 
 
-def test_port_that_is_taken_is_named(tmp_path):
+def test_port_that_is_in_use_is_named(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         status, lines = end(start_train(tmp_path, port, start_s=30))
     assert status == 2
     assert lines[-1].startswith(
-        f"ser-jax: error: parallel.coordinator=127.0.0.1:{port}: process 0 cannot listen there ("
+        f"ser-jax: error: parallel.coordinator=127.0.0.1:{port}: process 0 cannot listen there: "
+        "Address already in use"
     )
     assert lines[-1].endswith("; choose another port")
 

@@ -1,5 +1,6 @@
 """Processes that train together: one result, shares of the clips, one writer, and their deaths."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -23,7 +24,7 @@ from ser_jax.data.store import load_corpus, load_shard
 from ser_jax.errors import UserError
 from ser_jax.features.normaliser import fit_normaliser
 from ser_jax.multihost.processes import is_writer, taking_part
-from ser_jax.multihost.sharing import broadcast, gather
+from ser_jax.multihost.sharing import broadcast, gather, share
 from ser_jax.multihost.supervisor import DIED
 from ser_jax.run.run_dir import load_run_config
 from ser_jax.training.checkpoint import Checkpoints
@@ -167,13 +168,25 @@ def test_process_0_alone_writes_and_prints(together):
     assert (together["run_dir"] / "events.jsonl").exists()
 
 
+def test_an_error_in_what_process_0_shares_is_raised_on_all():
+    settings = {"coordinator": f"127.0.0.1:{find_port()}", "num_processes": 2, "heartbeat_s": 5}
+    children = [Child(take_part, settings | {"process_id": process}) for process in (0, 1)]
+    for child in children:
+        status, output = child.wait()
+        assert status == 2
+        assert output.splitlines()[-1] == "process 0 failed"
+
+
 def find_worker(supervisor: int) -> int:
     """The process that `supervisor` has started."""
 
     def find() -> list[int]:
-        stats = [path.read_text() for path in Path("/proc").glob("[0-9]*/stat") if path.exists()]
-        parents = {int(x.split()[0]): int(x.rpartition(")")[2].split()[1]) for x in stats}
-        return [pid for pid, parent in parents.items() if parent == supervisor]
+        found = []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):  # gone meanwhile
+                if int(path.read_text().rpartition(")")[2].split()[1]) == supervisor:
+                    found.append(int(path.parent.name))
+        return found
 
     wait_until(find, "no worker")
     return find()[0]
@@ -250,19 +263,18 @@ def end(command: subprocess.Popen) -> tuple[int, list[str]]:
     return command.returncode, errors.splitlines()
 
 
-@pytest.mark.parametrize("process", [0, 1])
-def test_process_whose_fellow_does_not_come_says_how_to_start_all(tmp_path, process):
-    status, lines = end(start_train(tmp_path, find_port(), process_id=process))
-    assert status == 2
+def test_process_whose_fellow_does_not_come_says_how_to_start_all(tmp_path):
+    commands = [start_train(tmp_path, find_port(), process_id=process) for process in (0, 1)]
     remedy = (
         "start one with each --parallel.process_id, all with one --parallel.coordinator, whose "
         "port must be open to them"
     )
-    assert lines == [
+    expected = [
         f"parallel.num_processes=2: waiting up to 2 s for the other processes; if none is to come, "
         f"{remedy}",
         f"ser-jax: error: parallel.num_processes=2: not all processes came within 2 s; {remedy}",
     ]
+    assert [end(command) for command in commands] == [(2, expected)] * 2
 
 
 def test_wrong_key_of_one_process_is_said_at_once(tmp_path):
@@ -317,8 +329,12 @@ def test_settings_that_are_not_complete_are_refused(settings, message):
 
 
 def take_part(settings: dict[str, Any]) -> int:
+    def fail() -> None:
+        raise UserError(f"process {jax.process_index()} failed")
+
     try:
         with taking_part(ParallelConfig(**settings)):
+            share(fail)
             return 0
     except UserError as error:
         print(error, flush=True)

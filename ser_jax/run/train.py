@@ -98,8 +98,9 @@ def _check_processes(parallel: ParallelConfig) -> None:
     count = parallel.num_processes or 1
     check(
         count == 1 or jax.process_count() == count,
-        f"parallel.num_processes={count}: they have not met; several processes train one run by "
-        "ser-jax train, or inside ser_jax.taking_part; a grid is shared out by shard",
+        f"parallel.num_processes={count}: this program has joined no others; several processes "
+        "train one run by ser-jax train, inside ser_jax.taking_part or after "
+        "jax.distributed.initialize; a grid is split by shard",
     )
 
 

@@ -18,7 +18,7 @@ from ser_jax.multihost.supervisor import START_S
 from ser_jax.progress import be_silent
 
 NOTICE_S = 5.0
-"""After this long a process says that it waits for others."""
+"""How long a process waits for others before it says so."""
 GRACE_S = 2.0
 """How long a process with an error waits for others to say the same of themselves: JAX ends them
 when it leaves."""
@@ -68,7 +68,7 @@ def _join(parallel: ParallelConfig, counted_by: str) -> None:
     is_local = address.startswith(("localhost:", "127."))
     if address and parallel.process_id == 0:
         _check_port(address, is_local)
-    with _noticing(counted_by):
+    with _announcing_wait(counted_by):
         try:
             jax.distributed.initialize(
                 *given,
@@ -121,8 +121,8 @@ def _name_missing(parallel: ParallelConfig) -> str | None:
 
 
 @contextlib.contextmanager
-def _noticing(counted_by: str) -> Iterator[None]:
-    """Say after some seconds for whom this process waits."""
+def _announcing_wait(counted_by: str) -> Iterator[None]:
+    """Say after `NOTICE_S` that this process waits for others."""
     notice = (
         f"{counted_by}: waiting up to {START_S:g} s for the other processes; if none is to come, "
     )

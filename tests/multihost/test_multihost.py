@@ -263,7 +263,7 @@ def end(command: subprocess.Popen) -> tuple[int, list[str]]:
     return command.returncode, errors.splitlines()
 
 
-def test_process_whose_fellow_does_not_come_says_how_to_start_all(tmp_path):
+def test_process_that_waits_in_vain_says_how_to_start_all(tmp_path):
     commands = [start_train(tmp_path, find_port(), process_id=process) for process in (0, 1)]
     remedy = (
         "start one with each --parallel.process_id, all with one --parallel.coordinator, whose "
@@ -277,7 +277,7 @@ def test_process_whose_fellow_does_not_come_says_how_to_start_all(tmp_path):
     assert [end(command) for command in commands] == [(2, expected)] * 2
 
 
-def test_wrong_key_of_one_process_is_said_at_once(tmp_path):
+def test_wrong_key_of_one_process_is_reported_at_once(tmp_path):
     status, (line,) = end(start_train(tmp_path, find_port(), heartbeat_s=1))
     assert status == 2
     assert line == "ser-jax: error: parallel.heartbeat_s=1: must lie between 5 and 14 seconds"

@@ -20,8 +20,8 @@ from ser_jax.progress import be_silent
 NOTICE_S = 5.0
 """How long a process waits for others before it says so."""
 GRACE_S = 2.0
-"""How long a process with an error waits for others to say the same of themselves: JAX ends them
-when it leaves."""
+"""How long a process with an error waits before it leaves, since JAX then ends the others: they may
+be about to report the same error."""
 
 
 def is_writer() -> bool:
@@ -51,13 +51,12 @@ def taking_part(parallel: ParallelConfig) -> Iterator[None]:
         _join(parallel, counted_by)
         yield
     except BaseException as error:
-        if isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error):
-            # The death of another process fails an exchange before JAX notices it and ends this
-            # one, which says more.
-            time.sleep(2 * parallel.heartbeat_s)
-        else:
-            time.sleep(GRACE_S)
-        _leave_at_exit(error)
+        if jax.distributed.is_initialized():
+            # The death of another process makes an exchange fail before JAX notices it and ends
+            # this one, which says more.
+            failed = isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error)
+            time.sleep(2 * parallel.heartbeat_s if failed else GRACE_S)
+            _leave_at_exit(error)
         raise
     jax.distributed.shutdown()  # waits for all
 

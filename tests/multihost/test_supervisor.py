@@ -18,6 +18,7 @@ CODE = """
 import os, signal, sys, time
 from ser_jax.config import ParallelConfig
 from ser_jax.multihost.supervisor import supervise
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 try:
     status = supervise(ParallelConfig(coordinator="a:1", num_processes=2, process_id=1))
 except KeyboardInterrupt:

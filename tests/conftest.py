@@ -35,8 +35,8 @@ CACHES = {
 }
 
 
-LARGE_BYTES = 1.5 * 2**30
-"""Memory of a worker above which what earlier files compiled is dropped."""
+LARGE_BYTES, HUGE_BYTES = 1.5 * 2**30, 2.2 * 2**30
+"""Memory of a worker above which compiled programs are dropped: after a file, and within one."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -67,11 +67,11 @@ def _forget_programs() -> None:
             getattr(sys.modules[module], name).cache_clear()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def bounded_memory() -> Iterator[None]:
-    """After a file whose worker has grown large, drop what it compiled."""
-    yield
-    if _read_memory() > LARGE_BYTES:
+@pytest.hookimpl(trylast=True)  # once the fixtures are torn down
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Drop what was compiled where this process has grown large."""
+    ends_file = nextitem is None or nextitem.path != item.path
+    if _read_memory() > (LARGE_BYTES if ends_file else HUGE_BYTES):
         _forget_programs()
         gc.collect()
         _trim_heap()

@@ -72,6 +72,8 @@ def _get_numbers(leaf: Any) -> Any:
 
 def _find_impl(like: Any) -> Any:
     """The algorithm of a random key, or of the shape of one; computes nothing."""
+    if isinstance(like, jax.Array):  # traces nothing
+        return jax.random.key_impl(like)
     found = []
     jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), like)
     return found[0]

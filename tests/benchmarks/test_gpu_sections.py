@@ -159,7 +159,7 @@ def test_a_store_of_ravdess_is_found_without_the_recordings(tmp_path):
     version = store._STORE_VERSION
     folder = tmp_path / f"ravdess-16000hz-v{version}-0123abcd"
     folder.mkdir()
-    report = {"clips": 3, "bad": [], "copies": [], "skipped": {}, "where": {}, "counts": []}
+    report = {"clips": 3, "checksum": "a", "bad": [], "copies": [], "skipped": {}, "counts": []}
     (folder / store._REPORT).write_text(json.dumps(report))
     linked = real_grid.link_store(tmp_path, tmp_path / "linked")
     assert store.prepare(DataConfig(corpus="ravdess", store_dir=str(linked))).clips == 3

@@ -143,7 +143,9 @@ def test_clips_that_no_augmentation_hits_are_as_without_it(kind, masked):
         AugmentConfig(), RATE_HZ, make_front_end(FEATURES, RATE_HZ), own=kind, masked=masked
     )
     index_B = jnp.arange(8)
-    found = take_augmented(dataset, index_B, jax.random.key(0), jnp.int32(1), jnp.float32(0))
+    found = jax.jit(take_augmented)(
+        dataset, index_B, jax.random.key(0), jnp.int32(1), jnp.float32(0)
+    )
     expected = take(dataset, index_B)
     np.testing.assert_allclose(found.x_BTF, expected.x_BTF, atol=5e-4)
 

@@ -35,7 +35,7 @@ def test_checkpoint_gives_pytorchs_hidden_states(tmp_path, layout):
     model.save_pretrained(tmp_path)
     module, params = load_backbone(tmp_path)
     x_BN, mask_BN = make_waves([8000, 3000])
-    ours = module.apply({"params": params}, x_BN, mask_BN)
+    ours = jax.jit(module.apply)({"params": params}, x_BN, mask_BN)
     with torch.no_grad():
         theirs = model(torch.tensor(x_BN), attention_mask=torch.tensor(mask_BN).long())
     assert_near(ours, theirs.last_hidden_state.numpy(), atol=1e-4, why="cudnn")

@@ -126,8 +126,8 @@ def test_stable_layout_equals_transformers_own_flax_network():
         shapes = jax.eval_shape(own.init, jax.random.key(0), x_BN, mask_BN)["params"]
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(lambda leaf: leaf.shape, shapes)
     with jax.numpy_rank_promotion("allow"), warnings.catch_warnings(action="ignore"):
-        theirs = own.apply({"params": params}, x_BN, mask_BN.astype(np.int32))[0]
-    ours = Backbone(architecture).apply({"params": params}, x_BN, mask_BN)
+        theirs = jax.jit(own.apply)({"params": params}, x_BN, mask_BN.astype(np.int32))[0]
+    ours = jax.jit(Backbone(architecture).apply)({"params": params}, x_BN, mask_BN)
     assert_near(ours, theirs, atol=1e-4, why="cudnn")
 
 
@@ -187,7 +187,8 @@ def test_recomputing_layers_gives_the_same_values_and_gradients():
                          rngs={"dropout": jax.random.key(0)})  # fmt: skip
         return jnp.where(mask_BN[:, :1, None], jnp.sin(h), 0).sum()
 
-    results = [jax.value_and_grad(compute)(params, m) for m in (plain, plain.clone(remat=True))]
+    run = jax.jit(jax.value_and_grad(compute), static_argnums=1)
+    results = [run(params, module) for module in (plain, plain.clone(remat=True))]
     for a, b in zip(*map(jax.tree.leaves, results), strict=True):
         assert_near(a, b, atol=2e-4, why="cudnn")
 
@@ -196,8 +197,8 @@ def test_recomputing_layers_gives_the_same_values_and_gradients():
 def test_bfloat16_stays_near_float32():
     module, params = make_small()
     x_BN, mask_BN = make_waves([RATE, RATE // 2])
-    exact = module.apply({"params": params}, x_BN, mask_BN)
-    coarse = module.clone(dtype=jnp.bfloat16).apply({"params": params}, x_BN, mask_BN)
+    exact = jax.jit(module.apply)({"params": params}, x_BN, mask_BN)
+    coarse = jax.jit(module.clone(dtype=jnp.bfloat16).apply)({"params": params}, x_BN, mask_BN)
     assert coarse.dtype == jnp.bfloat16
     np.testing.assert_allclose(coarse.astype(jnp.float32), exact, atol=0.15)
 
@@ -211,14 +212,15 @@ def test_silence_short_clips_and_rows_of_padding_give_finite_values(layout, mask
     x_BN, mask_BN = make_waves([390, 100, 0, 300])
     x_BN[3] = 0  # silence
     x_BN1 = x_BN[:, :, None]
-    params = network.init(jax.random.key(0), x_BN1, mask_BN, train=False)["params"]
+    init = jax.jit(network.init, static_argnames="train")
+    params = init(jax.random.key(0), x_BN1, mask_BN, train=False)["params"]
 
     def compute(params):
         logits = network.apply({"params": params}, x_BN1, mask_BN, train=True,
                                rngs={"dropout": jax.random.key(1)})  # fmt: skip
         return logits.sum(), logits
 
-    gradients, logits = jax.grad(compute, has_aux=True)(params)
+    gradients, logits = jax.jit(jax.grad(compute, has_aux=True))(params)
     assert np.isfinite(logits).all()
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
 
@@ -246,7 +248,8 @@ def test_logits_are_those_of_pytorchs_classifier_and_its_feature_extractor(
     config = ModelConfig(name="wav2vec2", mask_padding=masked)
     network = make_model(config, 8, spec=BackboneSpec(architecture, settings))
     mask_BN = np.arange(9000)[None, :] < np.array([[9000], [4000]])
-    ours = network.apply({"params": get_params(model)}, padded_BN[:, :, None], mask_BN, train=False)
+    apply = jax.jit(network.apply, static_argnames="train")
+    ours = apply({"params": get_params(model)}, padded_BN[:, :, None], mask_BN, train=False)
     assert_near(ours, theirs, atol=1e-5, why="cudnn")
 
 
@@ -303,8 +306,10 @@ def test_specaugment_and_layerdrop_act_only_in_training():
     assert (run(keys[0], True) != run(keys[1], True)).any()
     assert (run(keys[0], True) == run(keys[0], True)).all()
     dropping, params = make_small(layerdrop=0.999999)
-    states = dropping.apply({"params": params}, x_BN, mask_BN, train=True, all_layers=True,
-                            rngs={"dropout": keys[0]})  # fmt: skip
+    states = jax.jit(
+        lambda key: dropping.apply({"params": params}, x_BN, mask_BN, train=True, all_layers=True,
+                                   rngs={"dropout": key})
+    )(keys[0])  # fmt: skip
     np.testing.assert_array_equal(states[0], states[-1])
 
 
@@ -312,18 +317,19 @@ def test_lora_changes_nothing_at_first_and_is_trained():
     lora = Lora(4, 8.0, ("q_proj", "v_proj"))
     module, params = make_small(lora=lora)
     x_BN, mask_BN = make_waves([RATE // 2])
-    made = module.init(jax.random.key(0), x_BN)["params"]
+    made = jax.jit(module.init)(jax.random.key(0), x_BN)["params"]
     from flax.traverse_util import flatten_dict, unflatten_dict
 
     flat = flatten_dict(made) | flatten_dict(params)
     added = [path for path in flatten_dict(made) if path[-1].startswith("lora_")]
     assert len(added) == 3 * 2 * 2
     params_with = unflatten_dict(flat)
-    plain = module.clone(lora=None).apply({"params": params}, x_BN, mask_BN)
-    np.testing.assert_array_equal(module.apply({"params": params_with}, x_BN, mask_BN), plain)
-    gradients = jax.grad(lambda p: jnp.sin(module.apply({"params": p}, x_BN, mask_BN)).sum())(
-        params_with
-    )
+    plain = jax.jit(module.clone(lora=None).apply)({"params": params}, x_BN, mask_BN)
+    adapted = jax.jit(module.apply)({"params": params_with}, x_BN, mask_BN)
+    np.testing.assert_array_equal(adapted, plain)
+    gradients = jax.jit(
+        jax.grad(lambda p: jnp.sin(module.apply({"params": p}, x_BN, mask_BN)).sum())
+    )(params_with)
     b = flatten_dict(gradients)[("encoder", "layers", "0", "attention", "q_proj", "lora_b")]
     assert np.abs(b).max() > 0
 

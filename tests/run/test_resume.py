@@ -99,7 +99,7 @@ def train_with_saves_held_up(held: int, *argv: str) -> int:
             time.sleep(1000)
         write(self, epoch, *arguments)
 
-    Checkpoints._write = hold_up
+    Checkpoints._write = hold_up  # pyright: ignore[reportAttributeAccessIssue]
     return run_command(*argv)
 
 

@@ -47,7 +47,7 @@ def make_table_1(analysis: Analysis) -> Section:
     note += "`tables/table_1.csv` has unweighted average recall (UAR) too."
     if any(score.over == "speakers" for score in analysis.scores.values()):
         note += " *: one seed; its interval is over speakers, by bootstrap."
-    title, text = "Figures", f"What each system reaches on {analysis.evidence.corpus}."
+    title, text = "Results", f"What each system reaches on {analysis.evidence.corpus}."
     if analysis.evidence.is_of_study:
         title, text = "Table 1", (
             "The study's Table 1 beside what its systems, those that it cites and our own reach "

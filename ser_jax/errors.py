@@ -64,6 +64,11 @@ class FewWarnings:
         return max(0, len(self._given) - SHOWN_WARNINGS)
 
 
+def one_line(text: object, most: int | None = None) -> str:
+    """Foreign text for a message: without line breaks, at most `most` characters."""
+    return " ".join(str(text).split())[:most]
+
+
 def count_noun(n: int, noun: str) -> str:
     """`1 run`, `5 runs`."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

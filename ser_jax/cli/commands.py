@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ser_jax.cli.arguments import Command, parse
-from ser_jax.errors import UserError, warn
+from ser_jax.errors import UserError, one_line, warn
 from ser_jax.machine.environment import mend_streams
 
 _REMEDIES = {
@@ -75,7 +75,7 @@ def _check_here() -> None:
 
 
 def _fail(message: object) -> int:
-    print("ser-jax: error:", " ".join(str(message).split()), file=sys.stderr)
+    print("ser-jax: error:", one_line(message), file=sys.stderr)
     return 2
 
 

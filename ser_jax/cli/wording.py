@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from ser_jax.config.yaml_text import guess_types, load_text
+from ser_jax.errors import one_line
 
 OPEN = dict[str, Any]
 """The type of a mapping whose values have no types."""
@@ -97,7 +98,7 @@ def explain(message: str, kinds: Mapping[str, Any]) -> str:
       message: as raised.
       kinds: types of the parser's keys.
     """
-    message = " ".join(message.split())
+    message = one_line(message)
     found = re.search(r'Parser key "([\w.]+)": .*(?:Got|Given) value: ?(.*)', message)
     if found and (kind := kinds.get(found[1])):
         return f"{found[1]}={found[2]}: must be {describe_type(kind)}"

@@ -10,7 +10,7 @@ import numpy as np
 
 from ser_jax.audio.reading import decode_flac
 from ser_jax.data.sources.filenames import ATTRIBUTES, Facts
-from ser_jax.errors import UserError
+from ser_jax.errors import UserError, one_line
 from ser_jax.files.failures import tell_system_error
 from ser_jax.machine.threads import map_in_order
 
@@ -134,5 +134,6 @@ def damaged(folder: Path, error: Exception) -> Exception:
     """The error to raise for a store that cannot be read: it is damaged, or the system refuses."""
     if (refused := tell_system_error(folder, error)) is not None:
         return refused
-    reason = " ".join(str(error).split())[:200]
-    return UserError(f"{folder}: damaged store: {reason}; delete this folder; it will be rebuilt")
+    return UserError(
+        f"{folder}: damaged store: {one_line(error, 200)}; delete this folder; it will be rebuilt"
+    )

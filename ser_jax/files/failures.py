@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from zipfile import BadZipFile
 
-from ser_jax.errors import UserError
+from ser_jax.errors import UserError, one_line
 
 _MISSING = ("NOT_FOUND", "not found", "does not exist", "No such file")
 _BROKEN = ("DATA_LOSS", "OUT_OF_RANGE", "checksum", "truncat", "corrupt", "decode")
@@ -28,7 +28,7 @@ def explain_failure(folder: Path, error: Exception, others: Sequence[int] = ()) 
     """
     if (told := tell_system_error(folder, error)) is not None:
         return told
-    texts = [" ".join(str(one).split()) for one in _list_causes(error)]
+    texts = [one_line(one) for one in _list_causes(error)]
     number = find_errno(error)
     if any("RESOURCE_EXHAUSTED" in text for text in texts):
         return UserError(f"{folder}: not enough memory to read it; use a device with more")
@@ -73,7 +73,7 @@ def find_reason(error: BaseException) -> str:
     number = find_errno(error)
     if number is not None:
         return os.strerror(number)
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return one_line(error, 200) or type(error).__name__
 
 
 def find_errno(error: BaseException) -> int | None:

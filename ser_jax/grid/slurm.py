@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ser_jax.config import AblationConfig
-from ser_jax.errors import UserError, check
+from ser_jax.errors import UserError, check, one_line
 from ser_jax.grid.cells import list_cells
 
 
@@ -70,5 +70,6 @@ def launch(
         jobs = [ShardJob(config, report) for config in configs]
         return executor.map_array(ShardJob.__call__, jobs)
     except (RuntimeError, NameError, ValueError, TypeError, AssertionError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"launch={cluster}: {reason}; see submitit's AutoExecutor") from error
+        raise UserError(
+            f"launch={cluster}: {one_line(error)}; see submitit's AutoExecutor"
+        ) from error

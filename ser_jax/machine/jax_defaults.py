@@ -8,7 +8,7 @@ from typing import ParamSpec, TypeVar
 
 import jax
 
-from ser_jax.errors import UserError, check
+from ser_jax.errors import UserError, check, one_line
 from ser_jax.machine.compile_cache import compile_cache_scope
 from ser_jax.machine.jax_private import has_started
 
@@ -78,7 +78,7 @@ def _check_devices() -> None:
     except (RuntimeError, AssertionError) as error:
         platforms = jax.config.values["jax_platforms"]
         wanted = f"JAX_PLATFORMS={platforms}" if platforms else "JAX"
-        reason = " ".join(str(error).partition(" (set ")[0].split())[:200]
+        reason = one_line(str(error).partition(" (set ")[0], 200)
         raise UserError(
             f"{wanted}: no such device can be used ({reason or 'JAX knows none'}); unset "
             "JAX_PLATFORMS, or install JAX for the device, such as by pip install 'ser-jax[cuda]'"

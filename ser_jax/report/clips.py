@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ser_jax.errors import UserError
+from ser_jax.errors import UserError, one_line
 from ser_jax.metrics import compute_confusion
 
 GROUPINGS = ("gender", "intensity", "statement")
@@ -95,7 +95,7 @@ def load_scored_clips(path: Path, cell: Mapping[str, Any], labels: Sequence[str]
     except FileNotFoundError as error:
         raise UserError(f"{where}: missing, as in runs of older versions") from error
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"{where}: cannot be read ({type(error).__name__}: {reason})") from error
     confusion_CC = compute_confusion(len(labels), true_B, pred_B)
     if confusion_CC.tolist() != [list(map(int, row)) for row in cell["confusion"]]:

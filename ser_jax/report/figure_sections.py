@@ -38,7 +38,7 @@ def make_spectrogram(analysis: Analysis) -> Section | None:
         if not (run_dir / SPECTROGRAM_FILE).exists():
             continue
         try:
-            draw_kept_spectrogram(run_dir)
+            figure = draw_kept_spectrogram(run_dir)
         except UserError as error:
             evidence.problems.append(str(error))
             continue
@@ -47,7 +47,7 @@ def make_spectrogram(analysis: Analysis) -> Section | None:
         picture = Picture("spectrogram", alt, f"{said} the networks hear of one clip.", raster=True)
         return Section(
             "spectrogram", "Mel spectrogram", galleries=[Gallery([picture])],
-            figures={"spectrogram": partial(draw_kept_spectrogram, run_dir)},
+            figures={"spectrogram": lambda drawn=figure: drawn},
         )  # fmt: skip
     return None
 

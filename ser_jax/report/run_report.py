@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ser_jax.data.splits import name_fold
-from ser_jax.errors import UserError
+from ser_jax.errors import UserError, one_line
 from ser_jax.files.json_files import blaming, load_json
 from ser_jax.machine.environment import import_matplotlib
 from ser_jax.report import figures
@@ -110,8 +110,7 @@ def _compute_band_hz(config_path: Path, n_bands: int, rate_hz: int) -> np.ndarra
     try:
         config = yaml.safe_load(config_path.read_bytes())
     except (OSError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{config_path}: cannot read: {reason}; {_REMEDY}") from error
+        raise UserError(f"{config_path}: cannot read: {one_line(error)}; {_REMEDY}") from error
     with blaming(config_path, _REMEDY):
         features = config["features"]
         fmin_hz, fmax_hz = float(features["fmin_hz"]), features["fmax_hz"]

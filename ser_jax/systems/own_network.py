@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 
 from ser_jax.config import ModelConfig
-from ser_jax.errors import UserError, check
+from ser_jax.errors import UserError, check, one_line
 
 
 def _take_any(config: ModelConfig, n_frames: int, n_features: int) -> None:
@@ -98,8 +98,7 @@ def check_logits(
 
 
 def _blame(where: str, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:300]
-    return UserError(f"{where}: {type(error).__name__}: {reason}; mend it")
+    return UserError(f"{where}: {type(error).__name__}: {one_line(error, 300)}; mend it")
 
 
 def _freeze(value: Any) -> Any:

@@ -5,8 +5,8 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from ser_jax.data.sources.fetch import fetch, one_line
-from ser_jax.errors import UserError
+from ser_jax.data.sources.fetch import fetch
+from ser_jax.errors import UserError, one_line
 from ser_jax.files.atomic import locked, new_folder, saving
 from ser_jax.progress import progress
 
@@ -76,5 +76,5 @@ def unpack(zipped: Path, folder: Path) -> None:
         with saving(zipped):
             zipped.unlink(missing_ok=True)
         raise UserError(
-            f"{zipped}: corrupt zip file ({one_line(error)}), now deleted; run this again"
+            f"{zipped}: corrupt zip file ({one_line(error, 200)}), now deleted; run this again"
         ) from error

@@ -13,7 +13,7 @@ from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError, Protocol
 from urllib3.util import Retry
 
 from ser_jax import __version__
-from ser_jax.errors import UserError
+from ser_jax.errors import UserError, one_line
 from ser_jax.files.atomic import saving
 from ser_jax.progress import Advance, progress
 
@@ -54,7 +54,7 @@ def fetch(
                     return target
                 part.unlink(missing_ok=True)
         except requests.RequestException as error:
-            raise UserError(f"{url}: {one_line(error)}, {remedy}") from error
+            raise UserError(f"{url}: {one_line(error, 200)}, {remedy}") from error
         except KeyboardInterrupt:
             print(f"{part}: kept; run this again to resume", file=sys.stderr)
             raise
@@ -145,11 +145,6 @@ def _wait(left: Retry, answer: requests.Response | None, error: Exception) -> Re
     left = left.increment("GET", error=error)
     wait_s = max(left.get_backoff_time(), asked_s)
     if wait_s >= 1:
-        print(f"download: {one_line(said)}; retrying in {wait_s:.0f} s", file=sys.stderr)
+        print(f"download: {one_line(said, 200)}; retrying in {wait_s:.0f} s", file=sys.stderr)
     time.sleep(wait_s)
     return left
-
-
-def one_line(text: object) -> str:
-    """For an error message: no line breaks, at most 200 characters."""
-    return " ".join(str(text).split())[:200]

@@ -208,7 +208,11 @@ def make_dataset(
 
 
 def describe_dataset(
-    x_BTF: jax.ShapeDtypeStruct, n_samples: int | None = None, *, has_own: bool = False
+    x_BTF: jax.ShapeDtypeStruct,
+    n_samples: int | None = None,
+    *,
+    has_own: bool = False,
+    are_waves: bool = False,
 ) -> Dataset:
     """Shapes and types of the result of `make_dataset` in one process.
 
@@ -216,10 +220,13 @@ def describe_dataset(
       x_BTF: of the features.
       n_samples: of each clip, if samples are included.
       has_own: whether statistics of each clip are included with the samples.
+      are_waves: whether the features are samples, or made of them by frozen layers.
     """
     n_clips, _, n_features = x_BTF.shape
     shape: Any = jax.ShapeDtypeStruct
-    number_B, feature_F = shape((n_clips,), np.int32), shape((n_features,), np.float32)
+    number_B, feature_F = (
+        shape((n_clips,), np.int32), shape((1 if are_waves else n_features,), np.float32)
+    )  # fmt: skip
     with_waves = n_samples is not None
     own = Statistics(*(shape((n_clips, n_features), np.float32),) * 2)  # pyright: ignore
     return Dataset(

@@ -47,7 +47,10 @@ def describe_corpus(
         n_frames = count_feature_frames(config.features, n_samples)
         x = jax.ShapeDtypeStruct((n_clips, n_frames, count_features(config.features)), np.float32)
     n_samples = n_samples if with_waves else None
-    return describe_dataset(x, n_samples, has_own=config.features.is_own)
+    features = config.features
+    return describe_dataset(
+        x, n_samples, has_own=features.is_own, are_waves=features.kind == "wave"
+    )
 
 
 def list_compilations(

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from transformers import Wav2Vec2ForPreTraining
 
 from ser_jax.api import train
 from ser_jax.machine import compile_cache
@@ -15,6 +16,7 @@ from ser_jax.machine.compile_cache import compile_cache_scope, use_compile_cache
 from ser_jax.machine.jax_private import reset_compile_cache
 from tests.counted_work import count_work
 from tests.tiny import Child, make_config
+from tests.tiny_wav2vec2 import make_architecture, make_torch
 
 
 @pytest.fixture
@@ -92,6 +94,35 @@ def test_a_second_seed_traces_and_compiles_nothing(tmp_path, system):
     with count_work() as work:
         run(1, 3)
     assert (work.traces, work.compilations) == (0, 0)
+
+
+WAVES = {"features.kind": "wave", "model.name": "wav2vec2", "backbone.projector": 5}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model.hidden": 5},
+        {"model.name": "cnn", "model.channels": (3, 5), "parallel.scan": "on"},
+        {"model.hidden": 6, "features.normalise": "speaker", "augment.enabled": True},
+        {"model.hidden": 7, "train.average_decay": 0.9, "train.mixup": 0.2},
+        WAVES,
+        WAVES | {"backbone.freeze": "none", "model.mask_padding": True},
+        WAVES | {"backbone.freeze": "all"},
+    ],
+)  # fmt: skip
+def test_what_is_compiled_before_training_is_what_training_runs(tmp_path, changes):
+    """The networks are of no other test, whose programs would be at hand."""
+    if "features.kind" in changes:
+        folder = tmp_path / "pretrained"
+        make_torch(make_architecture("base"), Wav2Vec2ForPreTraining).save_pretrained(folder)
+        changes = changes | {"backbone.path": str(folder)}
+    seen = {}
+    with count_work() as work:
+        train(make_config(tmp_path / "run", changes), observe=lambda event: seen.update({
+            event["event"]: work.compilations
+        }))  # fmt: skip
+    assert seen["epoch"] == seen["start"] > 0
 
 
 def train_tiny(run_dir: Path) -> int:

@@ -6,15 +6,15 @@ import gc
 import os
 import resource
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
 
 PLATFORM = os.environ.setdefault("SER_JAX_TEST_PLATFORM", "cpu")
 
-SETTINGS = {"jax_platforms": "cpu"}
+SETTINGS: dict[str, Any] = {"jax_platforms": "cpu"}
 if PLATFORM != "cpu":
     SETTINGS = {
         "jax_platforms": f"{PLATFORM},cpu",  # a device that is missing is an error
@@ -22,9 +22,14 @@ if PLATFORM != "cpu":
         "jax_default_matmul_precision": "highest",
     }
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # tests start processes
+elif "SER_JAX_TEST_OPTIMISED" not in os.environ:
+    # Most programs here are small and run once: half of the time went into optimising them.
+    SETTINGS["jax_disable_most_optimizations"] = True
+    quick = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick}".strip()
 for _key, _value in SETTINGS.items():
     jax.config.update(_key, _value)
-    os.environ[_key.upper()] = _value  # for those processes
+    os.environ[_key.upper()] = str(_value)  # for those processes
 jax.config.update("jax_numpy_rank_promotion", "raise")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -48,19 +53,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=f"CPU only: {reason}"))
 
 
-def _compile_quickly() -> Iterator[None]:
-    if PLATFORM != "cpu":  # there the programs that users run are the point
-        yield
-        return
-    jax.config.update("jax_disable_most_optimizations", True)
-    _forget_programs()  # those of tests before, compiled with optimisation
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    _forget_programs()
-
-
 def _forget_programs() -> None:
-    """Drop what was compiled, or computed by it, in this process: others compile it otherwise."""
     jax.clear_caches()
     for module, names in CACHES.items():
         for name in names if module in sys.modules else ():
@@ -89,18 +82,6 @@ def _read_memory() -> int:
 def _trim_heap() -> None:
     with contextlib.suppress(OSError, AttributeError):  # glibc alone
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-
-
-@pytest.fixture(scope="module")
-def compile_quickly() -> Iterator[None]:
-    """Compile with hardly any optimisation, which suits small programs that run once."""
-    yield from _compile_quickly()
-
-
-@pytest.fixture
-def compile_this_quickly() -> Iterator[None]:
-    """`compile_quickly` for one test of a module."""
-    yield from _compile_quickly()
 
 
 @pytest.fixture(scope="session")

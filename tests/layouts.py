@@ -123,7 +123,6 @@ def lower() -> dict[str, list[str]]:
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_disable_most_optimizations", True)
     name, masked = sys.argv[1], sys.argv[2] == "masked"
     changes = {"name": name, "mask_padding": masked, "channels": (4, 6), "hidden": 8, "dense": (5,)}
     config = override(ModelConfig(), changes)

@@ -11,6 +11,12 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 
 
+def simulate_devices(n_devices: int) -> dict[str, str]:
+    """The environment of a process with so many CPU devices."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={n_devices}"
+    return os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+
+
 def run_in_new_process(
     function: Callable[..., None], *arguments: str, **environment: str
 ) -> dict[str, Any]:

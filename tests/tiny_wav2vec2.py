@@ -34,8 +34,7 @@ def make_architecture(layout: str, **changes: Any) -> Architecture:
     return Architecture(**SMALL | LAYOUTS[layout] | changes)
 
 
-@functools.cache
-def make_torch(architecture: Architecture, kind: Any = Wav2Vec2Model, **settings: Any) -> Any:
+def build_torch(architecture: Architecture, kind: Any = Wav2Vec2Model, **settings: Any) -> Any:
     """A network of PyTorch's with random weights, norms and biases among them, in evaluation."""
     config = Wav2Vec2Config(**architecture.to_dict(), **settings)
     with torch.random.fork_rng():
@@ -45,6 +44,10 @@ def make_torch(architecture: Architecture, kind: Any = Wav2Vec2Model, **settings
             if parameter.ndim == 1:
                 parameter.data += 0.1 * torch.randn_like(parameter)
     return model
+
+
+make_torch = functools.cache(build_torch)
+"""For small networks: it keeps every one."""
 
 
 def get_params(model: Any) -> Any:

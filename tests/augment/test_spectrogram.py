@@ -20,8 +20,6 @@ from ser_jax.augment.spectrogram import (
 from ser_jax.features.batching import Batch
 from tests.tolerance import assert_near
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 B, T, F = 40, 30, 10
 KEY = jax.random.key(3)
 LENGTH_B = np.random.default_rng(0).integers(5, T + 1, B)

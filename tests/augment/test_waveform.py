@@ -34,9 +34,6 @@ def make_still(**changes: Any) -> AugmentConfig:
     return AugmentConfig(**(STILL | changes))
 
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
-
 stretch = jax.jit(functools.partial(waveform.stretch, rate_hz=RATE_HZ))
 shift_pitch = jax.jit(functools.partial(waveform.shift_pitch, rate_hz=RATE_HZ))
 

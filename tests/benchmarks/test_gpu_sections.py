@@ -24,8 +24,6 @@ from benchmarks.worker import Contestant
 from ser_jax.config import DataConfig
 from ser_jax.data import store
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def make_context(folder: Path, *, dry: bool) -> Context:
     return Context("step", 1.0, str(folder), str(folder), dry, time.monotonic() + 60)

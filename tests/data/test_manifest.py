@@ -23,7 +23,6 @@ from ser_jax.errors import UserError
 from ser_jax.inference.evaluate import evaluate
 from ser_jax.run.run_dir import default_run_dir
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 EMOTIONS = ("joy", "Sadness", "anger")
 HEAD = "path,emotion,speaker,gender"
 

@@ -35,7 +35,6 @@ from ser_jax.grid.cells import list_cells
 from ser_jax.inference.evaluate import measure
 from ser_jax.run.run_dir import default_run_dir, load_run_config
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 OTHERS = ["crema_d", "savee", "tess", "emodb"]
 CLASSES = {
     "crema_d": ("neutral", "happy", "sad", "angry", "fearful", "disgust"),

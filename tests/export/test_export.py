@@ -22,8 +22,6 @@ from ser_jax.inference.predict import predict
 from ser_jax.wav2vec2.published import load_architecture
 from tests.tolerance import assert_near
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def train_tiny(tmp_path, layout, normalised=True, **changes):
     folder = tmp_path / "pretrained"

@@ -37,7 +37,6 @@ from ser_jax.inference.load import load_run
 from ser_jax.inference.normalising import fit_to_windows
 from ser_jax.inference.predict import predict
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 RATE_HZ = 8000
 FEATURES = FeaturesConfig(hop_length=512, n_fft=1024, n_mels=16, n_mfcc=8)
 KINDS = ("clip", "speaker", "corpus")

@@ -23,8 +23,6 @@ from ser_jax.training.state import init_state
 from tests.counted_work import count_work
 from tests.tolerance import assert_near
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 CLIPS, T, F, N = 20, 8, 4, 8192
 
 

@@ -3,10 +3,8 @@
 import dataclasses
 import functools
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -27,6 +25,7 @@ from ser_jax.training.optimizer import make_optimizer
 from ser_jax.training.programs import make_programs
 from ser_jax.training.state import init_state
 from tests.counted_work import count_work
+from tests.new_process import ROOT, simulate_devices
 from tests.tolerance import assert_near
 
 N_CLASSES, T, F, N_CLIPS = 3, 8, 4, 24
@@ -34,9 +33,6 @@ TX = make_optimizer(TrainConfig())
 SIZES = {"channels": (3, 4), "hidden": 4, "dense": (4,), "mask_padding": True}
 SEEDS, DROPOUTS, RATES = (3, 5, 2**31 + 1), (0.0, 0.3, 0.5), (1e-3, 3e-2, 1e-2)
 EPOCHS = 2
-
-
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 @functools.cache
@@ -228,12 +224,10 @@ def test_a_grid_lowers_for_tpu_and_cuda(name, how):
 
 @pytest.mark.cpu_only("simulates two devices")
 def test_runs_shared_out_over_devices_equal_those_of_one_device():
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-m", "tests.grid.test_vmapped"]
-    root = Path(__file__).parents[2]
     done = subprocess.run(
-        command, env=os.environ | flags, cwd=root, capture_output=True, text=True, check=True
-    )
+        [sys.executable, "-m", "tests.grid.test_vmapped"], env=simulate_devices(2), cwd=ROOT,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
     found = json.loads(done.stdout)
     assert found["devices"] == 2
     assert found["shares"] == [1, 1]
@@ -243,7 +237,6 @@ def test_runs_shared_out_over_devices_equal_those_of_one_device():
 
 def compare_devices() -> dict[str, Any]:
     """Greatest gap between two devices and one, by way; a program of its own, see above."""
-    jax.config.update("jax_disable_most_optimizations", True)
     devices, gaps, shares = tuple(jax.devices()), {}, []
     layout = Layout("mesh", True, devices, RUN_AXIS)
     one, expected, _ = run_together("lstm", "vmap", Layout(scan=True), 2)

@@ -23,8 +23,6 @@ from ser_jax.wav2vec2.published import load_architecture
 from ser_jax.wav2vec2.weight_files import read_safetensors
 from tests.tiny import make_config, make_template
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:

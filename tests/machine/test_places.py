@@ -29,8 +29,6 @@ from ser_jax.grid.cells import list_cells
 from ser_jax.run.run_dir import load_run_config, open_run_dir
 from tests.tiny import make_config, make_keys, make_options
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 UNLABELLED = UnlabelledConfig(root="~/clips")
 
 

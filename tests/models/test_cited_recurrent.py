@@ -26,8 +26,6 @@ SMALL = {"channels": (5, 6), "hidden": H, "dense": (), "head_width": 3, "scales"
 KEY = jax.random.key(0)
 INIT = KERNEL_INITS["glorot_uniform"]
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def draw(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)

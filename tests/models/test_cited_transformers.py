@@ -20,8 +20,6 @@ from ser_jax.systems.networks import make_model
 from ser_jax.training.step import compute_losses
 from tests.tolerance import assert_near
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 NAMES = ("vit", "cvt")
 INIT, KEY = KERNEL_INITS["glorot_uniform"], jax.random.key(0)
 N_CLASSES, T, F = 4, 18, 10

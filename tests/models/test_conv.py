@@ -30,9 +30,6 @@ SHAPES = {"even": (16, 8), "odd": (13, 11)}
 LENGTHS = {"full": (99, 99, 99, 99), "ragged": (99, 9, 1, 0), "padding": (0, 0, 0, 0)}
 
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
-
 def draw(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 

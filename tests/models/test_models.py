@@ -24,9 +24,6 @@ SMALL = {
 }  # fmt: skip
 
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
-
 def make_config(**changes: Any) -> ModelConfig:
     return override(ModelConfig(), changes)
 

@@ -26,9 +26,6 @@ MASKS = {
 }
 
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
-
 def make_lstm(form, dtype="float32"):
     init = nn.initializers.glorot_uniform()
     return LSTM(H, init, nn.initializers.orthogonal(), 1.0, jnp.dtype(dtype), form)

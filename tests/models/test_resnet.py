@@ -16,8 +16,6 @@ from ser_jax.models.resnet import AttentiveStatistics, ResidualBlock, SqueezeExc
 from ser_jax.systems.networks import make_model
 from tests.tolerance import assert_near
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 INIT, KEY = KERNEL_INITS["glorot_uniform"], jax.random.key(0)
 LENGTHS = (12, 9, 3, 1)
 

@@ -177,7 +177,6 @@ def read_biased_statistics(network, variables):
 
 
 @pytest.mark.device
-@pytest.mark.usefixtures("compile_this_quickly")
 @pytest.mark.parametrize("masked", [False, True], ids=["padded", "masked"])
 @pytest.mark.parametrize(("name", "pool"), NETWORKS)
 def test_training_logits_gradients_and_statistics_equal_the_twins(name, pool, masked):

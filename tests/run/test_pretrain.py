@@ -38,7 +38,6 @@ from ser_jax.wav2vec2.parameter_names import to_flax
 from ser_jax.wav2vec2.published import load_params
 from tests.tolerance import assert_near
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 LENGTHS = [16000, 9000]
 
 

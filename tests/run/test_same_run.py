@@ -17,11 +17,12 @@ SHARED = {"train.batch_size": 32}
 
 
 def run_alone(*argv: str) -> None:
-    """A command with the CPU devices that it makes itself, not those simulated for the tests."""
+    """A command as users run it: compiled with optimisation, CPU devices by its own choice."""
     done = subprocess.run(
         [sys.executable, "-m", "ser_jax", *argv], capture_output=True, text=True, check=False,
-        env=os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
-        timeout=600,
+        env=os.environ | {
+            "XLA_FLAGS": "", "JAX_DISABLE_MOST_OPTIMIZATIONS": "false", "JAX_PLATFORMS": "cpu",
+        }, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 

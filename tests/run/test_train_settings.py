@@ -17,8 +17,6 @@ from ser_jax.training.checkpoint import Checkpoints
 from tests.tiny import drop_seconds, make_config, make_keys, make_template, read_state
 from tests.tolerance import assert_near
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 SETTINGS: dict[str, Any] = {
     "train.optimizer": "sgd", "train.epochs": 1,
     "train.schedule": "cosine", "train.balanced": True, "train.average_decay": 0.5,

@@ -39,7 +39,6 @@ from ser_jax.systems.svm import fit_svm, score_svm
 from tests.tiny import make_config, make_keys, make_options
 
 pytest.importorskip("hmmlearn", reason="an extra: install '.[classical]'")
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 SVM: dict[str, Any] = {"model.name": "svm", "data.synthetic_clips": 32}
 HMM: dict[str, Any] = {"model.name": "hmm", "data.synthetic_clips": 32, "classical.states": 2}

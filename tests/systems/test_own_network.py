@@ -24,8 +24,6 @@ from ser_jax.systems.networks import NETWORKS
 from ser_jax.systems.registry import SYSTEMS
 from tests.tiny import make_config, make_keys, make_options, run_command
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 OWN = {"model.name": "tests.systems.my_networks:Averages", "model.kwargs": {"units": [6, 5]}}
 
 

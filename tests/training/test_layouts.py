@@ -3,10 +3,8 @@
 import dataclasses
 import functools
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,15 +21,13 @@ from ser_jax.training.optimizer import make_optimizer
 from ser_jax.training.programs import make_programs
 from ser_jax.training.state import init_state
 from ser_jax.training.step import train_step
+from tests.new_process import ROOT, simulate_devices
 from tests.tolerance import assert_near
 
 N_CLASSES, T, F = 3, 5, 4
 MODEL = make_model(ModelConfig(name="lstm", hidden=4, dense=(), mask_padding=True), N_CLASSES)
 TX = make_optimizer(TrainConfig(learning_rate=0.05))
 INDEX = np.array([6, 1, 4, 0, 3, 5, 2])
-
-
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 @pytest.fixture(scope="module")
@@ -145,11 +141,9 @@ NETWORKS = ["cnn plain", "lstm masked", "cnn_lstm masked"]
 @functools.cache
 def compare_layouts(network: str) -> dict[str, Any]:
     """What tests/layouts.py finds."""
-    root = Path(__file__).parents[2]
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "PYTHONPATH": str(root)}
     done = subprocess.run(
         [sys.executable, "-m", "tests.layouts", *network.split()],
-        env=os.environ | flags, cwd=root, capture_output=True, text=True, check=False,
+        env=simulate_devices(8), cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

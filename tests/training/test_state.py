@@ -17,9 +17,6 @@ from tests.tolerance import assert_near
 MODEL = make_model(ModelConfig(name="lstm", hidden=4, dense=()), 3)
 
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
-
 def init(seed, dropout=0.2, model=MODEL, train=TrainConfig()):  # noqa: B008
     tx = make_optimizer(train)
     return init_state(model, tx, seed=seed, n_frames=4, n_features=2, dropout=dropout)

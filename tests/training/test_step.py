@@ -53,9 +53,6 @@ def make_batch(*index):
     return take(make_dataset(6), jnp.asarray(index, jnp.int32))
 
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
-
 def make_small(name, masked=False, axis_name=None):
     changes = {"name": name, "mask_padding": masked, "channels": (3,), "hidden": 4, "dense": ()}
     return make_model(override(ModelConfig(), changes), N_CLASSES, axis_name=axis_name)

@@ -2,10 +2,8 @@
 
 import functools
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -24,6 +22,7 @@ from ser_jax.training.optimizer import make_optimizer
 from ser_jax.training.programs import make_programs
 from ser_jax.training.state import init_state, list_numbers
 from ser_jax.training.step import train_step
+from tests.new_process import ROOT, simulate_devices
 from tests.tolerance import assert_near
 
 N_CLASSES, T, F, N_CLIPS = 3, 12, 6, 24
@@ -41,8 +40,6 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
 }
 """Each setting, at two values that one program trains."""
 BOTH = [{k: v for runs in SETTINGS.values() for k, v in runs[row].items()} for row in (0, 1)]
-
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 class Tiny(nn.Module):
@@ -195,10 +192,9 @@ def test_rows_are_mixed_within_their_part_alone():
 
 @pytest.mark.cpu_only("simulates four devices")
 def test_a_mesh_of_four_devices_gives_the_step_of_one():
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
-        [sys.executable, "-m", "tests.training.test_step_settings"], env=os.environ | flags,
-        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True,
+        [sys.executable, "-m", "tests.training.test_step_settings"], env=simulate_devices(4),
+        cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     found = json.loads(done.stdout)
     assert found["moved"] > 1e-2
@@ -207,7 +203,6 @@ def test_a_mesh_of_four_devices_gives_the_step_of_one():
 
 def compare_devices() -> dict[str, float]:
     """How far a mesh is from one device with everything on; a program of its own, see above."""
-    jax.config.update("jax_disable_most_optimizations", True)
     jax.config.update("jax_numpy_rank_promotion", "raise")
     found: dict[str, Any] = {}
     for mode in ("jit", "mesh"):

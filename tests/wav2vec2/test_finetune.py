@@ -31,7 +31,6 @@ from ser_jax.wav2vec2.finetune import choose_entry, init_params, prepare_backbon
 from ser_jax.wav2vec2.frozen_parts import is_frozen, split_params
 from tests.tolerance import assert_near
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 QUIET = {f"backbone.{name}": 0.0 for name in
          ("hidden_dropout", "attention_dropout", "activation_dropout", "layer_drop",
           "mask_time_prob")}  # fmt: skip

@@ -20,8 +20,6 @@ from ser_jax.wav2vec2.parameter_names import to_flax, to_torch
 from ser_jax.wav2vec2.published import load_architecture, load_backbone, load_heads, load_params
 from tests.tolerance import assert_near
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 @pytest.fixture
 def folder(tmp_path):

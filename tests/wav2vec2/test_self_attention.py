@@ -17,7 +17,6 @@ from ser_jax.wav2vec2 import blocks, self_attention
 from ser_jax.wav2vec2.encoder import Backbone
 from ser_jax.wav2vec2.self_attention import attend_fused, attend_plain, find_obstacle
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 STILL = {"num_hidden_layers": 2, "hidden_dropout": 0.0, "attention_dropout": 0.0,
          "activation_dropout": 0.0, "layerdrop": 0.0, "apply_spec_augment": False}  # fmt: skip
 T = 13

@@ -13,6 +13,7 @@ import pytest
 import torch
 from tiny_wav2vec2 import (
     LAYOUTS,
+    build_torch,
     flax_wav2vec2,
     get_params,
     make_architecture,
@@ -29,9 +30,9 @@ from ser_jax.wav2vec2.blocks import Lora
 from ser_jax.wav2vec2.convolutions import convolve_frames, convolve_same
 from ser_jax.wav2vec2.encoder import Backbone
 from ser_jax.wav2vec2.masks import draw_spans, make_frame_mask, normalise_wave
+from ser_jax.wav2vec2.parameter_names import to_flax
 from tests.tolerance import assert_near
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 RATE = 16000
 
 
@@ -43,7 +44,7 @@ def run_torch(model, x_BN, mask_BN):
 
 
 def check_states(architecture, lengths, masked):
-    model = make_torch(architecture)
+    model = build_torch(architecture)
     x_BN, mask_BN = make_waves(lengths)
     mask = mask_BN if masked else None
     apply = jax.jit(lambda p: Backbone(architecture).apply({"params": p}, x_BN, mask,
@@ -77,31 +78,32 @@ def list_gradients(tree, prefix=""):
 
 
 def check_gradients(architecture, lengths):
-    model = make_torch(architecture)
     x_BN, mask_BN = make_waves(lengths)
     rng = np.random.default_rng(1)
     T = architecture.count_frames(x_BN.shape[1])
     # The mean over features would be constant after a layer norm, and its gradient zero.
     weight = rng.normal(size=(len(lengths), T, architecture.hidden_size)).astype(np.float32)
-    params = get_params(model)
 
     def compute(params):
         h_BTH = Backbone(architecture).apply({"params": params}, x_BN, mask_BN)
         return (h_BTH * weight).sum()
 
+    params, theirs = differentiate_torch(architecture, x_BN, mask_BN, weight)
     ours = dict(list_gradients(jax.jit(jax.grad(compute))(params)))
-    model.zero_grad()
-    h = model(torch.tensor(x_BN), attention_mask=torch.tensor(mask_BN).long()).last_hidden_state
-    (h * torch.tensor(weight)).sum().backward()
-    gradients = {n: p.grad.numpy() for n, p in model.named_parameters() if p.grad is not None}
-    from ser_jax.wav2vec2.parameter_names import to_flax
-
-    theirs = dict(list_gradients(to_flax(gradients)))
     greatest = max(np.linalg.norm(g) for g in theirs.values())
     assert set(ours) - set(theirs) <= {"masked_spec_embed"}
     for name, expected in theirs.items():
         bound = 1e-3 * np.linalg.norm(expected) + 1e-6 * greatest
         assert np.linalg.norm(ours[name] - expected) <= bound, name
+
+
+def differentiate_torch(architecture, x_BN, mask_BN, weight):
+    """Weights, and PyTorch's gradients by name; its network, which may be large, is not kept."""
+    model = build_torch(architecture)
+    h = model(torch.tensor(x_BN), attention_mask=torch.tensor(mask_BN).long()).last_hidden_state
+    (h * torch.tensor(weight)).sum().backward()
+    gradients = {n: p.grad.numpy() for n, p in model.named_parameters() if p.grad is not None}
+    return get_params(model), dict(list_gradients(to_flax(gradients)))
 
 
 @pytest.mark.device

@@ -67,7 +67,7 @@ def _join(parallel: ParallelConfig, counted_by: str) -> None:
     is_local = address.startswith(("localhost:", "127."))
     if address and parallel.process_id == 0:
         _check_port(address, is_local)
-    with _announcing_wait(counted_by):
+    with _announcing_wait(counted_by), _heeding_sigterm():
         try:
             jax.distributed.initialize(
                 *given,
@@ -117,6 +117,17 @@ def _name_missing(parallel: ParallelConfig) -> str | None:
                 "jax.distributed recognises, such as srun on SLURM"
             )
     return None
+
+
+@contextlib.contextmanager
+def _heeding_sigterm() -> Iterator[None]:
+    """Have JAX leave SIGTERM alone, which it would take as a note of coming preemption."""
+    before = jax.config.values["jax_enable_preemption_service"]
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_preemption_service", before)
 
 
 @contextlib.contextmanager

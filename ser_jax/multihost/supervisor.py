@@ -43,7 +43,7 @@ def supervise(parallel: ParallelConfig) -> int | None:
     if counted_by is None:
         return None
     with tempfile.TemporaryFile() as log, _start_worker(log) as worker:
-        signal.signal(signal.SIGTERM, _terminate)  # JAX ignores it in the worker
+        signal.signal(signal.SIGTERM, _terminate)
         try:
             status = _wait(worker)
         finally:

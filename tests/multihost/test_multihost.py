@@ -341,6 +341,24 @@ def take_part(settings: dict[str, Any]) -> int:
         return 2
 
 
+def take_part_and_terminate(settings: dict[str, Any]) -> int:
+    with taking_part(ParallelConfig(**settings)):
+        gather(np.ones(1))
+        if jax.process_index() == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    return 0
+
+
+def test_a_process_that_takes_part_still_ends_by_sigterm():
+    settings = {"coordinator": f"127.0.0.1:{find_port()}", "num_processes": 2, "heartbeat_s": 5}
+    other, terminated = (
+        Child(take_part_and_terminate, settings | {"process_id": process}) for process in (0, 1)
+    )
+    assert terminated.wait()[0] == -signal.SIGTERM
+    os.kill(other.pid, signal.SIGKILL)
+
+
 def test_one_process_needs_nothing():
     cases: list[dict[str, Any]] = [{}, {"num_processes": 1}]
     for settings in cases:

@@ -30,8 +30,9 @@ class ParallelConfig:
     """Number of processes that train together; null: as many as srun or mpirun started, or one."""
     process_id: int | None = None
     """Number of this process, counted from 0; null: detected."""
-    heartbeat_s: Annotated[int, between(5, 14, " seconds")] = 12
-    """Seconds of silence after which JAX takes a process for dead and ends the others, 5 to 14."""
+    heartbeat_s: Annotated[int, between(5, 120, " seconds")] = 12
+    """Seconds of silence after which JAX takes a process for dead and ends the others, 5 to 120;
+    more where machines or networks stall."""
 
     def __post_init__(self) -> None:
         expand_paths(self, "parallel.", "cache_dir")

@@ -280,7 +280,7 @@ def test_process_that_waits_in_vain_says_how_to_start_all(tmp_path):
 def test_wrong_key_of_one_process_is_reported_at_once(tmp_path):
     status, (line,) = end(start_train(tmp_path, find_port(), heartbeat_s=1))
     assert status == 2
-    assert line == "ser-jax: error: parallel.heartbeat_s=1: must lie between 5 and 14 seconds"
+    assert line == "ser-jax: error: parallel.heartbeat_s=1: must lie between 5 and 120 seconds"
 
 
 def test_port_that_is_in_use_is_named(tmp_path):

@@ -43,6 +43,11 @@ CACHES = {
 
 LARGE_BYTES, HUGE_BYTES = 1.5 * 2**30, 2.2 * 2**30
 """Memory of a worker above which compiled programs are dropped: after a file, and within one."""
+GROWTH_BYTES = 2**29
+"""How far it must have grown since they were last dropped: much of it is none of theirs, and a
+worker that stays large would compile everything again for every test."""
+LEFT = pytest.StashKey[int]()
+"""Memory once they were dropped."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -65,10 +70,12 @@ def _forget_programs() -> None:
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Drop what was compiled where this process has grown large."""
     ends_file = nextitem is None or nextitem.path != item.path
-    if _read_memory() > (LARGE_BYTES if ends_file else HUGE_BYTES):
+    left = item.config.stash.get(LEFT, 0)
+    if _read_memory() > max(LARGE_BYTES if ends_file else HUGE_BYTES, left + GROWTH_BYTES):
         _forget_programs()
         gc.collect()
         _trim_heap()
+        item.config.stash[LEFT] = _read_memory()
 
 
 def _read_memory() -> int:

@@ -37,20 +37,28 @@ class Linear(nn.Module):
 LINEAR: Any = Linear()
 
 
-def make_dataset(n_clips=5):
+LABEL_B = np.array([0, 2, 1, 1, 0, 2], np.int32)
+
+
+@functools.cache
+def take_all():
+    """A batch of all six clips, and a row of padding at its end."""
     rng = np.random.default_rng(0)
-    frames_B = np.array([8, 5, 3, 8, 6, 7])[:n_clips]
+    frames_B = np.array([8, 5, 3, 8, 6, 7])
     mask_BT = np.arange(T)[None, :] < frames_B[:, None]
-    x_BTF = rng.standard_normal((n_clips, T, F)) * mask_BT[..., None]
-    label_B = np.array([0, 2, 1, 1, 0, 2])[:n_clips]
-    return Dataset(
-        jnp.asarray(x_BTF, jnp.float32), jnp.asarray(frames_B), jnp.asarray(label_B, jnp.int32),
-        Normaliser(jnp.zeros(F), jnp.ones(F)), jnp.ones((), jnp.int32),
-    )  # fmt: skip
+    x_BTF = (rng.standard_normal((6, T, F)) * mask_BT[..., None]).astype(np.float32)
+    normaliser: Any = Normaliser(np.zeros(F, np.float32), np.ones(F, np.float32))  # pyright: ignore
+    dataset: Any = Dataset(x_BTF, frames_B, LABEL_B, normaliser, np.ones((), np.int32))  # pyright: ignore
+    return jax.device_get(jax.jit(take)(dataset, np.array([*range(6), PADDING])))
 
 
-def make_batch(*index):
-    return take(make_dataset(6), jnp.asarray(index, jnp.int32))
+def make_batch(*index) -> Batch:
+    """These clips, as NumPy's arrays; `PADDING` is the last row."""
+    return jax.tree.map(lambda leaf: leaf[list(index)], take_all())
+
+
+def stack(*trees) -> Any:
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
 def make_small(name, masked=False, axis_name=None):
@@ -61,12 +69,12 @@ def make_small(name, masked=False, axis_name=None):
 @functools.cache
 def init(model, dropout=0.0, tx=SGD, seed=0):
     sizes: Any = {"n_frames": T, "n_features": F}
-    return jax.jit(lambda: init_state(model, tx, seed=seed, dropout=dropout, **sizes))()
+    return init_state(model, tx, seed=seed, dropout=dropout, **sizes)
 
 
 @functools.cache
-def make_step(model, tx=SGD) -> Any:
-    return jax.jit(functools.partial(train_step, model=model, tx=tx))
+def make_step(model, n_parts=1) -> Any:
+    return jax.jit(functools.partial(train_step, model=model, tx=SGD, accumulate=n_parts))
 
 
 def assert_close(found, expected, atol=1e-6):
@@ -86,7 +94,7 @@ def test_losses_are_cross_entropies():
     logits_BC = np.random.default_rng(0).standard_normal((4, N_CLASSES)).astype(np.float32)
     label_B = np.array([0, 2, 1, 1])
     expected = -np.log(compute_softmax(logits_BC)[np.arange(4), label_B])
-    found = compute_losses(jnp.asarray(logits_BC), jnp.asarray(label_B))
+    found = jax.jit(compute_losses)(logits_BC, label_B)
     assert_near(found, expected, rtol=1e-5, why="cudnn")
 
 
@@ -118,12 +126,12 @@ def test_step_of_gradient_descent_equals_one_by_hand(index):
 
 def test_learning_rate_in_the_state_is_honoured():
     state, batch = init(LINEAR), make_batch(0, 1, 2)
-    slower = optax.tree_utils.tree_set(state.opt_state, learning_rate=jnp.float32(0.125))
+    slower = optax.tree_utils.tree_set(state.opt_state, learning_rate=np.float32(0.125))
     step = make_step(LINEAR)
     fast, _ = step(state, batch)
     slow, _ = step(dataclasses.replace(state, opt_state=slower), batch)
-    moved = jax.tree.map(jnp.subtract, fast.params, state.params)
-    moved_less = jax.tree.map(jnp.subtract, slow.params, state.params)
+    moved = jax.tree.map(np.subtract, fast.params, state.params)
+    moved_less = jax.tree.map(np.subtract, slow.params, state.params)
     assert np.abs(moved["logits"]["kernel"]).max() > 1e-3
     assert_close(moved_less, jax.tree.map(lambda m: m / 4, moved))
 
@@ -141,8 +149,8 @@ def test_rows_that_fill_up_change_neither_loss_nor_gradients_nor_statistics(name
     # What stands in those rows has no say: not their numbers, not their class.
     junk_B = filled.weight_B[:, None, None] == 0
     junk = Batch(
-        jnp.where(junk_B, 7.0, filled.x_BTF), filled.mask_BT,
-        jnp.where(filled.weight_B == 0, 1, filled.label_B), filled.weight_B,
+        np.where(junk_B, np.float32(7), filled.x_BTF), filled.mask_BT,
+        np.where(filled.weight_B == 0, np.int32(1), filled.label_B), filled.weight_B,
     )  # fmt: skip
     found, sums = step(state, junk)
     assert_close(learned(found), learned(expected))
@@ -159,49 +167,43 @@ def test_a_batch_in_ragged_shards_gives_the_step_of_the_whole(name, masked):
 
     # The last shard holds nothing but padding.
     shards = [make_batch(0, 1), make_batch(2, PADDING), make_batch(PADDING, PADDING)]
-    batches = jax.tree.map(lambda *leaves: jnp.stack(leaves), *shards)
     step = functools.partial(train_step, model=sharded, tx=SGD, axis_name="data")
     mapped = jax.vmap(step, in_axes=(None, 0), axis_name="data")
-    states, sums = jax.jit(mapped)(state, batches)
+    states, sums = jax.jit(mapped)(state, stack(*shards))
+    found_all = jax.device_get((learned(states), sums))
     for shard in range(3):
-        found = jax.tree.map(lambda leaf, shard=shard: leaf[shard], (learned(states), sums))
+        found = jax.tree.map(lambda leaf, shard=shard: leaf[shard], found_all)
         assert_close(found, (learned(expected), expected_sums))
-
-
-@functools.cache
-def make_step_in_parts(model, n_parts) -> Any:
-    return jax.jit(functools.partial(train_step, model=model, tx=SGD, accumulate=n_parts))
 
 
 def test_each_part_of_a_batch_hands_its_statistics_to_the_next():
     model = make_small("cnn")
     state = init(model)
-    found, sums = make_step_in_parts(model, 2)(state, make_batch(0, 1, 2, 3))
+    found, sums = make_step(model, 2)(state, make_batch(*range(6)))
     carried = state
-    for part in [(0, 2), (1, 3)]:  # every other row
+    for part in [(0, 2, 4), (1, 3, 5)]:  # every other row
         after, _ = make_step(model)(carried, make_batch(*part))
         carried = dataclasses.replace(state, batch_stats=after.batch_stats)
     assert_close(found.batch_stats, carried.batch_stats)
-    assert sums.count == 4
+    assert sums.count == 6
 
 
 def test_parts_that_only_fill_up_change_neither_gradients_nor_statistics():
     model = make_small("cnn")
-    state, batch = init(model), make_batch(0, 1, PADDING, PADDING)
-    (two, two_sums), (four, four_sums) = (
-        make_step_in_parts(model, n)(state, batch) for n in (2, 4)
-    )
-    assert_close(learned(four), learned(two))
-    assert_close(four_sums, two_sums)
+    state, batch = init(model), make_batch(0, 1, *[PADDING] * 4)
+    # The last of three parts is padding alone.
+    (two, two_sums), (three, three_sums) = (make_step(model, n)(state, batch) for n in (2, 3))
+    assert_close(learned(three), learned(two))
+    assert_close(three_sums, two_sums)
 
 
 def test_parts_draw_dropout_of_their_own():
     model = make_small("cnn")
     state = init(model, dropout=0.5)
-    same_rows = make_batch(0, 0, 1, 1)  # both parts hold clips 0 and 1
-    whole, _ = make_step(model)(state, make_batch(0, 1))
-    found, _ = make_step_in_parts(model, 2)(state, same_rows)
-    again, _ = make_step_in_parts(model, 2)(state, same_rows)
+    same_rows = make_batch(0, 0, 1, 1, 2, 2)  # both parts hold clips 0, 1 and 2
+    whole, _ = make_step(model)(state, make_batch(0, 1, 2))
+    found, _ = make_step(model, 2)(state, same_rows)
+    again, _ = make_step(model, 2)(state, same_rows)
     jax.tree.map(np.testing.assert_array_equal, learned(found), learned(again))
     kernels = [s.params["head"]["logits"]["kernel"] for s in (whole, found)]
     assert np.any(np.asarray(kernels[0] != kernels[1]))
@@ -210,13 +212,15 @@ def test_parts_draw_dropout_of_their_own():
 def test_a_batch_in_parts_gives_the_same_step_on_shards():
     whole, sharded = make_small("cnn"), make_small("cnn", axis_name="data")
     state = init(whole)
-    expected = make_step_in_parts(whole, 2)(state, make_batch(0, 1, 2, *[PADDING] * 3))
+    expected = make_step(whole, 2)(state, make_batch(0, 1, 2, *[PADDING] * 3))
+    # The last shard holds nothing but padding.
     shards = [make_batch(0, 1), make_batch(2, PADDING), make_batch(PADDING, PADDING)]
-    batches = jax.tree.map(lambda *leaves: jnp.stack(leaves), *shards)
     step = functools.partial(train_step, model=sharded, tx=SGD, axis_name="data", accumulate=2)
-    states, sums = jax.jit(jax.vmap(step, in_axes=(None, 0), axis_name="data"))(state, batches)
+    mapped = jax.vmap(step, in_axes=(None, 0), axis_name="data")
+    states, sums = jax.jit(mapped)(state, stack(*shards))
+    found_all = jax.device_get((learned(states), sums))
     for shard in range(3):
-        found = jax.tree.map(lambda leaf, shard=shard: leaf[shard], (learned(states), sums))
+        found = jax.tree.map(lambda leaf, shard=shard: leaf[shard], found_all)
         assert_close(found, (learned(expected[0]), expected[1]))
 
 
@@ -226,16 +230,15 @@ def test_evaluation_adds_up_real_rows_over_shards():
     state = init(model)
     predict = jax.jit(functools.partial(predict_step, model=model))
     logits_BC = predict(state.variables, make_batch(0, 1, 2))
-    label_B = np.asarray(make_dataset().label_B)[:3]
-    expected_loss = compute_losses(logits_BC, jnp.asarray(label_B)).sum()
+    label_B = LABEL_B[:3]
+    expected_loss = np.asarray(jax.jit(compute_losses)(logits_BC, label_B)).sum()
     confusion_CC = np.zeros((N_CLASSES, N_CLASSES))
     np.add.at(confusion_CC, (label_B, np.asarray(logits_BC).argmax(1)), 1)
 
     shards = [make_batch(0, 1), make_batch(2, PADDING)]
-    batches = jax.tree.map(lambda *leaves: jnp.stack(leaves), *shards)
     evaluate = functools.partial(eval_step, model=model, axis_name="data")
     mapped = jax.vmap(evaluate, in_axes=(None, 0), axis_name="data")
-    sums = jax.jit(mapped)(state.variables, batches)
+    sums = jax.jit(mapped)(state.variables, stack(*shards))
     assert_near(sums.loss, [expected_loss] * 2, rtol=1e-5, why="cudnn")
     np.testing.assert_array_equal(sums.count, [3, 3])
     np.testing.assert_array_equal(sums.confusion_CC, [confusion_CC] * 2)
@@ -250,9 +253,9 @@ def test_dropout_follows_from_state_and_step_number_alone():
     again, _ = step(state, batch)
     jax.tree.map(np.testing.assert_array_equal, learned(first), learned(again))
     changes = {
-        "step": dataclasses.replace(state, step=state.step + 1),
+        "step": dataclasses.replace(state, step=np.asarray(state.step) + 1),
         "key": dataclasses.replace(state, key=jax.random.key(9)),
-        "rate": dataclasses.replace(state, hyper={"dropout": jnp.float32(0.1)}),
+        "rate": dataclasses.replace(state, hyper={"dropout": np.float32(0.1)}),
     }
     for what, changed in changes.items():
         other, _ = step(changed, batch)
@@ -263,17 +266,23 @@ def test_dropout_follows_from_state_and_step_number_alone():
 @pytest.mark.device
 def test_runs_stacked_along_an_axis_train_as_they_would_alone():
     model = make_small("cnn")
-    batch = make_batch(0, 1, 2, PADDING)
+    batch = make_batch(0, 1, 2, PADDING, PADDING)
     runs = []
     for seed, dropout, rate in [(0, 0.0, 0.5), (1, 0.4, 0.1)]:
         state = init(model, dropout=dropout, seed=seed)
-        opt_state = optax.tree_utils.tree_set(state.opt_state, learning_rate=jnp.float32(rate))
+        opt_state = optax.tree_utils.tree_set(state.opt_state, learning_rate=np.float32(rate))
         runs.append(dataclasses.replace(state, opt_state=opt_state))
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *runs)
     step = functools.partial(train_step, model=model, tx=SGD)
-    states, sums = jax.jit(jax.vmap(step, in_axes=(0, None)))(stacked, batch)
+
+    @jax.jit
+    def run_both(*runs):
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *runs)
+        states, sums = jax.vmap(step, in_axes=(0, None))(stacked, batch)
+        return learned(states), sums
+
     alone = make_step(model)
+    found_both = jax.device_get(run_both(*runs))
     for number, run in enumerate(runs):
         expected, expected_sums = alone(run, batch)
-        found = jax.tree.map(lambda leaf, n=number: leaf[n], (learned(states), sums))
+        found = jax.tree.map(lambda leaf, n=number: leaf[n], found_both)
         assert_close(found, (learned(expected), expected_sums), atol=1e-5)

@@ -89,6 +89,7 @@ def _compile_pmap(function: Callable[..., Any], layout: Layout) -> Callable[...,
         )
 
     def program(carry: Any, dataset: Dataset, index: np.ndarray, *rest: Any) -> Any:
+        carry = lay_out(carry, replicated(layout))  # as it is returned, or step 2 compiles again
         shards = index.reshape(*index.shape[:-1], len(layout.devices), -1)
         return make(len(rest))(carry, dataset, np.moveaxis(shards, -2, 0), *rest)
 

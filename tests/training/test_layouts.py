@@ -41,11 +41,10 @@ def dataset():
     x_BTF = rng.standard_normal((8, T, F)).astype(np.float32)
     frames_B = rng.integers(1, T + 1, 8)
     label_B = rng.integers(0, N_CLASSES, 8).astype(np.int32)
-    normaliser = Normaliser(jnp.zeros(F), jnp.ones(F))
-    return Dataset(
-        jnp.asarray(x_BTF), jnp.asarray(frames_B), jnp.asarray(label_B), normaliser,
-        jnp.ones((), jnp.int32),
-    )  # fmt: skip
+    normaliser: Any = Normaliser(np.zeros(F, np.float32), np.ones(F, np.float32))  # pyright: ignore[reportArgumentType]
+    return jax.device_put(
+        Dataset(x_BTF, frames_B, label_B, normaliser, np.ones((), np.int32))  # pyright: ignore[reportArgumentType]
+    )
 
 
 @functools.cache
@@ -53,19 +52,26 @@ def init_once():
     return init_state(MODEL, TX, seed=0, n_frames=T, n_features=F, dropout=0.0)
 
 
+copy: Any = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
+
+
 def init():
     """A copy, since an epoch uses its memory up."""
-    return jax.tree.map(jnp.copy, init_once())
+    return copy(init_once())
 
 
 @pytest.mark.device
 def test_epoch_is_its_steps_one_after_another(programs, dataset):
     index_SB, told = cut_batches(INDEX, 3), []
     expected, expected_sums = init(), Sums.zeros(N_CLASSES)
-    step = jax.jit(lambda state, batch: train_step(state, batch, model=MODEL, tx=TX))
+
+    @jax.jit
+    def step(state, total, index_B):
+        state, sums = train_step(state, take(dataset, index_B), model=MODEL, tx=TX)
+        return state, total + sums
+
     for index_B in index_SB:
-        expected, sums = step(expected, take(dataset, index_B))
-        expected_sums = expected_sums + sums
+        expected, expected_sums = step(expected, expected_sums, index_B)
 
     start = init()
     state, sums = programs.train_epoch(start, dataset, index_SB, told.append)
@@ -81,9 +87,9 @@ def test_what_is_frozen_is_never_used_up(programs, dataset):
     index_SB = cut_batches(INDEX, 3)
     whole = init()
     trained = {name: leaf for name, leaf in whole.params.items() if name != "lstm"}
-    frozen = {"lstm": jax.tree.map(jnp.copy, whole.params["lstm"])}
+    frozen = {"lstm": copy(whole.params["lstm"])}
     start = dataclasses.replace(
-        whole, params=trained, frozen=frozen, opt_state=TX.init(trained), step=whole.step
+        whole, params=trained, frozen=frozen, opt_state=jax.jit(TX.init)(trained), step=whole.step
     )
     state, _ = programs.train_epoch(start, dataset, index_SB)
     state, _ = programs.train_epoch(state, dataset, index_SB)
@@ -113,7 +119,7 @@ def test_training_learns_a_handful_of_clips_by_heart(programs, dataset):
 @pytest.mark.device
 def test_evaluation_and_prediction_agree_whatever_the_batch_size(programs, dataset):
     variables = init().variables
-    mask_BT = jnp.arange(T)[None] < dataset.frames_B[:, None]
+    mask_BT = np.arange(T)[None] < np.asarray(dataset.frames_B)[:, None]
     apply = jax.jit(functools.partial(MODEL.apply, train=False))
     expected_BC = apply(variables, dataset.x_BTF, mask_BT)
     expected_BC = np.asarray(expected_BC)[INDEX]
@@ -138,11 +144,11 @@ def test_evaluation_and_prediction_agree_whatever_the_batch_size(programs, datas
 NETWORKS = ["cnn plain", "lstm masked", "cnn_lstm masked"]
 
 
-@functools.cache
-def compare_layouts(network: str) -> dict[str, Any]:
-    """What tests/layouts.py finds."""
+@pytest.fixture(scope="module")
+def layouts() -> dict[str, Any]:
+    """What tests/layouts.py finds of each network."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.layouts", *network.split()],
+        [sys.executable, "-m", "tests.layouts", *NETWORKS],
         env=simulate_devices(8), cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -152,8 +158,8 @@ def compare_layouts(network: str) -> dict[str, Any]:
 @pytest.mark.cpu_only("simulates eight devices")
 @pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
-def test_every_layout_gives_the_parameters_statistics_and_sums_of_one_device(network):
-    gaps = compare_layouts(network)["gaps"]
+def test_every_layout_gives_the_parameters_statistics_and_sums_of_one_device(network, layouts):
+    gaps = layouts[network]["gaps"]
     moved = [gap for name, gap in gaps.items() if name.startswith("moved")]
     assert min(moved) > 1e-3  # there was something to differ in
     others = {name: gap for name, gap in gaps.items() if not name.startswith("moved")}
@@ -164,7 +170,16 @@ def test_every_layout_gives_the_parameters_statistics_and_sums_of_one_device(net
 @pytest.mark.cpu_only("simulates eight devices")
 @pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
-def test_every_training_step_lowers_for_tpu_and_cuda(network):
-    lowered = compare_layouts(network)["lowered"]
+def test_every_training_step_lowers_for_tpu_and_cuda(network, layouts):
+    lowered = layouts[network]["lowered"]
     assert len(lowered) == 6
     assert all(platforms == ["tpu", "cuda"] for platforms in lowered.values())
+
+
+@pytest.mark.cpu_only("simulates eight devices")
+@pytest.mark.slow
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_layout_compiles_each_of_its_programs_once(network, layouts):
+    compiled = layouts[network]["compiled"]
+    assert len(compiled) == 6
+    assert set(compiled.values()) == {3}, compiled  # training, in parts as well, and evaluation

@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -192,10 +194,33 @@ def find_worker(supervisor: int) -> int:
     return find()[0]
 
 
+DEAD = {0: "process 0 (the coordinator)", 1: "process 1"}
+
+
+@pytest.fixture(scope="module")
+def deaths(together, tmp_path_factory) -> Iterator[dict[int, Future[None]]]:
+    """Runs of which a process is killed, by its number: side by side, since they mostly wait."""
+    with ThreadPoolExecutor() as pool:
+        yield {
+            victim: pool.submit(
+                kill_and_resume,
+                tmp_path_factory.mktemp("killed"),
+                together["run_dir"],
+                victim,
+                dead,
+            )
+            for victim, dead in DEAD.items()
+        }
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("victim", "dead"), [(0, "process 0 (the coordinator)"), (1, "process 1")])
-def test_when_one_dies_the_other_says_so_and_the_run_resumes(together, tmp_path, victim, dead):
-    run_dir, port = tmp_path / "run", find_port()
+@pytest.mark.parametrize("victim", DEAD)
+def test_when_one_dies_the_other_says_so_and_the_run_resumes(deaths, victim):
+    deaths[victim].result()
+
+
+def kill_and_resume(folder: Path, expected: Path, victim: int, dead: str) -> None:
+    run_dir, port = folder / "run", find_port()
     argv = [make_argv(run_dir, port, process) for process in (0, 1)]
     commands = [start_command(*one) for one in argv]
     dying, survivor = commands[victim], commands[1 - victim]
@@ -232,7 +257,7 @@ def test_when_one_dies_the_other_says_so_and_the_run_resumes(together, tmp_path,
     assert "Gloo" not in printed + errors
     kept = b"".join(log[: 1 + saved])
     assert (run_dir / "events.jsonl").read_bytes().startswith(kept)
-    assert_same_run(run_dir, together["run_dir"], 0)
+    assert_same_run(run_dir, expected, 0)
 
 
 # How processes meet, or do not.
@@ -263,8 +288,27 @@ def end(command: subprocess.Popen) -> tuple[int, list[str]]:
     return command.returncode, errors.splitlines()
 
 
-def test_process_that_waits_in_vain_says_how_to_start_all(tmp_path):
-    commands = [start_train(tmp_path, find_port(), process_id=process) for process in (0, 1)]
+@pytest.fixture(scope="module")
+def meetings(tmp_path_factory) -> dict[str, Any]:
+    """Exit status and errors of processes that do not meet: side by side, since they mostly wait;
+    and the port that was in use."""
+    folder, port = tmp_path_factory.mktemp("meetings"), find_port()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        used = listener.getsockname()[1]
+        commands = {
+            "first of two": start_train(folder / "count", port, start_s=60),
+            "second of three": start_train(
+                folder / "count", port, start_s=60, num_processes=3, process_id=1
+            ),
+            "port in use": start_train(folder / "port", used, start_s=30),
+            "process 0 alone": start_train(folder / "alone", find_port(), process_id=0),
+            "process 1 alone": start_train(folder / "alone", find_port(), process_id=1),
+            "wrong key": start_train(folder / "key", find_port(), heartbeat_s=1),
+        }
+        return {name: end(command) for name, command in commands.items()} | {"used": used}
+
+
+def test_process_that_waits_in_vain_says_how_to_start_all(meetings):
     remedy = (
         "start one with each --parallel.process_id, all with one --parallel.coordinator, whose "
         "port must be open to them"
@@ -274,39 +318,35 @@ def test_process_that_waits_in_vain_says_how_to_start_all(tmp_path):
         f"{remedy}",
         f"ser-jax: error: parallel.num_processes=2: not all processes came within 2 s; {remedy}",
     ]
-    assert [end(command) for command in commands] == [(2, expected)] * 2
+    assert meetings["process 0 alone"] == (2, expected)
+    assert meetings["process 1 alone"] == (2, expected)
 
 
-def test_wrong_key_of_one_process_is_reported_at_once(tmp_path):
-    status, (line,) = end(start_train(tmp_path, find_port(), heartbeat_s=1))
+def test_wrong_key_of_one_process_is_reported_at_once(meetings):
+    status, (line,) = meetings["wrong key"]
     assert status == 2
     assert line == "ser-jax: error: parallel.heartbeat_s=1: must lie between 5 and 120 seconds"
 
 
-def test_port_that_is_in_use_is_named(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        status, lines = end(start_train(tmp_path, port, start_s=30))
+def test_port_that_is_in_use_is_named(meetings):
+    status, lines = meetings["port in use"]
     assert status == 2
     assert lines[-1].startswith(
-        f"ser-jax: error: parallel.coordinator=127.0.0.1:{port}: process 0 cannot listen there: "
-        "Address already in use"
+        f"ser-jax: error: parallel.coordinator=127.0.0.1:{meetings['used']}: process 0 cannot "
+        "listen there: Address already in use"
     )
     assert lines[-1].endswith("; choose another port")
 
 
 @pytest.mark.slow
-def test_processes_that_count_differently_do_not_train(tmp_path):
-    port = find_port()
-    first = start_train(tmp_path / "run", port, start_s=60)
-    second = start_train(tmp_path / "run", port, start_s=60, num_processes=3, process_id=1)
-    status, lines = end(second)
+def test_processes_that_count_differently_do_not_train(meetings):
+    status, lines = meetings["second of three"]
     assert status == 2
     assert lines[-1] == (
         "ser-jax: error: parallel.num_processes=3: the other processes count 2; give the same "
         "number to all"
     )
-    status, lines = end(first)
+    status, lines = meetings["first of two"]
     assert status == DIED
     assert lines[-1].startswith("ser-jax: error: process 1 ended, or could not be reached for 5 s")
 

@@ -119,9 +119,9 @@ def test_turns_are_serial_whatever_is_prepared_at_once(tmp_path):
 def test_contestant_that_is_late_is_killed_and_the_others_continue(tmp_path):
     contestants = make_sleepers(tmp_path / "log", b={"sleep_s": 600})
     options = make_options(tmp_path, parallel=3)
-    rows = harness.race(PLACE, contestants, options, turns=1, warm=0, prepare_s=8)
+    rows = harness.race(PLACE, contestants, options, turns=1, warm=0, prepare_s=4)
     assert [row["status"] for row in rows] == ["ok", "failed", "ok"]
-    assert rows[1]["reason"] == "not ready after 8 s"
+    assert rows[1]["reason"] == "not ready after 4 s"
     assert sorted((tmp_path / "log").read_text()) == ["a", "a", "c", "c"]
 
 

@@ -29,7 +29,7 @@ from tests.tiny import make_config
 
 pytestmark = pytest.mark.cpu_only("counts what a CPU compiles")
 
-MODEL = make_model(ModelConfig(channels=(4,), dense=(4,)), 8)
+MODEL = make_model(ModelConfig(channels=(4,), hidden=8, dense=(4,)), 8)
 TX = make_optimizer(TrainConfig())
 AUGMENTED = {"augment.enabled": True, "augment.backend": "device"}
 RUNS: dict[str, dict[str, Any]] = {

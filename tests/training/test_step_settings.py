@@ -63,12 +63,17 @@ def make_dataset() -> Dataset:
     frames_B = rng.integers(T // 2, T + 1, N_CLIPS)
     label_B = rng.integers(0, N_CLASSES, N_CLIPS).astype(np.int32)
     x_BTF = rng.standard_normal((N_CLIPS, T, F)) + label_B[:, None, None] * np.linspace(-1, 1, F)
-    return Dataset(
-        jnp.asarray(x_BTF, jnp.float32), jnp.asarray(frames_B, jnp.int32), jnp.asarray(label_B),
-        Normaliser(jnp.zeros(F), jnp.ones(F)), jnp.ones((), jnp.int32),
-    )  # fmt: skip
+    normaliser: list[Any] = [np.zeros(F, np.float32), np.ones(F, np.float32)]
+    arrays: list[Any] = [x_BTF.astype(np.float32), frames_B.astype(np.int32), label_B]
+    draw: Any = np.ones((), np.int32)
+    return jax.device_put(Dataset(*arrays, Normaliser(*normaliser), draw))
 
 
+def take_rows(index_B: Any) -> Batch:
+    return _take(make_dataset(), np.asarray(index_B, np.int32))
+
+
+_take: Any = jax.jit(take)
 INDEX_SB = np.array([[5, 1, 9, 3, 2, 7, 11, 4], [0, 6, 8, 10, 12, *[PADDING] * 3]])
 
 
@@ -114,7 +119,12 @@ def find_gap(a: Any, b: Any) -> float:
 @pytest.mark.device
 def test_runs_of_other_values_share_a_program_and_equal_each_alone():
     states = [init(changes, seed) for seed, changes in enumerate(BOTH)]
-    found = jax.jit(jax.vmap(run_epoch))(jax.tree.map(lambda *x: jnp.stack(x), *states))
+
+    @jax.jit
+    def run_both(*states: Any) -> Any:
+        return jax.vmap(run_epoch)(jax.tree.map(lambda *x: jnp.stack(x), *states))
+
+    found = jax.device_get(run_both(*states))
     for row, state in enumerate(states):
         assert_close(jax.tree.map(lambda x, r=row: x[r], found), run_alone(state))
 
@@ -129,12 +139,17 @@ def test_the_value_of_each_setting_counts(name):
 
 
 def test_loss_of_a_step_is_that_of_smoothed_labels():
-    batch = take(make_dataset(), jnp.asarray(INDEX_SB[1], jnp.int32))
+    batch = take_rows(INDEX_SB[1])
     state = init({"train.label_smoothing": 0.3})
     _, sums = make_step()(state, batch)
-    logits_BC = TINY.apply(state.variables, batch.x_BTF, batch.mask_BT, train=False)
-    target_BC = 0.7 * jax.nn.one_hot(batch.label_B, N_CLASSES) + 0.1
-    expected = compute_soft_losses(logits_BC, target_BC)[:5].sum()
+
+    @jax.jit
+    def compute_expected(variables: Any, batch: Batch) -> jax.Array:
+        logits_BC = TINY.apply(variables, batch.x_BTF, batch.mask_BT, train=False)
+        target_BC = 0.7 * jax.nn.one_hot(batch.label_B, N_CLASSES) + 0.1
+        return compute_soft_losses(logits_BC, target_BC)[:5].sum()
+
+    expected = compute_expected(state.variables, batch)
     assert_near(sums.loss, expected, rtol=1e-5, why="cudnn")
     assert sums.count == 5
 
@@ -145,11 +160,13 @@ def test_evaluation_takes_the_averages_and_training_leaves_them_alone():
     assert_close((params, sums), (plain, plain_sums))
     # By hand: after the first step 9 of 11 parts new, after the second 9 of 12.
     start, one = init({}), init({})
-    batch = take(make_dataset(), jnp.asarray(INDEX_SB[0], jnp.int32))
+    batch = take_rows(INDEX_SB[0])
     one, _ = make_step()(one, batch)
     expected = jax.tree.map(
         lambda a, b, c: 3 / 12 * (2 / 11 * a + 9 / 11 * b) + 9 / 12 * c,
-        start.variables, one.variables, {"params": plain, "batch_stats": plain_stats},
+        *jax.device_get((
+            start.variables, one.variables, {"params": plain, "batch_stats": plain_stats}
+        )),
     )  # fmt: skip
     assert_close(variables, expected)
 
@@ -158,8 +175,8 @@ def test_averages_without_warm_up_are_optaxs():
     state: Any = init({"train.average_decay": 0.1})  # from the first step on
     expected = state.params
     for index_B in INDEX_SB:
-        state, _ = make_step()(state, take(make_dataset(), jnp.asarray(index_B, jnp.int32)))
-        expected = optax.incremental_update(state.params, expected, 0.9)
+        state, _ = make_step()(state, take_rows(index_B))
+        expected = optax.incremental_update(*jax.device_get((state.params, expected)), 0.9)
     assert_close(state.average["params"], expected)
 
 
@@ -168,21 +185,20 @@ def test_averages_without_warm_up_are_optaxs():
 
 def test_rows_are_mixed_within_their_shard_alone():
     """Equal rows do not change by mixing; those of the two shards would change each other."""
-    dataset = make_dataset()
-    shards = [take(dataset, jnp.full(6, clip, jnp.int32)) for clip in (0, 1)]
-    batches = jax.tree.map(lambda *x: jnp.stack(x), *shards)
+    shards = [jax.device_get(take_rows([clip] * 8)) for clip in (0, 1)]
+    batches = jax.tree.map(lambda *x: np.stack(x), *shards)
     step = functools.partial(train_step, model=TINY, tx=SGD, axis_name="data")
     mapped = jax.jit(jax.vmap(step, in_axes=(None, 0), axis_name="data"))
+    states_and_sums = (mapped(init(changes), batches) for changes in ({"train.mixup": 5.0}, {}))
     found, expected = (
-        jax.tree.map(lambda x: x[0], mapped(init(changes), batches))
-        for changes in ({"train.mixup": 5.0}, {})
+        jax.tree.map(lambda x: np.asarray(x)[0], (states.params, sums))
+        for states, sums in states_and_sums
     )
-    assert_close((found[0].params, found[1]), (expected[0].params, expected[1]))
+    assert_close(found, expected)
 
 
 def test_rows_are_mixed_within_their_part_alone():
-    dataset = make_dataset()
-    batch: Batch = take(dataset, jnp.asarray([0, 1] * 4, jnp.int32))  # every other row: one clip
+    batch = take_rows([0, 1] * 4)  # every other row: one clip
     step = make_step(2)
     (found, found_sums), (expected, expected_sums) = (
         step(init(changes), batch) for changes in ({"train.mixup": 5.0}, {})

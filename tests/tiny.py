@@ -218,11 +218,13 @@ def list_group(group: int) -> list[int]:
     return found
 
 
-def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 60) -> None:
+def wait_until(
+    condition: Callable[[], Any], what: str, timeout_s: float = 60, *, pause_s: float = 0.01
+) -> None:
     until_s = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < until_s, what
-        time.sleep(0.01)
+        time.sleep(pause_s)
 
 
 def count_events(run_dir: Path) -> int:

@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import yaml
@@ -85,7 +87,7 @@ def slurm(tmp_path_factory) -> Iterator[dict[str, str]]:
             for command in commands
         ]
     try:
-        wait_until(lambda: "idle" in call(environment, "sinfo").stdout, "no idle node")
+        wait_until(lambda: "idle" in call(environment, "sinfo").stdout, "no idle node", pause_s=0.2)
         yield environment
     finally:
         call(environment, "scancel", "--state=RUNNING", "--signal=KILL", "--full")
@@ -100,6 +102,17 @@ def call(environment: dict[str, str], *command: str) -> subprocess.CompletedProc
     )
 
 
+@pytest.fixture(scope="module")
+def together(slurm, tmp_path_factory) -> Iterator[dict[str, Any]]:
+    """The run of two tasks, which begins before the grid is submitted: both mostly wait."""
+    run_dir = tmp_path_factory.mktemp("together") / "run"
+    argv = ["train", *make_options({}), f"--run_dir={run_dir}"]
+    with ThreadPoolExecutor() as pool:
+        command = ["srun", "--ntasks=2", sys.executable, "-m", "ser_jax", *argv]
+        yield {"run_dir": run_dir, "done": pool.submit(call, slurm, *command)}
+
+
+@pytest.mark.usefixtures("together")
 def test_grid_is_run_by_one_job_per_shard(slurm, tmp_path):
     pytest.importorskip("submitit")
     keys = make_keys({"train.epochs": 1, "seeds": (0, 1), "systems": {"lstm": {}}, "workers": 1})
@@ -113,17 +126,17 @@ def test_grid_is_run_by_one_job_per_shard(slurm, tmp_path):
     )  # fmt: skip
     assert launched.returncode == 0, launched.stderr
     assert launched.stdout.startswith("slurm: jobs ")
-    wait_until(lambda: not call(slurm, "squeue", "--noheader").stdout, "jobs do not end", 300)
+    wait_until(
+        lambda: not call(slurm, "squeue", "--noheader").stdout, "jobs do not end", 300, pause_s=0.2
+    )
     logs = [path.read_text() for path in (out / "jobs").glob("*_log.err")]
     cells = json.loads((out / "results.json").read_text())["cells"]
     assert [cell["status"] for cell in cells] == ["done", "done"], logs
     assert len(logs) == 2
 
 
-def test_tasks_of_srun_train_one_run_together(slurm, tmp_path):
-    run_dir = tmp_path / "run"
-    argv = ["train", *make_options({}), f"--run_dir={run_dir}"]
-    done = call(slurm, "srun", "--ntasks=2", sys.executable, "-m", "ser_jax", *argv)
+def test_tasks_of_srun_train_one_run_together(together):
+    run_dir, done = together["run_dir"], together["done"].result()
     assert done.returncode == 0, done.stderr
     assert done.stdout.rstrip().endswith(f"{run_dir}: metrics.json, figures, checkpoints")
     assert done.stdout.count("epoch 1/2") == 1  # process 0 alone prints

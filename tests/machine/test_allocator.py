@@ -2,37 +2,22 @@
 
 import json
 import os
-import resource
 import sys
 from pathlib import Path
 
 import jax
-import numpy as np
 import pytest
 
-from ser_jax.api import train
+from ser_jax import api
 from ser_jax.config import ParallelConfig
 from ser_jax.machine import allocator
-from ser_jax.machine.allocator import tune_allocator, tune_for_cpu
+from ser_jax.machine.allocator import tune_for_cpu
 from ser_jax.machine.cpu_devices import use_all_cores
+from tests.machine.touched_blocks import touch_blocks
 from tests.new_process import run_in_new_process
 from tests.tiny import Child, make_config, make_options, run_command
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
-
-
-def touch_blocks(tuned: str) -> None:
-    """Page faults of 20 rounds of four 8 MB blocks, after the first rounds."""
-    done = tune_allocator() if tuned == "tuned" else False
-    for number in range(24):
-        if number == 4:
-            before = resource.getrusage(resource.RUSAGE_SELF)
-        blocks = [np.ones(1 << 20) for _ in range(4)]
-        del blocks
-    after = resource.getrusage(resource.RUSAGE_SELF)
-    print(json.dumps({
-        "done": done, "faults": after.ru_minflt - before.ru_minflt, "mb": after.ru_maxrss / 1024
-    }))  # fmt: skip
 
 
 @pytest.mark.cpu_only("touches the CPU's allocator")
@@ -98,8 +83,9 @@ def test_where_a_gpu_computes_the_allocator_is_left_alone(monkeypatch):
 def train_from(caller: str, run_dir: Path) -> int:
     """Train a run from Python or by the command line; say what came of the allocator."""
     if caller == "python":
-        train(make_config(run_dir), observe=lambda event: None)
+        api.train(make_config(run_dir), observe=lambda event: None)
     else:
+        api.write_run_report = None  # pyright: ignore[reportAttributeAccessIssue] - takes seconds
         run_command("train", *make_options({}), f"--run_dir={run_dir}")
     print(json.dumps({"tuned": allocator._tuned}))
     return 0
@@ -111,8 +97,10 @@ def test_the_allocator_is_tuned_for_the_command_line_and_not_for_a_program_that_
     tmp_path,
 ):
     told = {}
-    for caller in ("python", "command"):
-        status, output = Child(train_from, caller, tmp_path / caller).wait()
+    callers = ("python", "command")
+    children = {caller: Child(train_from, caller, tmp_path / caller) for caller in callers}
+    for caller, child in children.items():
+        status, output = child.wait()
         assert status == 0, output
         told[caller] = json.loads(output.splitlines()[-1])["tuned"]
     assert told == {"python": None, "command": True}

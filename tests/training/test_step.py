@@ -148,10 +148,11 @@ def test_rows_that_fill_up_change_neither_loss_nor_gradients_nor_statistics(name
     assert_close(sums, expected_sums)
     # What stands in those rows has no say: not their numbers, not their class.
     junk_B = filled.weight_B[:, None, None] == 0
-    junk = Batch(
-        np.where(junk_B, np.float32(7), filled.x_BTF), filled.mask_BT,
-        np.where(filled.weight_B == 0, np.int32(1), filled.label_B), filled.weight_B,
-    )  # fmt: skip
+    junk = dataclasses.replace(
+        filled,
+        x_BTF=np.where(junk_B, np.float32(7), filled.x_BTF),
+        label_B=np.where(filled.weight_B == 0, np.int32(1), filled.label_B),
+    )
     found, sums = step(state, junk)
     assert_close(learned(found), learned(expected))
     assert_close(sums, expected_sums)

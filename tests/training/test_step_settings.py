@@ -66,7 +66,8 @@ def make_dataset() -> Dataset:
     normaliser: list[Any] = [np.zeros(F, np.float32), np.ones(F, np.float32)]
     arrays: list[Any] = [x_BTF.astype(np.float32), frames_B.astype(np.int32), label_B]
     draw: Any = np.ones((), np.int32)
-    return jax.device_put(Dataset(*arrays, Normaliser(*normaliser), draw))
+    dataset = Dataset(*arrays, Normaliser(*normaliser), draw)  # pyright: ignore[reportCallIssue]
+    return jax.device_put(dataset)
 
 
 def take_rows(index_B: Any) -> Batch:
@@ -176,7 +177,8 @@ def test_averages_without_warm_up_are_optaxs():
     expected = state.params
     for index_B in INDEX_SB:
         state, _ = make_step()(state, take_rows(index_B))
-        expected = optax.incremental_update(*jax.device_get((state.params, expected)), 0.9)
+        params, expected = jax.device_get((state.params, expected))
+        expected = optax.incremental_update(params, expected, 0.9)
     assert_close(state.average["params"], expected)
 
 
@@ -189,7 +191,9 @@ def test_rows_are_mixed_within_their_shard_alone():
     batches = jax.tree.map(lambda *x: np.stack(x), *shards)
     step = functools.partial(train_step, model=TINY, tx=SGD, axis_name="data")
     mapped = jax.jit(jax.vmap(step, in_axes=(None, 0), axis_name="data"))
-    states_and_sums = (mapped(init(changes), batches) for changes in ({"train.mixup": 5.0}, {}))
+    states_and_sums: Any = (
+        mapped(init(changes), batches) for changes in ({"train.mixup": 5.0}, {})
+    )
     found, expected = (
         jax.tree.map(lambda x: np.asarray(x)[0], (states.params, sums))
         for states, sums in states_and_sums

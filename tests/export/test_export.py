@@ -1,13 +1,15 @@
 """A run goes to PyTorch's transformers with its logits, and comes back as a backbone."""
 
+import functools
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 from tiny import make_config
-from tiny_wav2vec2 import LAYOUTS, make_architecture, make_torch
+from tiny_wav2vec2 import LAYOUTS, SHALLOW, make_architecture, make_torch
 from transformers import (
     AutoFeatureExtractor,
     AutoModelForAudioClassification,
@@ -22,21 +24,7 @@ from ser_jax.inference.predict import predict
 from ser_jax.wav2vec2.published import load_architecture
 from tests.tolerance import assert_near
 
-
-def train_tiny(tmp_path, layout, normalised=True, **changes):
-    folder = tmp_path / "pretrained"
-    make_torch(make_architecture(layout), Wav2Vec2ForPreTraining).save_pretrained(folder)
-    Wav2Vec2FeatureExtractor(do_normalize=normalised).save_pretrained(folder)
-    keys = {
-        "features.kind": "wave", "model.name": "wav2vec2", "backbone.path": str(folder),
-        "train.epochs": 1, "train.learning_rate": 1e-2, "backbone.projector": 8,
-    }  # fmt: skip
-    config = make_config(tmp_path / "run", keys | changes)
-    ser_jax.train(config)
-    return tmp_path / "run"
-
-
-WAYS = {
+WAYS: dict[str, dict[str, Any]] = {
     "as the study": {},
     "masked": {"model.mask_padding": True, "backbone.normalise_before_padding": True},
     "not normalised": {"model.mask_padding": True, "backbone.normalise_before_padding": True},
@@ -44,14 +32,40 @@ WAYS = {
         "backbone.lora_rank": 2, "backbone.weighted_layers": True, "model.mask_padding": True,
         "backbone.normalise_before_padding": True,
     },
+    "normalised after padding": {"model.mask_padding": True, "backbone.freeze": "all"},
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("way", WAYS)
+def make_run(run_dir, folder, way):
+    keys = {
+        "features.kind": "wave", "model.name": "wav2vec2", "backbone.path": str(folder),
+        "train.epochs": 1, "train.learning_rate": 1e-2, "backbone.projector": 8,
+    }  # fmt: skip
+    return make_config(run_dir, keys | WAYS[way])
+
+
+@pytest.fixture(scope="module")
+def get_run(tmp_path_factory):
+    """A function of layout and way: the run's folder, trained when it is first asked for."""
+
+    @functools.cache
+    def get(layout, way):
+        path = tmp_path_factory.mktemp("trained")
+        model = make_torch(make_architecture(layout, **SHALLOW), Wav2Vec2ForPreTraining)
+        model.save_pretrained(path / "pretrained")
+        extract = Wav2Vec2FeatureExtractor(do_normalize=way != "not normalised")
+        extract.save_pretrained(path / "pretrained")
+        config = make_run(path / "run", path / "pretrained", way)
+        ser_jax.train(config, observe=lambda event: None)
+        return path / "run"
+
+    return get
+
+
+@pytest.mark.parametrize("way", list(WAYS)[:4])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_pytorch_gives_the_logits_of_the_run(tmp_path, capsys, layout, way):
-    normalised = way != "not normalised"
-    run_dir = train_tiny(tmp_path, layout, normalised=normalised, **WAYS[way])
+def test_pytorch_gives_the_logits_of_the_run(get_run, tmp_path, capsys, layout, way):
+    run_dir = get_run(layout, way)
     capsys.readouterr()
     export(run_dir, tmp_path / "out")
     pads = way == "as the study" or layout == "base"
@@ -67,7 +81,7 @@ def test_pytorch_gives_the_logits_of_the_run(tmp_path, capsys, layout, way):
     if not extract.return_attention_mask:  # then padding is part of the clip
         waves = [np.pad(wave, (0, 16000 - len(wave))) for wave in waves]
     inputs = extract(waves, sampling_rate=16000, padding=True, return_tensors="pt")
-    assert extract.do_normalize == normalised
+    assert extract.do_normalize == (way != "not normalised")
     assert ("attention_mask" in inputs) == (way != "as the study")
     with torch.no_grad():
         theirs = torch.log_softmax(model(**inputs).logits.double(), -1).numpy()
@@ -77,8 +91,8 @@ def test_pytorch_gives_the_logits_of_the_run(tmp_path, capsys, layout, way):
         assert_near(np.log(ours), row, atol=1e-4, why="cudnn")
 
 
-def test_one_short_clip_is_heard_as_by_the_run_where_the_warning_is_heeded(tmp_path):
-    run_dir = train_tiny(tmp_path, "base")
+def test_one_short_clip_is_heard_as_by_the_run_where_the_warning_is_heeded(get_run, tmp_path):
+    run_dir = get_run("base", "as the study")
     export(run_dir, tmp_path / "out")
     model = AutoModelForAudioClassification.from_pretrained(tmp_path / "out").eval()
     extract = AutoFeatureExtractor.from_pretrained(tmp_path / "out")
@@ -98,25 +112,24 @@ def test_one_short_clip_is_heard_as_by_the_run_where_the_warning_is_heeded(tmp_p
     assert np.abs(ours - hear()).max() > 1e-2  # else there were nothing to warn of
 
 
-def test_a_run_that_normalises_otherwise_than_the_feature_extractor_is_told(tmp_path, capsys):
-    export(train_tiny(tmp_path, "base", **{"model.mask_padding": True}), tmp_path / "out")
+def test_a_run_that_normalises_otherwise_than_the_feature_extractor_is_told(
+    get_run, tmp_path, capsys
+):
+    export(get_run("base", "normalised after padding"), tmp_path / "out")
     said = "the run normalises clips after padding them to 16000 samples"
     assert said in capsys.readouterr().err
 
 
-def test_exported_run_is_a_backbone_again(tmp_path):
-    run_dir = train_tiny(tmp_path, "base")
+def test_exported_run_is_a_backbone_again(get_run, tmp_path):
+    run_dir = get_run("base", "as the study")
     folder = export(run_dir, tmp_path / "out")
     assert load_architecture(folder).hidden_size == 32
-    config = make_config(tmp_path / "again", {
-        "features.kind": "wave", "model.name": "wav2vec2", "backbone.path": str(folder),
-        "train.epochs": 1,
-    })  # fmt: skip
-    assert ser_jax.train(config)["epochs"] == 1
+    config = make_run(tmp_path / "again", folder, "as the study")
+    assert ser_jax.train(config, observe=lambda event: None)["epochs"] == 1
 
 
-def test_folder_that_holds_something_is_left_alone(tmp_path):
-    run_dir = train_tiny(tmp_path, "base")
+def test_folder_that_holds_something_is_left_alone(get_run, tmp_path):
+    run_dir = get_run("base", "as the study")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("kept")
     with pytest.raises(UserError, match="exists and is not empty; name a new folder"):
@@ -125,14 +138,15 @@ def test_folder_that_holds_something_is_left_alone(tmp_path):
 
 
 def test_run_of_another_network_says_so(tmp_path):
-    ser_jax.train(make_config(tmp_path / "run", {"train.epochs": 1}))
+    config = make_config(tmp_path / "run", {"train.epochs": 1})
+    ser_jax.train(config, observe=lambda event: None)
     with pytest.raises(UserError, match="a run of lstm, which transformers does not have"):
         export(tmp_path / "run", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_config_names_labels_and_pooling(tmp_path):
-    run_dir = train_tiny(tmp_path, "base")
+def test_config_names_labels_and_pooling(get_run, tmp_path):
+    run_dir = get_run("base", "as the study")
     tree = json.loads((export(run_dir, tmp_path / "out") / "config.json").read_text())
     assert tree["architectures"] == ["Wav2Vec2ForSequenceClassification"]
     assert tree["id2label"]["0"] == "neutral"

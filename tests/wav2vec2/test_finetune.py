@@ -1,6 +1,7 @@
 """Fine-tuning trains what the settings say, computes what is frozen once, and stands on its own."""
 
 import dataclasses
+import functools
 import json
 import shutil
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 from tiny import make_config, make_keys, make_options
-from tiny_wav2vec2 import make_architecture, make_torch
+from tiny_wav2vec2 import SHALLOW, make_architecture, make_torch
 from transformers import Wav2Vec2ForPreTraining
 
 import ser_jax
@@ -38,8 +39,12 @@ QUIET = {f"backbone.{name}": 0.0 for name in
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("pretrained") / "it"
-    make_torch(make_architecture("base"), Wav2Vec2ForPreTraining).save_pretrained(path)
+    return save_network("base", tmp_path_factory.mktemp("pretrained") / "it")
+
+
+def save_network(layout, path):
+    architecture = make_architecture(layout, **SHALLOW)
+    make_torch(architecture, Wav2Vec2ForPreTraining).save_pretrained(path)
     return path
 
 
@@ -49,8 +54,13 @@ def make_run(folder, run_dir, **changes):
     return make_config(run_dir, keys | changes)
 
 
-def make_spec(layout="base", **settings):
-    return BackboneSpec(make_architecture(layout), BackboneConfig(**settings))
+def train_quietly(config):
+    """Train without figures."""
+    return ser_jax.train(config, observe=lambda event: None)
+
+
+def make_spec(layout="base", settings=None, **changes):
+    return BackboneSpec(make_architecture(layout, **changes), BackboneConfig(**settings or {}))
 
 
 CONVOLUTION = ("backbone", "feature_extractor", "conv_layers", "0", "conv", "kernel")
@@ -74,14 +84,14 @@ HEAD = ("projector", "kernel")
     ],
 )
 def test_settings_say_what_is_trained(settings, layout, trained):
-    spec = make_spec(layout, **settings)
+    spec = make_spec(layout, settings)
     paths = [CONVOLUTION, PROJECTION, POSITION, *LAYERS, LAST_NORM, LORA, HEAD]
     found = [path for path in paths if not is_frozen(path, spec)]
     assert [path for path in found if path != LORA or settings.get("lora_rank")] == trained
 
 
 def test_trained_and_frozen_parameters_together_are_all_parameters():
-    spec = make_spec(lora_rank=2)
+    spec = make_spec(settings={"lora_rank": 2}, **SHALLOW)
     config = ModelConfig(name="wav2vec2")
     params = init_params(config, spec, 8, 0, None)
     trained, frozen = split_params(params, spec)
@@ -104,36 +114,53 @@ def test_frozen_parts_are_computed_once_without_augmentation(folder, changes, en
     assert choose_entry(make_run(folder, None, **changes)) == entry
 
 
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize(
-    "changes", [{}, {"backbone.freeze": "all", "backbone.weighted_layers": True}]
-)
-def test_training_on_cached_features_equals_training_on_samples(folder, tmp_path, changes, masked):
-    changes = changes | QUIET | {
+POOLED = {"backbone.freeze": "all", "backbone.weighted_layers": True}
+
+
+def make_quiet_run(folder, run_dir, *, masked=False, **changes):
+    """No dropout and plain SGD: what computes the same function has the same losses."""
+    keys = QUIET | {
         "model.mask_padding": masked, "backbone.normalise_before_padding": masked,
         "train.optimizer": "sgd", "train.learning_rate": 0.05,
     }  # fmt: skip
-    made = [
-        ser_jax.train(
-            make_run(folder, tmp_path / f"{cache}", **changes, **{"backbone.cache": cache})
-        )
-        for cache in (True, False)
+    return make_run(folder, run_dir, **keys | changes)
+
+
+@pytest.fixture(scope="module")
+def get_quiet_results(folder, tmp_path_factory):
+    """A function of settings: accuracy and losses of their run, trained when first asked for."""
+
+    @functools.cache
+    def get(*, cache, pooled=False, masked=False):
+        run_dir = tmp_path_factory.mktemp("quiet") / "run"
+        changes = (POOLED if pooled else {}) | {"backbone.cache": cache}
+        metrics = train_quietly(make_quiet_run(folder, run_dir, masked=masked, **changes))
+        return metrics["test"]["accuracy"], load_losses(run_dir)
+
+    return get
+
+
+def load_losses(run_dir):
+    """Those of training and validation, of each epoch."""
+    epochs = [event for event in load_events(run_dir) if event["event"] == "epoch"]
+    return [[event["train_loss"], event["val_loss"]] for event in epochs]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("pooled", [False, True])
+def test_training_on_cached_features_equals_training_on_samples(get_quiet_results, pooled, masked):
+    results = [
+        get_quiet_results(cache=cache, pooled=pooled, masked=masked) for cache in (True, False)
     ]
-    events = [
-        [e for e in ser_jax.run.events.load_events(tmp_path / f"{cache}") if e["event"] == "epoch"]
-        for cache in (True, False)
-    ]
-    assert made[0]["test"]["accuracy"] == made[1]["test"]["accuracy"]
-    for a, b in zip(*events, strict=True):
-        assert_near(a["train_loss"], b["train_loss"], rtol=1e-5, why="cudnn")
-        assert_near(a["val_loss"], b["val_loss"], rtol=1e-5, why="cudnn")
+    accuracies, losses = zip(*results, strict=True)
+    assert accuracies[0] == accuracies[1]
+    assert_near(*losses, rtol=1e-5, why="cudnn")
 
 
 def test_a_run_does_not_need_the_checkpoint_it_started_from(folder, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    config = make_run(copy, tmp_path / "run", **{"train.epochs": 1})
-    metrics = ser_jax.train(config)
+    metrics = train_quietly(make_quiet_run(copy, tmp_path / "run", **{"train.epochs": 1}))
     shutil.rmtree(copy)
     report = evaluate(tmp_path / "run")
     assert report["accuracy"] == metrics["test"]["accuracy"]
@@ -141,7 +168,7 @@ def test_a_run_does_not_need_the_checkpoint_it_started_from(folder, tmp_path):
 
 def test_checkpoints_hold_only_trained_parameters(folder, tmp_path):
     changes = {"train.epochs": 1, "backbone.freeze": "all"}
-    ser_jax.train(make_run(folder, tmp_path / "run", **changes))
+    train_quietly(make_run(folder, tmp_path / "run", **changes))
     small = sum(p.stat().st_size for p in (tmp_path / "run" / "checkpoints").rglob("*"))
     kept = (tmp_path / "run" / "backbone" / "frozen.safetensors").stat().st_size
     assert small < kept
@@ -164,7 +191,7 @@ def test_a_random_start_takes_only_the_sizes(folder, tmp_path):
         ({"backbone.path": None}, "backbone.path: missing; name a folder"),
         ({"backbone.path": "/no/such"}, "backbone.path=/no/such: no such folder"),
         ({"data.rate_hz": 8000}, "data.rate_hz=8000: "),
-        ({"backbone.freeze_layers": 9}, "backbone.freeze_layers=9: the network has 3 layers"),
+        ({"backbone.freeze_layers": 9}, "backbone.freeze_layers=9: the network has 2 layers"),
         ({"backbone.attention": "fused", "backbone.attention_dropout": 0.1},
          "backbone.attention=fused: has no dropout of attention weights"),
         ({"backbone.attention": "fused", "backbone.attention_dropout": 0.0},
@@ -197,37 +224,42 @@ def test_command_line_trains_evaluates_and_exports(folder, tmp_path, capsys):
     assert main(["export", str(tmp_path / "run"), str(tmp_path / "out")]) == 2
 
 
-def make_step_case(accumulate_of=8):
-    """A small network of no batch norm under plain SGD, and a ragged batch."""
+@pytest.fixture(scope="module")
+def step_case():
+    """A small network of no batch norm under plain SGD, a ragged batch, and a step of training."""
     model = make_model(ModelConfig(name="lstm", hidden=8, dense=(8,)), 8)
     tx = make_optimizer(TrainConfig(optimizer="sgd", learning_rate=0.5))
-    state = init_state(model, tx, seed=0, n_frames=6, n_features=3, dropout=0.0)
-    keys = jax.random.split(jax.random.key(1))
-    x_BTF = jax.random.normal(keys[0], (accumulate_of, 6, 3))
-    weight_B = (jnp.arange(accumulate_of) < accumulate_of - 3).astype(jnp.float32)
-    label_B = jax.random.randint(keys[1], (accumulate_of,), 0, 8)
-    batch = Batch(x_BTF, jnp.ones((accumulate_of, 6), bool), label_B, weight_B)
-    return model, tx, state, batch
+    init = functools.partial(init_state, model, tx, seed=0, n_frames=6, n_features=3, dropout=0.0)
+    rng = np.random.default_rng(1)
+    batch = Batch(
+        jnp.asarray(rng.normal(size=(8, 6, 3)).astype(np.float32)),
+        jnp.asarray(np.ones((8, 6), bool)),
+        jnp.asarray(rng.integers(0, 8, 8)),
+        jnp.asarray((np.arange(8) < 5).astype(np.float32)),
+    )
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def step(state, parts):
+        return train_step(state, batch, model=model, tx=tx, accumulate=parts)
+
+    return tx, jax.jit(init)(), step
 
 
 @pytest.mark.parametrize("parts", [2, 4])
-def test_a_batch_computed_in_parts_equals_the_whole_batch(parts):
-    model, tx, state, batch = make_step_case()
-    results = [
-        jax.jit(lambda s, b, n=n: train_step(s, b, model=model, tx=tx, accumulate=n))(state, batch)
-        for n in (1, parts)
-    ]
+def test_a_batch_computed_in_parts_equals_the_whole_batch(step_case, parts):
+    _, state, step = step_case
+    results = [step(state, n) for n in (1, parts)]
     for a, b in zip(*(jax.tree.leaves((s.params, sums)) for s, sums in results), strict=True):
         assert_near(a, b, atol=1e-6, why="cudnn")
 
 
-def test_frozen_parameters_are_used_and_unchanged():
-    model, tx, state, batch = make_step_case()
+def test_frozen_parameters_are_used_and_unchanged(step_case):
+    tx, state, step = step_case
     trained = {name: leaf for name, leaf in state.params.items() if name != "lstm"}
     frozen = {"lstm": state.params["lstm"]}
     part = dataclasses.replace(state, params=trained, frozen=frozen, opt_state=tx.init(trained))
-    whole, _ = train_step(state, batch, model=model, tx=tx)
-    after, _ = train_step(part, batch, model=model, tx=tx)
+    whole, _ = step(state, 1)
+    after, _ = step(part, 1)
     assert set(after.params) == set(trained)
     for name in trained:
         for a, b in zip(
@@ -286,13 +318,12 @@ def test_buckets_hold_every_clip_once_with_others_of_its_length():
 
 def test_a_run_with_buckets_trains_like_one_without(folder, tmp_path):
     """Layer norms do not see padding, so lengths change nothing but the order of the batches."""
-    large = tmp_path / "large"
-    make_torch(make_architecture("large"), Wav2Vec2ForPreTraining).save_pretrained(large)
+    large = save_network("large", tmp_path / "large")
     changes = QUIET | {
         "model.mask_padding": True, "backbone.normalise_before_padding": True,
         "train.batch_size": 64, "train.optimizer": "sgd", "train.buckets": 2,
     }  # fmt: skip
-    metrics = ser_jax.train(make_run(large, tmp_path / "run", **changes))
+    metrics = train_quietly(make_run(large, tmp_path / "run", **changes))
     assert np.isfinite(metrics["test"]["accuracy"])
 
 
@@ -317,21 +348,16 @@ def test_a_grid_of_heads_trains_like_its_cells_one_by_one(folder, tmp_path):
     assert [metrics["seed"] for metrics in found] == [0, 1]
     for metrics in found:
         seed = {"seed": metrics["seed"]}
-        alone = ser_jax.train(override(make_config(tmp_path / f"{seed}", keys), seed))
+        alone = train_quietly(override(make_config(tmp_path / f"{seed}", keys), seed))
         assert alone["test"]["accuracy"] == metrics["test"]["accuracy"]
         assert alone["best_epoch"] == metrics["best_epoch"]
 
 
 @pytest.mark.parametrize("entry", ["wave", "features"])
-def test_a_mesh_trains_like_one_device(folder, tmp_path, entry):
-    changes = QUIET | {
-        "train.optimizer": "sgd", "train.learning_rate": 0.05, "train.accumulate": 2,
-        "backbone.cache": entry == "features",
-    }  # fmt: skip
-    losses = []
-    for mode in ("jit", "mesh"):
-        run_dir = tmp_path / mode
-        ser_jax.train(make_run(folder, run_dir, **changes, **{"parallel.mode": mode}))
-        events = [e for e in load_events(run_dir) if e["event"] == "epoch"]
-        losses.append([[e["train_loss"], e["val_loss"]] for e in events])
-    assert_near(*losses, rtol=1e-5, why="cudnn")
+def test_a_mesh_trains_like_one_device(get_quiet_results, folder, tmp_path, entry):
+    """In two parts a batch, moreover, and one device takes it whole."""
+    cache = entry == "features"
+    changes = {"backbone.cache": cache, "train.accumulate": 2, "parallel.mode": "mesh"}
+    train_quietly(make_quiet_run(folder, tmp_path / "run", **changes))
+    _, losses = get_quiet_results(cache=cache)
+    assert_near(load_losses(tmp_path / "run"), losses, rtol=1e-5, why="cudnn")

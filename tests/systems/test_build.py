@@ -5,10 +5,17 @@ import dataclasses
 import jax.numpy as jnp
 import pytest
 
-from ser_jax.config import AugmentConfig, FeaturesConfig
+from ser_jax.config import (
+    AugmentConfig,
+    BackboneConfig,
+    FeaturesConfig,
+    ModelConfig,
+    TrainConfig,
+)
 from ser_jax.errors import UserError
 from ser_jax.machine import accelerator
 from ser_jax.systems import build
+from ser_jax.wav2vec2.architecture import Architecture, BackboneSpec
 
 
 @pytest.mark.cpu_only("is about a CPU")
@@ -27,6 +34,14 @@ def test_an_nvidia_gpu_has_forms_of_its_own(monkeypatch):
     assert build.choose_forms() == ("fast", "fast")
     monkeypatch.setattr(build, "has_cuda", lambda: True)
     assert build.choose_forms() == ("rows", "unrolled")
+
+
+def test_programs_do_not_depend_on_the_folder_that_weights_are_from():
+    architecture, built = Architecture(), []
+    for path in ("one", "other"):
+        spec = BackboneSpec(architecture, BackboneConfig(path=path))
+        built.append(build.build(ModelConfig(name="wav2vec2"), TrainConfig(), 8, spec=spec))
+    assert built[0] is built[1]
 
 
 SEARCHES = {"xla_gpu_enable_triton_gemm", "xla_gpu_experimental_enable_fusion_autotuner"}

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from transformers import Wav2Vec2ForPreTraining
 
 from ser_jax.api import train
 from ser_jax.machine import compile_cache
@@ -16,7 +15,6 @@ from ser_jax.machine.compile_cache import compile_cache_scope, use_compile_cache
 from ser_jax.machine.jax_private import reset_compile_cache
 from tests.counted_work import count_work
 from tests.tiny import Child, make_config
-from tests.tiny_wav2vec2 import make_architecture, make_torch
 
 
 @pytest.fixture
@@ -114,15 +112,23 @@ WAVES = {"features.kind": "wave", "model.name": "wav2vec2", "backbone.projector"
 def test_what_is_compiled_before_training_is_what_training_runs(tmp_path, changes):
     """The networks are of no other test, whose programs would be at hand."""
     if "features.kind" in changes:
-        folder = tmp_path / "pretrained"
-        make_torch(make_architecture("base"), Wav2Vec2ForPreTraining).save_pretrained(folder)
-        changes = changes | {"backbone.path": str(folder)}
+        changes = changes | {"backbone.path": save_network(tmp_path / "pretrained")}
     seen = {}
     with count_work() as work:
         train(make_config(tmp_path / "run", changes), observe=lambda event: seen.update({
             event["event"]: work.compilations
         }))  # fmt: skip
     assert seen["epoch"] == seen["start"] > 0
+
+
+def save_network(folder: Path) -> str:
+    from transformers import Wav2Vec2ForPreTraining  # here, for children import this file
+
+    from tests.tiny_wav2vec2 import SHALLOW, make_architecture, make_torch
+
+    architecture = make_architecture("base", **SHALLOW)
+    make_torch(architecture, Wav2Vec2ForPreTraining).save_pretrained(folder)
+    return str(folder)
 
 
 def train_tiny(run_dir: Path) -> int:

@@ -1,7 +1,5 @@
 """What all tests share: where they compute, strict numerics, real recordings where at hand."""
 
-import contextlib
-import ctypes
 import gc
 import os
 import resource
@@ -11,6 +9,8 @@ from typing import Any
 
 import jax
 import pytest
+
+from tests.heap import trim_heap
 
 PLATFORM = os.environ.setdefault("SER_JAX_TEST_PLATFORM", "cpu")
 
@@ -74,7 +74,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     if _read_memory() > max(LARGE_BYTES if ends_file else HUGE_BYTES, left + GROWTH_BYTES):
         _forget_programs()
         gc.collect()
-        _trim_heap()
+        trim_heap()
         item.config.stash[LEFT] = _read_memory()
 
 
@@ -85,11 +85,6 @@ def _read_memory() -> int:
     except OSError:  # no Linux
         return 0
     return pages * resource.getpagesize()
-
-
-def _trim_heap() -> None:
-    with contextlib.suppress(OSError, AttributeError):  # glibc alone
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 @pytest.fixture(scope="session")

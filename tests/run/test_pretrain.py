@@ -41,6 +41,9 @@ from tests.tolerance import assert_near
 LENGTHS = [16000, 9000]
 
 
+draw_jitted = jax.jit(draw_negatives, static_argnums=2)
+
+
 def make_case(layout):
     """Weights, waves, masks, negatives and Gumbel noise, for both sides."""
     off = {"hidden_dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0,
@@ -50,9 +53,10 @@ def make_case(layout):
     x_BN, mask_BN = make_waves(LENGTHS)
     T = architecture.count_frames(LENGTHS[0])
     real_BT = make_frame_mask(architecture, mask_BN, T)
-    masked_BT = np.array(jax.random.bernoulli(jax.random.key(0), 0.5, (2, T)) & real_BT)
-    negative_BTK = np.array(draw_negatives(jax.random.key(1), jnp.asarray(masked_BT), 7))
-    noise_BTGV = np.array(jax.random.gumbel(jax.random.key(2), (2, T, 2, 64)))
+    rng = np.random.default_rng(0)
+    masked_BT = (rng.random((2, T)) < 0.5) & np.array(real_BT)
+    negative_BTK = np.array(draw_jitted(jax.random.key(1), masked_BT, 7))
+    noise_BTGV = rng.gumbel(size=(2, T, 2, 64)).astype(np.float32)
     return SimpleNamespace(
         architecture=architecture, model=model, x_BN=x_BN, mask_BN=mask_BN, real_BT=real_BT,
         masked_BT=masked_BT, negative_BTK=negative_BTK, noise_BTGV=noise_BTGV, T=T,
@@ -118,7 +122,7 @@ def test_losses_and_gradients_are_pytorchs(layout, soft, monkeypatch):
 
 def test_distractors_are_other_masked_frames_of_the_clip():
     masked_BT = np.random.default_rng(0).random((3, 40)) < [[0.5], [0.1], [0.9]]
-    negative_BTK = np.array(draw_negatives(jax.random.key(0), jnp.asarray(masked_BT), 200))
+    negative_BTK = np.array(draw_jitted(jax.random.key(0), masked_BT, 200))
     for clip, masked_T in enumerate(masked_BT):
         for frame in np.flatnonzero(masked_T):
             found = set(negative_BTK[clip, frame].tolist())
@@ -156,16 +160,22 @@ def read_events(run_dir):
     return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
 
 
-def test_result_loads_in_pytorch_and_starts_the_next_run(recordings, tmp_path):
-    figures = pretrain(make_config(recordings, tmp_path / "run"))
+@pytest.fixture(scope="module")
+def pretrained(recordings, tmp_path_factory):
+    """The folder of a whole run, and what it returned."""
+    run_dir = tmp_path_factory.mktemp("pretrained") / "run"
+    return run_dir, pretrain(make_config(recordings, run_dir))
+
+
+def test_result_loads_in_pytorch_and_starts_the_next_run(recordings, pretrained, tmp_path):
+    run_dir, figures = pretrained
     assert {"loss", "contrastive_loss", "diversity_loss", "perplexity", "accuracy",
             "gradient_norm", "learning_rate", "temperature"} <= set(figures)  # fmt: skip
-    model = Wav2Vec2ForPreTraining.from_pretrained(tmp_path / "run" / "backbone")
-    again = load_params(tmp_path / "run" / "backbone")
+    model = Wav2Vec2ForPreTraining.from_pretrained(run_dir / "backbone")
+    again = load_params(run_dir / "backbone")
     kernel = model.wav2vec2.feature_projection.projection.weight.detach().numpy().T
     np.testing.assert_array_equal(again["feature_projection"]["projection"]["kernel"], kernel)
-    init = str(tmp_path / "run" / "backbone")
-    config = make_config(recordings, tmp_path / "next", init=init)
+    config = make_config(recordings, tmp_path / "next", init=str(run_dir / "backbone"))
     tx = make_optimizer(_train_config())
     state = init_pretraining(config, make_network(config), tx)
     np.testing.assert_array_equal(
@@ -182,8 +192,10 @@ def _train_config():
     return TrainConfig(optimizer="sgd", learning_rate=0.1)
 
 
-def test_run_that_was_killed_ends_like_one_that_was_not(recordings, tmp_path, monkeypatch):
-    pretrain(make_config(recordings, tmp_path / "whole"))
+def test_run_that_was_killed_ends_like_one_that_was_not(
+    recordings, pretrained, tmp_path, monkeypatch
+):
+    run_dir, _ = pretrained
     config = make_config(recordings, tmp_path / "killed")
     from ser_jax.run import pretrain as module
 
@@ -202,9 +214,9 @@ def test_run_that_was_killed_ends_like_one_that_was_not(recordings, tmp_path, mo
     pretrain(config)
     names = ("model.safetensors", "config.json")
     for name in names:
-        whole, killed = (tmp_path / run / "backbone" / name for run in ("whole", "killed"))
+        whole, killed = (folder / "backbone" / name for folder in (run_dir, tmp_path / "killed"))
         assert whole.read_bytes() == killed.read_bytes()
-    assert read_events(tmp_path / "whole")[1:] == read_events(tmp_path / "killed")[1:]
+    assert read_events(run_dir)[1:] == read_events(tmp_path / "killed")[1:]
 
 
 def test_mesh_steps_as_one_device(recordings):

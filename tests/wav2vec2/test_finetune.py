@@ -117,7 +117,7 @@ def test_frozen_parts_are_computed_once_without_augmentation(folder, changes, en
 POOLED = {"backbone.freeze": "all", "backbone.weighted_layers": True}
 
 
-def make_quiet_run(folder, run_dir, *, masked=False, **changes):
+def make_quiet_run(folder, run_dir, masked=False, **changes):
     """No dropout and plain SGD: what computes the same function has the same losses."""
     keys = QUIET | {
         "model.mask_padding": masked, "backbone.normalise_before_padding": masked,
@@ -160,7 +160,8 @@ def test_training_on_cached_features_equals_training_on_samples(get_quiet_result
 def test_a_run_does_not_need_the_checkpoint_it_started_from(folder, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    metrics = train_quietly(make_quiet_run(copy, tmp_path / "run", **{"train.epochs": 1}))
+    changes: dict[str, Any] = {"train.epochs": 1}
+    metrics = train_quietly(make_quiet_run(copy, tmp_path / "run", **changes))
     shutil.rmtree(copy)
     report = evaluate(tmp_path / "run")
     assert report["accuracy"] == metrics["test"]["accuracy"]

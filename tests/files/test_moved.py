@@ -26,6 +26,12 @@ def train_and(act: Any, run_dir: Path) -> None:
     train(make_config(run_dir, CHANGES), observe=observe)
 
 
+def delete(folder: Path) -> None:
+    """Delete a folder that is written to meanwhile, which may take several tries."""
+    while folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def test_a_run_that_was_moved_is_resumed_where_it_was_and_where_it_is(tmp_path):
     train_and(lambda: None, tmp_path / "whole")
     run_dir, other = tmp_path / "run", tmp_path / "other"
@@ -41,7 +47,7 @@ def test_a_run_that_was_moved_is_resumed_where_it_was_and_where_it_is(tmp_path):
 def test_a_run_that_was_deleted_leaves_nothing_and_begins_anew(tmp_path):
     run_dir = tmp_path / "run"
     with pytest.raises(UserError, match="was moved or deleted"):
-        train_and(lambda: shutil.rmtree(run_dir, ignore_errors=True), run_dir)
+        train_and(lambda: delete(run_dir), run_dir)
     assert not run_dir.exists()
     train_and(lambda: None, run_dir)
     assert (run_dir / "metrics.json").exists()

@@ -148,7 +148,7 @@ def test_clips_that_no_augmentation_hits_are_as_without_it(kind, masked):
     found = jax.jit(take_augmented)(
         dataset, index_B, jax.random.key(0), jnp.int32(1), jnp.float32(0)
     )
-    expected = take(dataset, index_B)
+    expected = take(dataset, index_B)  # pyright: ignore[reportArgumentType]
     np.testing.assert_allclose(found.x_BTF, expected.x_BTF, atol=5e-4)
 
 
@@ -273,7 +273,7 @@ def test_a_run_on_augmented_clips_trains(tmp_path, store, kind, backend):
     changes = {"augment.enabled": True, "augment.backend": backend, "augment.workers": 1}
     config = make_run(tmp_path, store, kind, **changes)
     metrics = train(config)
-    assert evaluate(config.run_dir) == metrics["test"]
+    assert evaluate(config.run_dir) == metrics["test"]  # pyright: ignore[reportArgumentType]
 
 
 def test_cells_of_a_grid_train_as_they_do_alone(tmp_path, store, trained):
@@ -291,5 +291,5 @@ def test_cells_of_a_grid_train_as_they_do_alone(tmp_path, store, trained):
         if cell["seed"] != 0:
             config = make_run(tmp_path, store, kind, seed=cell["seed"])
             alone = train(config)["test"]
-            shutil.rmtree(config.run_dir)
+            shutil.rmtree(config.run_dir)  # pyright: ignore[reportArgumentType]
         assert np.abs(np.subtract(alone["confusion"], cell["confusion"])).sum() <= 2

@@ -128,12 +128,6 @@ def make_template(config: Config, n_frames: int = 16) -> Any:
 
 # Processes. A forkserver that has imported everything starts one in some milliseconds.
 
-_COMPILED_BY = {
-    key: os.environ[key] for key in ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS")
-    if key in os.environ
-}  # fmt: skip
-"""What the programs of a child are compiled by, whatever a test has set when the first starts."""
-
 _HEAVY = [
     "orbax.checkpoint", "librosa", "librosa.filters", "tensorflow_datasets",
     "sklearn.metrics", "sklearn.model_selection", "matplotlib.figure", "audiomentations",
@@ -175,7 +169,6 @@ def _run(writer: Any, cache: str, function: Callable[..., Any], arguments: tuple
     os.setsid()
     os.dup2(writer.fileno(), 1)
     os.dup2(writer.fileno(), 2)
-    os.environ |= _COMPILED_BY
     for key, value in list_cache_settings(cache).items():
         jax.config.update(key.lower(), value)
         os.environ[key] = str(value)

@@ -27,13 +27,10 @@ NETWORKS = ["cnn", "lstm", "cnn_lstm"]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _quickly():
+def _on_one_thread():
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()  # so that other tests compile with optimisations
     torch.set_num_threads(before)
 
 

@@ -81,8 +81,9 @@ def build(
         train, epochs=1, early_stop_epochs=0, profile=0, best_by="accuracy", batch_size=1,
         buckets=1, **hold_numbers(train),
     )  # fmt: skip
-    if spec is not None:  # nor does the place where the weights are from
-        spec = spec._replace(settings=dataclasses.replace(spec.settings, path=None))
+    if spec is not None:  # nor does where its weights are from, or whether outputs are kept
+        settings = dataclasses.replace(spec.settings, path=None, pretrained=True, cache=True)
+        spec = spec._replace(settings=settings)
     n_steps = n_steps if needs_steps(train) else None
     forms = forms or choose_forms()
     return _build_cached(model, train, n_classes, layout, take_train, spec, n_steps, forms, make)

@@ -1,6 +1,7 @@
 """What a run is built of: how batches are taken, the forms of its network."""
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 import pytest
@@ -36,10 +37,12 @@ def test_an_nvidia_gpu_has_forms_of_its_own(monkeypatch):
     assert build.choose_forms() == ("rows", "unrolled")
 
 
-def test_programs_do_not_depend_on_the_folder_that_weights_are_from():
-    architecture, built = Architecture(), []
-    for path in ("one", "other"):
-        spec = BackboneSpec(architecture, BackboneConfig(path=path))
+@pytest.mark.parametrize("changes", [{"path": "other"}, {"pretrained": False}, {"cache": False}])
+def test_programs_do_not_depend_on_where_weights_are_from_and_whether_outputs_are_kept(changes):
+    start: dict[str, Any] = {"path": "one"}
+    built = []
+    for settings in (start, start | changes):
+        spec = BackboneSpec(Architecture(), BackboneConfig(**settings))
         built.append(build.build(ModelConfig(name="wav2vec2"), TrainConfig(), 8, spec=spec))
     assert built[0] is built[1]
 

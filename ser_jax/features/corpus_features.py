@@ -223,10 +223,9 @@ def describe_dataset(
       are_waves: whether the features are samples, or made of them by frozen layers.
     """
     n_clips, _, n_features = x_BTF.shape
+    n_normalised = 1 if are_waves else n_features  # see `fit_to_training`
     shape: Any = jax.ShapeDtypeStruct
-    number_B, feature_F = (
-        shape((n_clips,), np.int32), shape((1 if are_waves else n_features,), np.float32)
-    )  # fmt: skip
+    number_B, feature_F = shape((n_clips,), np.int32), shape((n_normalised,), np.float32)
     with_waves = n_samples is not None
     own = Statistics(*(shape((n_clips, n_features), np.float32),) * 2)  # pyright: ignore
     return Dataset(

@@ -396,7 +396,8 @@ def test_a_process_that_takes_part_still_ends_by_sigterm():
         Child(take_part_and_terminate, settings | {"process_id": process}) for process in (0, 1)
     )
     assert terminated.wait()[0] == -signal.SIGTERM
-    os.kill(other.pid, signal.SIGKILL)
+    other.process.kill()
+    other.wait()
 
 
 def test_one_process_needs_nothing():

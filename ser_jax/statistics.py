@@ -15,8 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 N_DRAWS = 10_000
+POWER = 0.8
+"""The power that a detectable effect is given for."""
 _MOST_FLIPS = 14
 """Largest number of seeds for which all sign flips, 16,384, are enumerated."""
+_ROUNDING = 1e-12
+"""Differences of shares that are closer than this differ by rounding alone."""
 
 
 class Interval(NamedTuple):
@@ -51,8 +55,8 @@ def compute_t_p(values_S: Sequence[float]) -> float | None:
 
     if len(values_S) < 2:
         return None
-    if np.ptp(values_S) == 0:  # scipy warns, and gives NaN or 0
-        return 1.0 if values_S[0] == 0 else 0.0
+    if _are_equal(values_S):  # scipy warns, and gives NaN or 0
+        return 1.0 if abs(values_S[0]) < _ROUNDING else 0.0
     result: Any = stats.ttest_1samp(values_S, 0.0)
     return float(result.pvalue)
 
@@ -73,9 +77,45 @@ def compute_flip_p(values_S: Sequence[float]) -> float | None:
 
 def compute_effect_size(values_S: Sequence[float]) -> float | None:
     """Cohen's d_z, the mean difference over its standard deviation; `None` if that is undefined."""
-    if len(values_S) < 2 or np.ptp(values_S) == 0:
+    if len(values_S) < 2 or _are_equal(values_S):
         return None
     return float(np.mean(values_S) / np.std(values_S, ddof=1))
+
+
+def compute_detectable(values_S: Sequence[float]) -> float | None:
+    """Smallest mean difference that the t test over this many seeds detects with power `POWER`.
+
+    Two-sided at 5 %, with the standard deviation of these differences, in their unit. It depends on
+    their spread and number and not on their mean, so it is no "observed power". `None` for a single
+    seed, and if the differences do not vary.
+    """
+    if len(values_S) < 2 or _are_equal(values_S):
+        return None
+    return _find_detectable_size(len(values_S)) * float(np.std(values_S, ddof=1))
+
+
+@functools.lru_cache
+def _find_detectable_size(n: int) -> float:
+    """Cohen's d_z that n differences detect with power `POWER`, by the noncentral t distribution.
+
+    Only the tail on the effect's side counts: the other adds less than 1e-6 to the power, and for
+    two differences SciPy gives it as NaN. See Cohen, "Statistical Power Analysis for the Behavioral
+    Sciences", 2nd ed. 1988, chapter 2.
+    """
+    from scipy import optimize, stats
+
+    critical = float(stats.t.ppf(0.975, n - 1))
+
+    def exceed(shift: float) -> float:
+        return float(stats.nct.sf(critical, n - 1, shift)) - POWER
+
+    # At no shift the power is 0.025; at the upper end it is above 0.96 for every n.
+    shift: Any = optimize.brentq(exceed, 0.0, 2 * critical + 2)
+    return float(shift) / n**0.5
+
+
+def _are_equal(values_S: Sequence[float]) -> bool:
+    return float(np.ptp(values_S)) < _ROUNDING
 
 
 def correct_by_holm(p: Sequence[float]) -> list[float]:

@@ -30,13 +30,59 @@ def test_sign_flips_are_scipys_exact_test(values):
 
 
 def test_a_single_seed_has_no_test_over_seeds():
-    names = ("compute_seed_interval", "compute_t_p", "compute_flip_p", "compute_effect_size")
-    assert [getattr(statistics, name)([0.1]) for name in names] == [None] * 4
+    names = ("compute_seed_interval", "compute_t_p", "compute_flip_p", "compute_effect_size",
+             "compute_detectable")  # fmt: skip
+    assert [getattr(statistics, name)([0.1]) for name in names] == [None] * 5
 
 
-def test_seeds_that_agree_to_the_last_digit_need_no_warning():
-    assert statistics.compute_t_p([0.0, 0.0, 0.0]) == 1.0
-    assert statistics.compute_t_p([0.1, 0.1]) == 0.0
+@pytest.mark.parametrize(
+    ("values", "p"),
+    [([0.0, 0.0, 0.0], 1.0), ([0.1, 0.1], 0.0), ([0.6 - 0.5, 0.5 - 0.4], 0.0),
+     ([0.3 - 0.2 - 0.1, 0.0], 1.0)],
+)  # fmt: skip
+def test_seeds_that_agree_but_for_rounding_need_no_warning(values, p):
+    assert statistics.compute_t_p(values) == p
+    assert statistics.compute_effect_size(values) is None
+    assert statistics.compute_detectable(values) is None
+
+
+def detect(n: int, sd: float, mean: float = 0.0) -> float:
+    """What is detectable with n differences of exactly this mean and standard deviation."""
+    values_S = np.linspace(-1, 1, n)
+    found = statistics.compute_detectable((mean + sd * values_S / values_S.std(ddof=1)).tolist())
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 20])
+def test_the_t_test_finds_the_detectable_difference_in_four_of_five_simulations(n):
+    sd, n_drawn = 0.03, 40_000
+    effect = detect(n, sd)
+    drawn_DS = np.random.default_rng(n).normal(effect, sd, (n_drawn, n))
+    _, p_D = stats.ttest_1samp(drawn_DS, 0.0, axis=1)
+    found = np.mean(np.asarray(p_D) < 0.05)
+    assert found == pytest.approx(statistics.POWER, abs=4 * (0.8 * 0.2 / n_drawn) ** 0.5)
+
+
+def test_of_many_seeds_the_detectable_difference_is_that_of_the_normal_distribution():
+    n, sd = 5000, 0.03
+    expected = (stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) * sd / n**0.5
+    found = detect(n, sd)
+    assert found == pytest.approx(expected, rel=1e-3)
+    few = detect(5, sd)
+    assert few > 1.3 * expected * (n / 5) ** 0.5  # where the normal distribution promises too much
+
+
+@pytest.mark.parametrize(("size", "n"), [(0.2, 199), (0.5, 34), (0.8, 15)])
+def test_as_many_pairs_detect_an_effect_as_the_published_tables_say(size, n):
+    # Two-sided paired t test, alpha 0.05, power 0.80: Cohen's small, medium and large effect.
+    enough, fewer = (detect(k, 1.0) for k in (n, n - 1))
+    assert enough <= size < fewer
+
+
+@pytest.mark.parametrize("mean", [-0.4, 0.0, 0.4])
+def test_the_detectable_difference_depends_on_the_spread_and_not_on_the_mean(mean):
+    assert detect(5, 0.06, mean) == pytest.approx(2 * detect(5, 0.03))
 
 
 def test_holms_correction_is_that_of_rs_p_adjust():

@@ -11,12 +11,19 @@ from ser_jax.errors import count_noun
 from ser_jax.report.analysis import Analysis
 from ser_jax.report.claims import CLAIMS, judge_variants
 from ser_jax.report.contrasts import Contrast
-from ser_jax.report.formats import format_p, format_points, format_range, list_columns
+from ser_jax.report.formats import (
+    format_detectable,
+    format_p,
+    format_points,
+    format_range,
+    list_columns,
+)
 from ser_jax.report.page import Records, Section, Table
-from ser_jax.report.verdicts import RULES, Finding
+from ser_jax.report.verdicts import DETECTABLE, RULES, Finding
 
 _HEAD = ("Claim", "Protocol", "Verdict", "Weakest difference", "Effect (points)",
-         "95 % over seeds", "95 % over speakers", "p", "p (Holm)", "d_z", "n", "Note")  # fmt: skip
+         "95 % over seeds", "95 % over speakers", "p", "p (Holm)", "d_z",
+         "Detectable at power 0.8", "n", "Note")  # fmt: skip
 
 
 def make_claims(analysis: Analysis) -> Section | None:
@@ -40,10 +47,10 @@ def make_claims(analysis: Analysis) -> Section | None:
         "95 % interval over speakers, a thin one over seeds; the ends of the line stand for "
         f"±{100 * reach:.0f} points."
     )
-    table = Table(_HEAD, rows, words=(0, 1, 2, 3, 11))
+    table = Table(_HEAD, rows, words=(0, 1, 2, 3, 12))
     claims = {"cards": cards, "reach": reach, "table": table}
     return Section(
-        "claims", "The study's claims", claims=claims, notes=[how, RULES],
+        "claims", "The study's claims", claims=claims, notes=[how, RULES, DETECTABLE],
         records={"claims": records},
     )  # fmt: skip
 
@@ -76,7 +83,8 @@ def _make_card(finding: Finding) -> dict[str, Any]:
     cells |= {
         "Weakest difference": name, "Effect (points)": format_points(c.effect, is_share=c.is_share),
         "95 % over seeds": seeds, "95 % over speakers": speakers, "p": format_p(finding.p),
-        "p (Holm)": format_p(finding.p_holm), "d_z": size, "n": _count(c),
+        "p (Holm)": format_p(finding.p_holm), "d_z": size,
+        "Detectable at power 0.8": format_detectable(c), "n": _count(c),
     }  # fmt: skip
     values = {"p": finding.p, "Holm": finding.p_holm, "sign flip": c.p_flip}
     facts = [f"{name} {_equate(p)}" for name, p in values.items() if p is not None]

@@ -11,6 +11,7 @@ from ser_jax.report.clips import ScoredClips, join_clips
 from ser_jax.report.evidence import Evidence, SystemResult, find_full
 from ser_jax.statistics import (
     Interval,
+    compute_detectable,
     compute_effect_size,
     compute_flip_p,
     compute_seed_interval,
@@ -48,6 +49,8 @@ class Contrast(NamedTuple):
       over_seeds, over_speakers: 95 % intervals; None for one seed, and for unknown speakers.
       p_t, p_flip, p_speakers: two-sided p of no effect, likewise.
       size: Cohen's d_z over seeds.
+      detectable: smallest effect that the t test over these seeds detects with power 0.8; None for
+        one seed, or if seeds do not vary.
       n: clips of the first share's system, all seeds together.
       folds: those counted, where they are not all ("folds 1, 2 of 6").
       lack: why there is no contrast; "" where there is one.
@@ -62,6 +65,7 @@ class Contrast(NamedTuple):
     p_flip: float | None = None
     p_speakers: float | None = None
     size: float | None = None
+    detectable: float | None = None
     n: int = 0
     folds: str = ""
     lack: str = ""
@@ -128,6 +132,7 @@ def summarise_seeds(value_S: Sequence[float]) -> dict[str, Any]:
     return {
         "over_seeds": compute_seed_interval(value_S), "p_t": compute_t_p(value_S),
         "p_flip": compute_flip_p(value_S), "size": compute_effect_size(value_S),
+        "detectable": compute_detectable(value_S),
     }  # fmt: skip
 
 

@@ -55,6 +55,20 @@ def format_range(interval: Interval | None, *, is_share: bool = True) -> str:
     return f"[{low}, {high}]"
 
 
+def format_detectable(contrast: Contrast) -> str:
+    """`3.2 points with 20 seeds`, detected with power 0.8; "" where that is unknown.
+
+    Shares cannot differ by more than 100 points, so beyond them stands `> 100`.
+    """
+    size = contrast.detectable
+    if size is None:
+        return ""
+    text = f"{size:.3f}"
+    if contrast.is_share:
+        text = "> 100 points" if size > 1 else f"{100 * size:.1f} points"
+    return f"{text} with {count_noun(len(contrast.seeds), 'seed')}"
+
+
 def format_p(p: float | None) -> str:
     """`0.034`, `< 0.001`."""
     if p is None:
@@ -79,6 +93,7 @@ def list_columns(contrast: Contrast) -> dict[str, object]:
         "seeds_low": seeds_low, "seeds_high": seeds_high,
         "speakers_low": speakers_low, "speakers_high": speakers_high,
         "p_t": contrast.p_t, "p_sign_flip": contrast.p_flip, "p_speakers": contrast.p_speakers,
-        "cohens_dz": contrast.size, "seeds": " ".join(map(str, contrast.seeds)),
+        "cohens_dz": contrast.size, "detectable": contrast.detectable,
+        "seeds": " ".join(map(str, contrast.seeds)),
         "clips": contrast.n or None, "folds": contrast.folds, "lacks": contrast.lack,
     }  # fmt: skip

@@ -23,6 +23,13 @@ RULES = (
     "sign-flip test over seeds is given too but decides nothing: with five seeds its p is at least "
     "2/32 = 0.0625."
 )
+DETECTABLE = (
+    "Detectable at power 0.8: the smallest difference that the paired t test, two-sided at 5 %, "
+    "finds in four of five repetitions with as many seeds, if the differences vary from seed to "
+    "seed as they do here. A claim that is not decided says little about smaller differences. The "
+    "bootstrap over speakers and Holm's correction may ask for more. It is computed by the "
+    "noncentral t distribution, for the difference that is shown, and needs two seeds that differ."
+)
 
 
 class Part(NamedTuple):

@@ -11,7 +11,9 @@ import pytest
 from ser_jax.report import claims, verdicts
 from ser_jax.report.contrasts import Contrast, Term, compute_contrast
 from ser_jax.report.evidence import load_evidence
+from ser_jax.report.formats import format_detectable
 from ser_jax.report.study_systems import find_roles
+from ser_jax.statistics import compute_detectable
 from tests.handmade import write_grid
 
 PROTOCOLS = {"emobox6": range(1, 7)}
@@ -103,8 +105,41 @@ def test_with_one_seed_the_speakers_decide_alone(tmp_path):
     systems = {m: make_system(m, s) for m, s in (("lstm", 0.3), ("cnn_lstm", 0.6))}
     contrast = judge(tmp_path, systems, seeds=[0])["cnn_lstm"].weakest.contrast
     assert (contrast.p_t, contrast.over_seeds, contrast.size) == (None, None, None)
+    assert contrast.detectable is None
     assert contrast.p == contrast.p_speakers < 0.001
     assert contrast.n == 1440
+
+
+def test_the_detectable_difference_is_that_of_the_cells_paired_by_seed(tmp_path):
+    systems = {m: make_system(m, s) for m, s in (("lstm", 0.3), ("cnn_lstm", 0.6))}
+    results = write_grid(tmp_path, systems, protocols={"study": [1]}, seeds=range(4), epochs=1)
+    found = {f.key: f for f in claims.judge_all(load_evidence(tmp_path, results))}
+    by_system = {
+        system: [c["accuracy"] for c in results["cells"] if c["system"] == system]
+        for system in systems
+    }
+    less_S = np.subtract(by_system["cnn_lstm"], by_system["lstm"])
+    (part,) = found["cnn_lstm"].parts
+    assert found["cnn_lstm"].weakest is part
+    assert part.contrast.detectable == pytest.approx(compute_detectable(less_S.tolist()))
+    shown = {part.name: part.contrast.detectable for part in found["chance"].parts}
+    alone = {
+        f"{system} \u2212 chance": pytest.approx(compute_detectable(accuracy_S))
+        for system, accuracy_S in by_system.items()
+    }
+    assert shown == alone
+
+
+@pytest.mark.parametrize(
+    ("detectable", "is_share", "text"),
+    [(0.0324, True, "3.2 points with 3 seeds"), (1.3, True, "> 100 points with 3 seeds"),
+     (0.0324, False, "0.032 with 3 seeds"), (None, True, "")],
+)  # fmt: skip
+def test_what_is_detectable_is_written_in_points_with_the_number_of_seeds(
+    detectable, is_share, text
+):
+    contrast = Contrast(0.1, (0, 1, 2), detectable=detectable, is_share=is_share)
+    assert format_detectable(contrast) == text
 
 
 def make_part(effect: float, p_t: float | None, p_speakers: float | None) -> verdicts.Part:

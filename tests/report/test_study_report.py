@@ -114,6 +114,21 @@ def test_table_1_has_the_studys_figures_beside_the_means_of_the_cells(grid):
     assert f"{float(row['accuracy']):.3f} [" in (grid / "report.md").read_text()
 
 
+def test_a_claim_says_what_its_seeds_would_detect_and_one_seed_says_nothing(grid):
+    rows = {(row["claim"], row["protocol"]): row for row in load_table(grid, "claims")}
+    points = 100 * float(rows["cnn_lstm", "study"]["detectable"])
+    assert rows["cnn_lstm", "emobox6"]["detectable"] == ""
+    text = f"{points:.1f} points with 3 seeds"
+    (line,) = [
+        line for line in (grid / "report.md").read_text().splitlines()
+        if line.startswith("| CNN-LSTM beats LSTM. | study ")
+    ]  # fmt: skip
+    assert f" | {text} | 3 seeds, " in line
+    page = (grid / "report.html").read_text()
+    assert f"<p>detectable at power 0.8: {text}</p>" in page
+    assert "with 1 seed<" not in page
+
+
 def test_systems_stand_in_one_order_in_every_table_and_figure(grid):
     order = ["cnn_lstm", "lstm"]  # by accuracy, though lstm stands first in the grid
     for name in ("table_1", "leakage", "cost", "groups"):

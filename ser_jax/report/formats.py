@@ -34,6 +34,11 @@ def format_mark(mark: Mark | None) -> str:
     return f"{mark.mean:.3f}\n[{low:.3f}, {high:.3f}]"
 
 
+def format_worst(score: Score) -> str:
+    """`0.412`, and `(seed 7)` on a second line."""
+    return f"{score.worst.accuracy:.3f}\n(seed {score.worst.seed})"
+
+
 def format_count(score: Score) -> str:
     """`3 seeds`, `216 clips` on a second line, and the folds if not all count."""
     starred = "*" if score.over == "speakers" else ""

@@ -115,6 +115,9 @@ def _make_line(analysis: Analysis, system: str) -> dict[str, Any]:
             if mark.interval:
                 low, high = mark.interval
                 reach = f", 95 % {100 * low:.1f} to {100 * high:.1f}"
+            if score and len(score.seeds) > 1:
+                worst, seed = score.worst
+                reach += f", worst seed {100 * worst:.1f} % (seed {seed})"
             said.append(f"{label(protocol)} {100 * mark.mean:.1f} %{reach}")
     published = analysis.study.get(system, {}).get("accuracy")
     if published is not None:

@@ -16,6 +16,7 @@ from ser_jax.report.formats import (
     format_p,
     format_points,
     format_range,
+    format_worst,
     label,
     list_columns,
 )
@@ -30,7 +31,8 @@ def make_table_1(analysis: Analysis) -> Section:
     protocols, study = analysis.evidence.protocols, analysis.study
     head = ["System", *["accuracy\npublished", "weighted F1\npublished"] * bool(study)]
     for protocol in protocols:
-        head += [f"accuracy\n`{protocol}`", f"weighted F1\n`{protocol}`", f"n\n`{protocol}`"]
+        figures = ("accuracy", "weighted F1", "worst seed", "n")
+        head += [f"{figure}\n`{protocol}`" for figure in figures]
     rows, records = [], []
     for system in analysis.ranking:
         published = study.get(system, {})
@@ -40,10 +42,11 @@ def make_table_1(analysis: Analysis) -> Section:
         for protocol in protocols:
             score = analysis.scores.get((system, protocol))
             row += [format_mark(score and score.marks[f]) for f in FIGURES[:2]]
-            row.append(format_count(score) if score else "no result")
+            row += [format_worst(score), format_count(score)] if score else ["-", "no result"]
             records.append(_record_score(analysis, system, protocol))
         rows.append(row)
-    note = "Mean over seeds [95 % interval over seeds]; n: seeds, test clips per seed. "
+    note = "Mean over seeds [95 % interval over seeds]; worst seed: the lowest accuracy; "
+    note += "n: seeds, test clips per seed. "
     note += "`tables/table_1.csv` has unweighted average recall (UAR) too."
     if any(score.over == "speakers" for score in analysis.scores.values()):
         note += " *: one seed; its interval is over speakers, by bootstrap."
@@ -74,6 +77,7 @@ def _record_score(analysis: Analysis, system: str, protocol: str) -> dict[str, A
         low, high = (mark.interval if mark else None) or (None, None)
         record |= {figure: mark and mark.mean, f"{figure}_low": low, f"{figure}_high": high}
     if score:
+        record |= {"accuracy_worst": score.worst.accuracy, "worst_seed": score.worst.seed}
         record |= {"interval_over": score.over, "seeds": " ".join(map(str, score.seeds))}
         record |= {"clips": score.n, "folds": score.folds}
     published = analysis.study.get(system, {})

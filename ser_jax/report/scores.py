@@ -13,6 +13,13 @@ from ser_jax.report.evidence import Evidence, SystemResult
 from ser_jax.statistics import Mark, bootstrap_figure, compute_figure, compute_seed_interval
 
 
+class WorstSeed(NamedTuple):
+    """The lowest accuracy of a single seed, and which seed it was."""
+
+    accuracy: float
+    seed: int
+
+
 class Score(NamedTuple):
     """One system under one protocol.
 
@@ -20,6 +27,7 @@ class Score(NamedTuple):
       marks: mean over seeds and interval of accuracy, weighted_f1 and uar.
       over: what the intervals are over: 'seeds', 'speakers', or '' where there is none.
       seeds: those that count.
+      worst: the one of lowest accuracy; of several the first.
       n: test clips per seed.
       folds: those that count, where they are not all.
       confusion_CC: over all seeds.
@@ -28,6 +36,7 @@ class Score(NamedTuple):
     marks: dict[str, Mark]
     over: str
     seeds: tuple[int, ...]
+    worst: WorstSeed
     n: int
     folds: str
     confusion_CC: np.ndarray
@@ -46,9 +55,10 @@ def _score(row: SystemResult, n_classes: int) -> Score:
     speakers = np.unique(np.concatenate([c.columns["actor"] for c in clips]))
     confusion_SACC = np.stack([c.compute_confusion(n_classes, speakers.tolist()) for c in clips])
     known = all(c.has_speakers for c in clips)
+    by_figure = {name: compute_figure(name, confusion_SACC.sum(1)).tolist() for name in FIGURES}
+    worst = WorstSeed(*min(zip(by_figure["accuracy"], seeds, strict=True)))
     marks, over = {}, ""
-    for name in FIGURES:
-        value_S = compute_figure(name, confusion_SACC.sum(1)).tolist()
+    for name, value_S in by_figure.items():
         interval = compute_seed_interval(value_S)
         if interval is None and known:
             interval = bootstrap_figure(name, confusion_SACC)
@@ -56,4 +66,4 @@ def _score(row: SystemResult, n_classes: int) -> Score:
         over = "" if interval is None else "seeds" if len(seeds) > 1 else "speakers"
     folds = describe_folds([row], {row.protocol: row.keys})
     n = round(np.mean([len(c) for c in clips]))
-    return Score(marks, over, tuple(seeds), n, folds, confusion_SACC.sum((0, 1)))
+    return Score(marks, over, tuple(seeds), worst, n, folds, confusion_SACC.sum((0, 1)))

@@ -13,7 +13,8 @@ from ser_jax.report.page import Records, Table, to_csv, to_markdown_table
 if TYPE_CHECKING:
     import rich.table
 
-_COLUMNS = ("System", "Protocol", "Accuracy", "Weighted F1", "UAR", "Seeds", "Clips", "Status")
+_COLUMNS = ("System", "Protocol", "Accuracy", "Weighted F1", "UAR", "Seeds", "Worst seed",
+            "Clips", "Status")  # fmt: skip
 
 
 def summarise(cells: Sequence[Mapping]) -> Records:
@@ -21,7 +22,8 @@ def summarise(cells: Sequence[Mapping]) -> Records:
 
     Rows of one protocol stand together, ranked by `rank_systems`. The folds of a seed are pooled,
     and a seed counts once all of them are done; `status` says what does not count. Where no seed
-    counts the figures are None, and so is the deviation of a single seed.
+    counts the figures are None, and so is the deviation of a single seed. `accuracy_worst` is the
+    lowest accuracy of a seed that counts, and `worst_seed` the first that has it.
     """
     groups: dict[tuple[str, str], dict[int, list[Mapping]]] = {}
     for cell in cells:
@@ -40,6 +42,8 @@ def summarise(cells: Sequence[Mapping]) -> Records:
             values = [result[figure] for result in results.values()]
             row[f"{figure}_mean"] = float(np.mean(values)) if values else None
             row[f"{figure}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        worst = min(((result["accuracy"], seed) for seed, result in results.items()), default=None)
+        row["accuracy_worst"], row["worst_seed"] = worst or (None, None)
         rows.append(row | {"status": _describe_status(by_seed, len(results))})
     protocols, systems = [row["protocol"] for row in rows], rank_systems(rows)
     return sorted(rows, key=lambda r: (protocols.index(r["protocol"]), systems.index(r["system"])))
@@ -84,6 +88,13 @@ def format_figure(mean: float | None, std: float | None = None, digits: int = 3)
 
 def _format_figures(row: Mapping, digits: int) -> list[str]:
     return [format_figure(row[f"{name}_mean"], row[f"{name}_std"], digits) for name in FIGURES]
+
+
+def _format_worst(row: Mapping, digits: int) -> str:
+    """`0.412 (seed 7)`."""
+    if row["worst_seed"] is None:
+        return "-"
+    return f"{row['accuracy_worst']:.{digits}f} (seed {row['worst_seed']})"
 
 
 def make_table(rows: Sequence[Mapping], title: str | None = None) -> rich.table.Table:
@@ -166,10 +177,10 @@ def rows_to_markdown(rows: Sequence[Mapping]) -> str:
     """The same table in Markdown, with the number of clips in one seed's test and the status."""
     lines = [
         [row["system"], row["protocol"], *_format_figures(row, 4), str(len(row["seeds"])),
-         "-" if row["n"] is None else str(row["n"]), row["status"]]
+         _format_worst(row, 4), "-" if row["n"] is None else str(row["n"]), row["status"]]
         for row in rows
     ]  # fmt: skip
-    return to_markdown_table(Table(_COLUMNS, lines, words=(0, 1, 7)))
+    return to_markdown_table(Table(_COLUMNS, lines, words=(0, 1, 8)))
 
 
 def rows_to_csv(rows: Sequence[Mapping]) -> str:

@@ -225,6 +225,17 @@ def test_folds_are_pooled_before_seeds_are_averaged():
     assert (row["seeds"], row["n"], row["status"]) == ([0, 1, 2], 29 + 38 + 47, "done")
 
 
+def test_the_worst_seed_is_named_and_of_equals_the_first():
+    rng = np.random.default_rng(0)
+    skills = {3: 0.9, 5: 0.2, 8: 0.6}
+    cells = [make_cell("cnn", seed, 1, rng, skill=skill)[0] for seed, skill in skills.items()]
+    (row,) = tables.summarise([*cells, cells[1] | {"seed": 9}])
+    assert (row["accuracy_worst"], row["worst_seed"]) == (cells[1]["accuracy"], 5)
+    assert f" | {cells[1]['accuracy']:.4f} (seed 5) | " in tables.rows_to_markdown([row])
+    (line,) = csv.DictReader(io.StringIO(tables.rows_to_csv([row])))
+    assert (float(line["accuracy_worst"]), line["worst_seed"]) == (row["accuracy_worst"], "5")
+
+
 def test_a_seed_with_a_missing_or_diverged_fold_does_not_count_and_is_said():
     rng = np.random.default_rng(0)
     cells = [make_cell("cnn", seed, fold, rng)[0] for seed in (0, 1) for fold in (1, 2)]
@@ -243,7 +254,7 @@ def test_a_row_without_a_full_seed_shows_dashes():
         [{"system": "cnn", "protocol": "study", "seed": 0, "fold": 1, "status": "missing"}]
     )
     assert rows[0]["accuracy_mean"] is None
-    assert "| cnn | study | - | - | - | 0 | - | incomplete" in tables.rows_to_markdown(rows)
+    assert "| cnn | study | - | - | - | 0 | - | - | incomplete" in tables.rows_to_markdown(rows)
     (line,) = csv.DictReader(io.StringIO(tables.rows_to_csv(rows)))
     assert line["accuracy_mean"] == ""
 
@@ -275,7 +286,7 @@ def test_markdown_rows_have_the_columns_of_the_head_whatever_the_names():
     rng = np.random.default_rng(0)
     rows = tables.summarise([make_cell("a|b", 0, 1, rng)[0], make_cell("c", 0, 1, rng)[0]])
     lines = tables.rows_to_markdown(rows).replace("\\|", "").splitlines()
-    assert {line.count("|") for line in lines} == {9}
+    assert {line.count("|") for line in lines} == {10}
 
 
 def make_report(rng, n=60):

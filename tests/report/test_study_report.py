@@ -110,6 +110,13 @@ def test_table_1_has_the_studys_figures_beside_the_means_of_the_cells(grid):
     assert float(row["accuracy"]) == pytest.approx(sum(accuracy) / 3)
     assert (row["study_accuracy"], row["study_weighted_f1"]) == ("0.4352", "0.4044")
     assert (row["interval_over"], row["seeds"], row["clips"]) == ("seeds", "0 1 2", "216")
+    worst = min(accuracy)
+    seed = accuracy.index(worst)  # cells stand in the order of seeds 0, 1 and 2
+    assert (float(row["accuracy_worst"]), row["worst_seed"]) == (pytest.approx(worst), str(seed))
+    assert f" | {worst:.3f} (seed {seed}) | " in (grid / "report.md").read_text()
+    page = (grid / "report.html").read_text()
+    assert f"{worst:.3f}<small>(seed {seed})</small>" in page
+    assert f"worst seed {100 * worst:.1f} % (seed {seed})" in page  # of the line in words
     assert rows["lstm", "emobox6"]["interval_over"] == "speakers"
     assert f"{float(row['accuracy']):.3f} [" in (grid / "report.md").read_text()
 

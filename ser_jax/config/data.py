@@ -84,6 +84,10 @@ class DataConfig:
     """Fold of the protocol, counted from 1; study, given and speakers have only one."""
     split_seed: Annotated[int | None, SEED] = None
     """Seed of the random splits study, speakers and speakers5; null: the run's seed."""
+    train_on_validation: bool = False
+    """Train on the validation clips too, which leaves nothing to choose by: for a recipe that was
+    chosen before. Requires train.best_by=last. Curves of validation are then of training clips,
+    and metrics.json has no validation metrics."""
     strict: bool = False
     """Stop at the first clip that cannot be read, or that duplicates a clip of another emotion or
     speaker, instead of leaving it out with a warning."""

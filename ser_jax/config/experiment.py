@@ -53,6 +53,11 @@ class Experiment:
             f"augment.{''.join(on_features[:1])}: requires features.kind=mfcc or logmel; wav2vec2 "
             "has its own masks, see backbone.mask_time_prob",
         )
+        check(
+            not self.data.train_on_validation or self.train.best_by == "last",
+            "data.train_on_validation=true: requires train.best_by=last, since no clip is left to "
+            "choose an epoch by",
+        )
         fmax_hz, nyquist_hz = self.features.fmax_hz, self.data.rate_hz / 2
         if fmax_hz is not None:
             check(
@@ -76,6 +81,8 @@ class Experiment:
             "train.balanced=true": self.train.balanced,
             f"train.profile={self.train.profile}": self.train.profile > 0,
             f"parallel.num_processes={n_processes}": (n_processes or 1) > 1,
+            "data.train_on_validation=true": self.data.train_on_validation,
+            f"model.ensemble={self.model.ensemble}": self.model.ensemble > 1,
         }
         for setting, is_set in settings.items():
             check(

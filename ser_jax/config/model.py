@@ -16,8 +16,8 @@ from ser_jax.config.traced import Traced
 from ser_jax.errors import check
 
 _Name = Literal[
-    "cnn", "lstm", "cnn_lstm", "resnet", "tcn", "blstm", "vit", "cvt", "msdc_lstm", "wav2vec2",
-    "svm", "hmm",
+    "cnn", "lstm", "cnn_lstm", "resnet", "resnet1d", "tcn", "blstm", "vit", "cvt", "msdc_lstm",
+    "wav2vec2", "svm", "hmm",
 ]  # fmt: skip
 NAMES = get_args(_Name)
 """What `systems.registry` has a system for."""
@@ -29,17 +29,21 @@ class ModelConfig:
 
     name: Annotated[_Name | str, one_of_or_own(NAMES)] = "cnn_lstm"
     """Network: the study's cnn, lstm, cnn_lstm, or wav2vec2 (with features.kind=wave and
-    backbone.path); resnet (residual, with attentive pooling); tcn, blstm, vit, cvt, msdc_lstm,
-    which the study cites; svm or hmm (see the section classical); or your own, as MODULE:CLASS (see
-    docs/networks.md)."""
+    backbone.path); resnet (residual, with attentive pooling) or resnet1d (the same, convolved along
+    time alone); tcn, blstm, vit, cvt, msdc_lstm, which the study cites; svm or hmm (see the section
+    classical); or your own, as MODULE:CLASS (see docs/networks.md)."""
     kwargs: dict[str, Any] = field(default_factory=dict, hash=False)
     """Arguments of your own network's constructor, besides n_classes."""
+    ensemble: Annotated[int, at_least(1)] = 1
+    """Number of networks that are trained side by side from different initial values and used as
+    one, by their mean probabilities; 1: a single network."""
     mask_padding: bool = False
     """Exclude zero padding from normalisation, pooling and recurrence; false: as in the study."""
     channels: Annotated[
         tuple[int, ...], not_empty("needs at least one block"), entries_at_least(1)
     ] = (64, 64, 128, 128)
-    """Channels of each convolution block, or of each stage of resnet, tcn, cvt and msdc_lstm."""
+    """Channels of each convolution block, or of each stage of resnet, resnet1d, tcn, cvt and
+    msdc_lstm."""
     dropout: Annotated[float, within("[0, 1)"), Traced()] = 0.2
     """Dropout rate after each convolution block."""
     hidden: Annotated[int, at_least(1)] = 256
@@ -64,9 +68,9 @@ class ModelConfig:
     """Epsilon added to the variance in batch norm (Keras's default)."""
     layers: Annotated[int, at_least(1)] = 4
     """Number of transformer blocks of vit and of each stage of cvt, or of residual blocks of each
-    stage of resnet."""
+    stage of resnet and resnet1d."""
     kernel: Annotated[int, at_least(1)] = 3
-    """Kernel width of tcn, in frames."""
+    """Kernel width of tcn and resnet1d, in frames."""
     scales: Annotated[
         tuple[int, ...], not_empty("needs at least one length"), entries_at_least(1)
     ] = (16, 32, 64)
@@ -84,6 +88,12 @@ class ModelConfig:
             not self.kwargs or self.is_own,
             f"model.kwargs={self.kwargs}: requires a network of your own, model.name=MODULE:CLASS; "
             "leave the key out",
+        )
+
+        check(
+            self.ensemble == 1 or self.name != "wav2vec2",
+            f"model.ensemble={self.ensemble}: requires a network trained from scratch, not "
+            "model.name=wav2vec2; leave the key out",
         )
 
     @property

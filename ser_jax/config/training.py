@@ -55,8 +55,9 @@ class TrainConfig:
     kept in their place; at most (1 + n) / (10 + n) in step n. 0 disables it."""
     adam_epsilon: Annotated[float, positive()] = 1e-7
     """Epsilon of adam (not stated in the study; Keras's default)."""
-    best_by: Literal["accuracy", "loss"] = "accuracy"
-    """Validation metric that selects the epoch to keep; with accuracy the loss breaks ties."""
+    best_by: Literal["accuracy", "loss", "last"] = "accuracy"
+    """Validation metric that selects the epoch to keep; with accuracy the loss breaks ties. last:
+    keep the last epoch, whatever its metrics."""
     early_stop_epochs: Annotated[int, at_least(0)] = 0
     """Stop after this many epochs without improvement of that metric; 0: never, as in the study."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -69,4 +70,9 @@ class TrainConfig:
         check(
             self.optimizer == "adam" or not self.weight_decay,
             f"train.weight_decay={self.weight_decay}: requires train.optimizer=adam",
+        )
+        check(
+            self.best_by != "last" or not self.early_stop_epochs,
+            f"train.early_stop_epochs={self.early_stop_epochs}: requires train.best_by=accuracy or "
+            "loss, since the last epoch is always the best by train.best_by=last",
         )

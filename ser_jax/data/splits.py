@@ -1,6 +1,7 @@
 """Which clips train, validate and test: the study's random split, speaker-independent splits, or a
 manifest's own."""
 
+import dataclasses
 import hashlib
 import json
 from collections import Counter
@@ -35,7 +36,10 @@ _MAY_SHARE = {"study", "given"}  # parts may share speakers
 
 @dataclass(frozen=True)
 class Split:
-    """Indices of the clips of each part, ascending."""
+    """Indices of the clips of each part, ascending.
+
+    The parts share no clip, unless `data.train_on_validation` lets `train` hold those of `val` too.
+    """
 
     protocol: str
     fold: int
@@ -222,9 +226,12 @@ def draw_split(data: DataConfig, seed: int, corpus: Corpus) -> Split:
     Raises:
       UserError: see `splits.make_split`.
     """
-    return make_split(
+    split = make_split(
         data.protocol, data.fold, seed if data.split_seed is None else data.split_seed,
         corpus.emotion_B, corpus.actor_B,
         n_speakers=len(corpus.speakers) or None, stratum_B=list_strata(corpus.attributes),
         given_B=corpus.attributes.get("split"),
     )  # fmt: skip
+    if data.train_on_validation:
+        split = dataclasses.replace(split, train=np.union1d(split.train, split.val))
+    return split

@@ -94,7 +94,9 @@ def load_clips(data: DataConfig, clips: NamedSharding | None = None) -> Corpus:
 
 def _leave_out_split(data: DataConfig) -> DataConfig:
     """The settings without the split, so that the cells of a grid share one computation."""
-    return dataclasses.replace(data, protocol="study", fold=1, split_seed=None)
+    return dataclasses.replace(
+        data, protocol="study", fold=1, split_seed=None, train_on_validation=False
+    )
 
 
 @functools.lru_cache(maxsize=1)

@@ -136,7 +136,7 @@ def _log_epochs(plan: Plan, trained: Trained, log: EventLog) -> tuple[int, list[
     best_epoch, best_score = 0, []
     for epoch, sums in enumerate(trained.sums, 1):
         figures = read_figures(*sums, epoch=epoch, learning_rate=train.learning_rate)
-        score = compute_score(train.best_by, figures)
+        score = compute_score(train.best_by, figures, epoch)
         if best_epoch == 0 or score > best_score:
             best_epoch, best_score = epoch, score
         seconds = trained.seconds / len(trained.sums)

@@ -85,13 +85,15 @@ def keep_best(progress: Progress, state: TrainState, val: Sums, best_by: str) ->
       progress: before the epoch.
       state: after the epoch.
       val: sums over the validation clips.
-      best_by: 'accuracy', where the loss breaks ties, or 'loss', where the accuracy does.
+      best_by: 'accuracy', where the loss breaks ties, 'loss', where the accuracy does, or 'last'.
     """
+    epoch = progress.epoch + 1
     figures = [compute_accuracy(val), -compute_loss(val)]
-    score = jnp.stack(figures if best_by == "accuracy" else figures[::-1])
+    if best_by == "last":
+        figures = [epoch.astype(jnp.float32), jnp.zeros(())]
+    score = jnp.stack(figures[::-1] if best_by == "loss" else figures)
     best = progress.best_score
     is_better = (score[0] > best[0]) | ((score[0] == best[0]) & (score[1] > best[1]))
-    epoch = progress.epoch + 1
 
     def choose(new: Any, old: Any) -> Any:
         return jax.tree.map(lambda a, b: jnp.where(is_better, a, b), new, old)

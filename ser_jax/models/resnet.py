@@ -1,14 +1,19 @@
-"""A small residual network on log-mel spectrograms, with attentive pooling over time."""
+"""A small residual network on log-mel spectrograms, with attentive pooling over time.
+
+Its convolutions read the spectrogram as an image of one channel, or along time alone with the bands
+as channels, which costs a small fraction of the work.
+"""
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ser_jax.config import ModelConfig
+from ser_jax.errors import check
 from ser_jax.models.conv import MaskedBatchNorm, Norm
 from ser_jax.models.layers import (
     KERNEL_INITS,
@@ -27,17 +32,57 @@ _ATTENTION = 128
 """Hidden units of the attention over frames."""
 
 
-def _convolve(
-    x_BTFC: jax.Array, channels: int, size: int, stride: int, init: Initializer, dtype: Any
-) -> jax.Array:
-    """A convolution without bias, inside the calling module; output t is centred on input
-    `stride * t`, however much padding follows."""
-    side = (size - 1) // 2
-    conv = nn.Conv(
-        channels, (size, size), (stride, stride), padding=((side, side), (side, side)),
-        use_bias=False, kernel_init=init, dtype=dtype,
-    )  # fmt: skip
-    return conv(x_BTFC)
+class FrameConv(nn.Module):
+    """A convolution along time without bias, as one product of all its taps.
+
+    A product stays a product where runs or members are trained side by side under `vmap`; XLA would
+    make a slow grouped convolution of `nn.Conv`.
+    """
+
+    channels: int
+    size: int
+    stride: int
+    kernel_init: Initializer
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BT1C: jax.Array) -> jax.Array:
+        """[B, T, 1, C] to [B, T / stride, 1, channels]; odd `size`, zeros beyond both ends."""
+        T, C, side = x_BT1C.shape[1], x_BT1C.shape[-1], (self.size - 1) // 2
+        kernel = self.param("kernel", self.kernel_init, (self.size, C, self.channels))
+        padded = jnp.pad(x_BT1C.astype(self.dtype), ((0, 0), (side, side), (0, 0), (0, 0)))
+        taps = [padded[:, tap : tap + T : self.stride] for tap in range(self.size)]
+        product = kernel.reshape(self.size * C, self.channels).astype(self.dtype)
+        return jnp.concatenate(taps, axis=-1) @ product
+
+
+class Convolutions(NamedTuple):
+    """How convolutions are made: `size` wide along time and, on an image, along the bands.
+
+    Attributes:
+      kernel_init: initial values of the kernels.
+      size: taps of each kernel, odd.
+      along_time: the bands are channels, and there is no axis of bands to convolve along.
+      dtype: type of the computation.
+    """
+
+    kernel_init: Initializer
+    size: int = 3
+    along_time: bool = False
+    dtype: Any = jnp.float32
+
+    def apply(self, x_BTFC: jax.Array, channels: int, stride: int, *, size: int = 0) -> jax.Array:
+        """A convolution without bias, inside the calling module; output t is centred on input
+        `stride * t`, however much padding follows."""
+        size = size or self.size
+        if self.along_time:
+            return FrameConv(channels, size, stride, self.kernel_init, self.dtype)(x_BTFC)
+        side = (size - 1) // 2
+        conv = nn.Conv(
+            channels, (size, size), (stride, stride), padding=((side, side), (side, side)),
+            use_bias=False, kernel_init=self.kernel_init, dtype=self.dtype,
+        )  # fmt: skip
+        return conv(x_BTFC)
 
 
 class SqueezeExcitation(nn.Module):
@@ -61,32 +106,34 @@ class SqueezeExcitation(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions with batch norm, a channel gate, and a skip connection.
+    """Two convolutions with batch norm, a channel gate, and a skip connection.
 
     Source: He et al. 2016, 'Deep residual learning for image recognition'.
     """
 
     channels: int
     stride: int
-    kernel_init: Initializer
+    convolutions: Convolutions
     norm: Norm
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
         self, x_BTFC: jax.Array, mask_BT: jax.Array, *, train: bool
     ) -> tuple[jax.Array, jax.Array]:
         """[B, T, F, C] and its mask to [B, T / stride, F / stride, channels] and its mask."""
-        convolve = functools.partial(_convolve, init=self.kernel_init, dtype=self.dtype)
+        convolve = self.convolutions.apply
         short_mask_BT = mask_BT[:, :: self.stride]
         x = zero_padding(x_BTFC, mask_BT)
-        y = convolve(x, self.channels, 3, self.stride)
+        y = convolve(x, self.channels, self.stride)
         y = nn.relu(self.norm(name="norm_0")(y, short_mask_BT, train=train))
-        y = convolve(zero_padding(y, short_mask_BT), self.channels, 3, 1)
+        y = convolve(zero_padding(y, short_mask_BT), self.channels, 1)
         y = self.norm(name="norm_1")(y, short_mask_BT, train=train)
-        y = SqueezeExcitation(self.kernel_init, self.dtype, name="gate")(y, short_mask_BT)
+        gate = SqueezeExcitation(
+            self.convolutions.kernel_init, self.convolutions.dtype, name="gate"
+        )
+        y = gate(y, short_mask_BT)
         if self.stride > 1 or x.shape[-1] != self.channels:
-            x = convolve(x, self.channels, 1, self.stride)
+            x = convolve(x, self.channels, self.stride, size=1)
             x = self.norm(name="norm_around")(x, short_mask_BT, train=train)
         return nn.relu(x + y), short_mask_BT
 
@@ -119,25 +166,23 @@ class AttentiveStatistics(nn.Module):
 class ResNet(nn.Module):
     """A convolution, stages of residual blocks, attentive pooling, dropout, the head.
 
-    The first convolution, and each stage after the first, halve time and bands.
+    The first convolution, and each stage after the first, halve time and, on an image, bands.
 
     Attributes:
       channels: of each stage.
       layers: blocks of each stage.
+      convolutions: how all of them are made; the rest takes kernels and type from them.
       norm: makes the batch norm.
       head: from the pooled statistics to logits.
-      kernel_init: initial values of all kernels.
       mask_padding: keep zero padding out of everything.
-      dtype: type of the computation.
     """
 
     channels: Sequence[int]
     layers: int
+    convolutions: Convolutions
     norm: Norm
     head: Head
-    kernel_init: Initializer
     mask_padding: bool = False
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
@@ -145,20 +190,22 @@ class ResNet(nn.Module):
     ) -> jax.Array:
         """Features [B, T, F] and mask [B, T] to logits [B, C]."""
         mask_BT = mask_BT if self.mask_padding else keep_rows(mask_BT)
-        x = zero_padding(x_BTF[..., None].astype(self.dtype), mask_BT)
-        x = _convolve(x, self.channels[0], 3, 2, self.kernel_init, self.dtype)
+        kernel_init, dtype = self.convolutions.kernel_init, self.convolutions.dtype
+        x = x_BTF[:, :, None] if self.convolutions.along_time else x_BTF[..., None]
+        x = zero_padding(x.astype(dtype), mask_BT)
+        x = self.convolutions.apply(x, self.channels[0], 2)
         mask_BT = mask_BT[:, ::2]
         x = nn.relu(self.norm(name="norm")(x, mask_BT, train=train))
         for stage, channels in enumerate(self.channels):
             for layer in range(self.layers):
                 stride = 2 if stage and not layer else 1
                 block = ResidualBlock(
-                    channels, stride, self.kernel_init, self.norm, self.dtype,
+                    channels, stride, self.convolutions, self.norm,
                     name=f"stage_{stage}_block_{layer}",
                 )  # fmt: skip
                 x, mask_BT = block(x, mask_BT, train=train)
         h_BTH = x.reshape(*x.shape[:2], -1)
-        pool = AttentiveStatistics(self.kernel_init, self.dtype, name="pool")
+        pool = AttentiveStatistics(kernel_init, dtype, name="pool")
         h_BH = pool(h_BTH, mask_BT)
         if train:
             h_BH = drop(h_BH, dropout, self.make_rng("dropout"))
@@ -166,15 +213,29 @@ class ResNet(nn.Module):
 
 
 def make_resnet(
-    config: ModelConfig, n_classes: int, dtype: jnp.dtype, axis_name: str | None, forms: object
+    config: ModelConfig,
+    n_classes: int,
+    dtype: jnp.dtype,
+    axis_name: str | None,
+    forms: object,
+    *,
+    along_time: bool = False,
 ) -> nn.Module:
-    """`ResNet` by its settings; see `systems.networks.make_model`."""
+    """`ResNet` by its settings, for `resnet` and, `along_time`, `resnet1d`; see
+    `systems.networks.make_model`.
+
+    Raises:
+      UserError: `model.kernel` is even, which would shift the frames.
+    """
     del forms
+    check(
+        config.kernel % 2 == 1 or not along_time,
+        f"model.kernel={config.kernel}: must be odd for model.name={config.name}",
+    )
     kernel_init = KERNEL_INITS[config.kernel_init]
+    convolutions = Convolutions(kernel_init, config.kernel if along_time else 3, along_time, dtype)
     norm = functools.partial(
         MaskedBatchNorm, config.norm_momentum, config.norm_epsilon, axis_name, dtype
     )
     head = make_head(config, n_classes, dtype)
-    return ResNet(
-        config.channels, config.layers, norm, head, kernel_init, config.mask_padding, dtype
-    )
+    return ResNet(config.channels, config.layers, convolutions, norm, head, config.mask_padding)

@@ -52,6 +52,7 @@ def finish_run(
     scores: dict[str, Any] = {
         part: compute_scores(corpus, getattr(split, part), predicted_B)
         for part, predicted_B in fitted.predicted.items()
+        if part == "test" or not config.data.train_on_validation  # clips that were trained on
     }
     metrics = make_metrics(config, corpus, split, fitted, scores, seconds=seconds)
 

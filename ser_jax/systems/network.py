@@ -1,6 +1,7 @@
 """A network as a system: trained epoch by epoch on the devices, from checkpoint to checkpoint."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,7 @@ class NetworkSystem:
         """Raise a UserError where the network cannot take such features, or gives no logits."""
         find_network(config.model.name).check(config.model, n_frames, n_features)
         if config.model.is_own:
-            network = make_model(config.model, n_classes)
+            network = make_model(dataclasses.replace(config.model, ensemble=1), n_classes)
             check_logits(config.model.name, network, n_classes, n_frames, n_features)
 
     def prepare_inputs(self, config: Config, inputs: Inputs) -> Prepared:

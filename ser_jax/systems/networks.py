@@ -1,5 +1,7 @@
 """The networks: one dictionary from names to what builds them."""
 
+import functools
+
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -9,6 +11,7 @@ from ser_jax.models.cnn import make_cnn
 from ser_jax.models.cnn_lstm import make_cnn_lstm
 from ser_jax.models.conv import check_poolings
 from ser_jax.models.cvt import make_cvt
+from ser_jax.models.ensemble import Ensemble
 from ser_jax.models.forms import Forms
 from ser_jax.models.lstm import make_lstm_network
 from ser_jax.models.msdc_lstm import make_msdc_lstm
@@ -26,6 +29,7 @@ NETWORKS: dict[str, Network] = {
     "blstm": Network(make_blstm, convolves=False),
     "msdc_lstm": Network(make_msdc_lstm),
     "resnet": Network(make_resnet),
+    "resnet1d": Network(functools.partial(make_resnet, along_time=True), convolves=False),
     "vit": Network(make_vit),
     "cvt": Network(make_cvt),
 }
@@ -54,6 +58,7 @@ def make_model(
     Every network maps features [B, T, F] and a mask [B, T] (True for real frames; a row without
     any only fills up the batch) to logits [B, C]:
     `model.apply(variables, x_BTF, mask_BT, train=..., dropout=..., rngs={"dropout": key})`.
+    In training an ensemble gives those of its M members, [M, B, C].
 
     Args:
       config: sizes and initial values.
@@ -68,6 +73,7 @@ def make_model(
         from ser_jax.wav2vec2.classifier import make_classifier
 
         return make_classifier(config, n_classes, jnp.dtype(dtype), spec)
-    return find_network(config.name).build(
+    network = find_network(config.name).build(
         config, n_classes, jnp.dtype(dtype), axis_name, forms or Forms()
     )
+    return network if config.ensemble == 1 else Ensemble(network, config.ensemble)

@@ -56,8 +56,10 @@ class FitResult:
     state: TrainState
 
 
-def compute_score(best_by: str, figures: dict[str, float]) -> list[float]:
+def compute_score(best_by: str, figures: dict[str, float], epoch: int) -> list[float]:
     """Greater is better; the loss breaks ties of accuracy, and the accuracy ties of loss."""
+    if best_by == "last":
+        return [float(epoch), 0.0]
     loss, accuracy = figures["val_loss"], figures["val_accuracy"]
     return [accuracy, -loss] if best_by == "accuracy" else [-loss, accuracy]
 
@@ -139,7 +141,7 @@ def fit(
         figures = read_figures(
             train_sums, val_sums, epoch=epoch, learning_rate=get_learning_rate(state)
         )
-        score = compute_score(settings.best_by, figures)
+        score = compute_score(settings.best_by, figures, epoch)
         if best.epoch == 0 or score > best.score:
             best = _Best(score, epoch)
         # The event first: after a kill before the checkpoint is whole, the epoch is run again and

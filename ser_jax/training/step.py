@@ -14,6 +14,7 @@ from ser_jax.augment.mixup import Mix, draw_mix, mix_batch, mix_labels
 from ser_jax.augment.spectrogram import perturb
 from ser_jax.features.batching import Batch, Dataset, TakeTrain, take, take_plain
 from ser_jax.metrics import Sums, compute_sums
+from ser_jax.models.ensemble import combine_logits
 from ser_jax.training.losses import compute_losses, compute_soft_losses, smooth_labels
 from ser_jax.training.state import TrainState, average_variables, merge_params
 
@@ -88,7 +89,7 @@ def _compute_gradients(
         batch = mix_batch(batch, mix)
 
     def compute_loss_sum(params: Any) -> tuple[jax.Array, tuple[Any, Sums]]:
-        logits_BC, updated = model.apply(
+        logits, updated = model.apply(
             {"params": merge_params(params, state.frozen), "batch_stats": batch_stats},
             batch.x_BTF,
             batch.mask_BT,
@@ -97,9 +98,18 @@ def _compute_gradients(
             rngs={"dropout": key},
             mutable=["batch_stats"],
         )
-        losses_B = _compute_training_losses(logits_BC, label_B, mix, state.hyper)
-        sums = compute_sums(losses_B, logits_BC, batch.label_B, batch.weight_B)
-        return sums.loss, (updated.get("batch_stats", {}), sums)
+        compute = functools.partial(
+            _compute_training_losses, label_B=label_B, mix=mix, numbers=state.hyper
+        )
+        n_members = 1
+        if logits.ndim == 3:  # of an ensemble: [M, B, C]
+            n_members = logits.shape[0]
+            losses_B, logits = jax.vmap(compute)(logits).mean(axis=0), combine_logits(logits)
+        else:
+            losses_B = compute(logits)
+        sums = compute_sums(losses_B, logits, batch.label_B, batch.weight_B)
+        # Of the sum over members, so that each has the gradient that it would have alone.
+        return sums.loss * n_members, (updated.get("batch_stats", {}), sums)
 
     gradients, (updated, sums) = jax.grad(compute_loss_sum, has_aux=True)(state.params)
     return gradients, updated, sums

@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ser_jax.data.splits import check_split, count_folds, make_split
+from ser_jax.config import DataConfig
+from ser_jax.data.splits import check_split, count_folds, draw_split, make_split
+from ser_jax.data.store import load_corpus
 from ser_jax.errors import UserError
+from tests.tiny import make_folder
 
 # RAVDESS: per actor 4 neutral clips and 8 of each other emotion, sorted by name: emotion first.
 EMOTION_B = np.repeat(np.arange(8), [96] + [192] * 7)
@@ -367,3 +370,15 @@ def test_the_study_split_may_share_actors():
     split = make("study")
     assert get_actors(split.train) & get_actors(split.test)
     check_split(split, ACTOR_B)
+
+
+def test_validation_clips_may_join_the_training_clips_and_never_the_test_clips():
+    corpus = load_corpus(
+        DataConfig(corpus="synthetic", synthetic_clips=2, store_dir=make_folder("store"))
+    )
+    data = DataConfig(corpus="synthetic", protocol="luna5", fold=2)
+    apart = draw_split(data, 0, corpus)
+    joined = draw_split(dataclasses.replace(data, train_on_validation=True), 0, corpus)
+    assert joined.train.tolist() == sorted({*apart.train.tolist(), *apart.val.tolist()})
+    assert joined.val.tolist() == apart.val.tolist()
+    assert joined.test.tolist() == apart.test.tolist()

@@ -10,9 +10,16 @@ import pytest
 import torch
 
 from ser_jax.config import ModelConfig, override
+from ser_jax.errors import UserError
 from ser_jax.models.conv import MaskedBatchNorm
 from ser_jax.models.layers import KERNEL_INITS
-from ser_jax.models.resnet import AttentiveStatistics, ResidualBlock, SqueezeExcitation
+from ser_jax.models.resnet import (
+    AttentiveStatistics,
+    Convolutions,
+    FrameConv,
+    ResidualBlock,
+    SqueezeExcitation,
+)
 from ser_jax.systems.networks import make_model
 from tests.tolerance import assert_near
 
@@ -62,7 +69,9 @@ def gate(x: torch.Tensor, params: Any) -> torch.Tensor:
 @pytest.mark.parametrize(("stride", "channels"), [(2, 10), (1, 8)])
 def test_a_block_equals_pytorchs_convolutions_norms_and_gate(stride, channels):
     x_BTFC, mask_BT = draw(2, 7, 5, 8), np.ones((2, 7), bool)
-    block = ResidualBlock(channels, stride, INIT, functools.partial(MaskedBatchNorm, 0.9))
+    block = ResidualBlock(
+        channels, stride, Convolutions(INIT), functools.partial(MaskedBatchNorm, 0.9)
+    )
     variables = randomise(block.init(KEY, x_BTFC, mask_BT, train=False))
     found, short_mask_BT = map(np.asarray, block.apply(variables, x_BTFC, mask_BT, train=False))
     assert short_mask_BT.shape == (2, -(-7 // stride))
@@ -104,6 +113,24 @@ def test_the_gate_sees_real_frames_alone():
     assert_near(padded[:, :4], whole, rtol=1e-5, why="cudnn")
 
 
+@pytest.mark.device
+@pytest.mark.parametrize(("size", "stride"), [(3, 1), (5, 2), (1, 2)])
+def test_a_convolution_along_time_equals_pytorchs(size, stride):
+    x_BT1C = draw(2, 9, 1, 4)
+    conv = FrameConv(6, size, stride, INIT)
+    variables = conv.init(KEY, x_BT1C)
+    found = np.asarray(conv.apply(variables, x_BT1C))
+    weight = to_torch(variables["params"]["kernel"]).permute(2, 1, 0)
+    x = to_torch(x_BT1C[:, :, 0]).permute(0, 2, 1)
+    expected = torch.nn.functional.conv1d(x, weight, stride=stride, padding=size // 2)
+    assert_near(found[:, :, 0], expected.permute(0, 2, 1), rtol=1e-5, atol=1e-6, why="cudnn")
+
+
+def test_along_time_frames_are_mixed_by_an_odd_number_of_taps():
+    with pytest.raises(UserError, match=r"model\.kernel=4: must be odd for model\.name=resnet1d"):
+        make_network(name="resnet1d", kernel=4)
+
+
 def make_network(**changes: Any):
     small = {"name": "resnet", "channels": (4, 6, 8), "layers": 2, "dense": (5,),
              "mask_padding": True, **changes}  # fmt: skip
@@ -113,8 +140,9 @@ def make_network(**changes: Any):
     return model, variables
 
 
-def test_padding_and_what_lies_in_it_do_not_change_logits():
-    model, variables = make_network()
+@pytest.mark.parametrize("name", ["resnet", "resnet1d"])
+def test_padding_and_what_lies_in_it_do_not_change_logits(name):
+    model, variables = make_network(name=name)
     apply = jax.jit(functools.partial(model.apply, train=False))
     x_BTF, mask_BT = draw(4, 12, 10), make_mask(LENGTHS, 12)
     expected = apply(variables, x_BTF, mask_BT)
@@ -125,8 +153,9 @@ def test_padding_and_what_lies_in_it_do_not_change_logits():
         assert_near(found, expected, atol=1e-5, why="cudnn")
 
 
-def test_rows_that_fill_up_change_neither_gradients_nor_statistics():
-    model, variables = make_network(dropout=0.0)
+@pytest.mark.parametrize("name", ["resnet", "resnet1d"])
+def test_rows_that_fill_up_change_neither_gradients_nor_statistics(name):
+    model, variables = make_network(name=name, dropout=0.0)
 
     @jax.jit
     def compute(x_BTF, mask_BT):

@@ -65,3 +65,27 @@ def test_values_share_a_program_and_switches_do_not(tmp_path):
     assert count({"train.mixup": [0.0, 1.0]}) == 2
     assert count({"augment.time_masks": [1, 2]}) == 2
     assert count({"augment.band_warp": [0.0, 0.1]}) == 2
+
+
+def test_an_ensemble_on_all_but_the_test_clips_is_the_same_in_a_grid(tmp_path):
+    changes = {
+        "model.ensemble": 2, "data.train_on_validation": True, "train.best_by": "last",
+        "train.optimizer": "sgd", "train.learning_rate": 0.5,
+    }  # fmt: skip
+    grid = make_keys(changes) | {
+        "out": str(tmp_path / "grid"), "systems": {"lstm": {}}, "seeds": (3, 4), "batching": "vmap",
+    }  # fmt: skip
+    ablate(override(AblationConfig(), grid))
+    alone, cell = tmp_path / "alone", tmp_path / "grid" / "cells" / "lstm-study-1-3"
+    metrics = train(make_config(alone, changes | {"seed": 3}), observe=lambda event: None)
+    assert metrics["best_epoch"] == metrics["epochs"] == 2
+    assert "val" not in metrics  # those clips were trained on
+    for a, b in zip(read_state(alone, 2), read_state(cell, 2), strict=True):
+        a, b = (np.nan_to_num(np.frombuffer(x, np.float32)) for x in (a, b))
+        assert_near(a, b, rtol=1e-4, atol=1e-6)
+    n_known = len(set((alone / "known_clips.txt").read_text().split()))
+    first = next(event for event in load_events(alone) if event["event"] == "epoch")
+    assert n_known == 64 - metrics["test"]["n"]
+    assert first["step"] == -(-n_known // 16)
+
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(load_run(alone).variables)} == {2}

@@ -131,6 +131,7 @@ def play(hits_and_losses):
         ("loss", [(5, 0.5), (6, 0.5), (4, 0.5)], 2),  # equal losses: the greater accuracy
         ("accuracy", [(7, 0.5), (7, 0.5)], 1),  # equal in both: the earlier
         ("loss", [(7, 0.5), (7, 0.5)], 1),
+        ("last", [(7, 0.5), (3, 0.9)], 2),
         ("accuracy", [(0, 5.0)], 1),  # nothing recognised is a result too
     ],
 )

@@ -180,7 +180,8 @@ def draw_forest(
       rows: key to displayed name, from top to bottom.
       series: name of each series to its marks by key.
       chance: accuracy of guessing, a dotted line.
-      published: name of a series to published shares by key, drawn as open diamonds.
+      published: name of a series to published shares by key, drawn as open diamonds; those of
+        keys without a row are left out.
       joined: put the dots of a row on one line and join them, without numbers.
     """
     from matplotlib.ticker import PercentFormatter
@@ -195,7 +196,8 @@ def draw_forest(
         at = dict(zip(rows, middle_R + offset, strict=True))
         color, shape = _SERIES[number % len(_SERIES)]
         _plot_marks(ax, at, marks, numbered=not joined, color=color, marker=shape, label=label)
-        if known := [(x, at[key]) for key, x in (published or {}).get(label, {}).items()]:
+        beside = (published or {}).get(label, {})
+        if known := [(x, at[key]) for key, x in beside.items() if key in at]:
             style = {"marker": "D", "s": 24, "facecolor": "none", "edgecolor": _INK, "zorder": 3}
             ax.scatter(*zip(*known, strict=True), label="published by the study", **style)
     for y, key in zip(middle_R, rows, strict=True):

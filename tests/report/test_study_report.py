@@ -205,6 +205,17 @@ def test_cells_that_are_missing_failed_or_foreign_are_named_and_the_report_is_ma
     assert "14 of 18 runs count" in text
 
 
+def test_a_published_system_that_has_not_run_yet_is_left_out_of_its_figure(copy):
+    results = json.loads((copy / "results.json").read_text())
+    published = {"accuracy": 0.4, "weighted_f1": 0.4}
+    for cell in results["cells"]:
+        if cell["system"] == "lstm" and cell["protocol"] == "study":
+            cell["status"] = "missing"
+    write_results(copy, results | {"study": dict.fromkeys(SYSTEMS, published)})
+    rebuild(copy)
+    assert (copy / "figures" / "comparison-study.png").exists()
+
+
 def test_runs_of_older_versions_are_reported_and_what_needs_their_clips_says_so(copy):
     for path in (copy / "cells").glob("*/predictions.csv"):
         path.unlink()

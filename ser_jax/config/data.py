@@ -1,5 +1,6 @@
 """Settings of the recordings: which ones, where they are, and how they are split."""
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,9 @@ from ser_jax.errors import check
 from ser_jax.files.atomic import expand
 from ser_jax.files.csv_rows import read_columns
 
-Protocol = Literal["auto", "study", "given", "emobox6", "luna5", "loso", "speakers", "speakers5"]
+Protocol = Literal[
+    "auto", "study", "given", "emobox6", "luna5", "loso", "speakers", "speakers5", "cross_corpus"
+]
 CorpusName = Literal[
     "ravdess", "synthetic", "crema_d", "savee", "tess", "emodb", "manifest", "joined"
 ]
@@ -28,6 +31,11 @@ def choose_protocol(protocol: Protocol, corpus: str, root: str | None = None) ->
     if corpus == "manifest" and root and "split" in read_columns(expand(root)):
         return "given"
     return "study" if corpus in _RAVDESS_ACTORS else "speakers"
+
+
+def name_joined(name: str, root: str | None) -> str:
+    """The name of a corpus of `DataConfig.roots` in results."""
+    return PurePath(root or "").stem if name == "manifest" else name
 
 
 def _as_text(labels: Mapping[Any, Any]) -> dict[str, str | None]:
@@ -77,13 +85,15 @@ class DataConfig:
     protocol: Protocol = "auto"
     """Split: study (random, 70:15:15 of the clips), given (a manifest's column split) or one of the
     speaker-independent ones: speakers (about 70:15:15, balanced by class and gender), speakers5
-    (five such folds), loso (leave one speaker out) and, for RAVDESS's actors, emobox6 and luna5.
-    auto: study for ravdess and synthetic, given for a manifest with that column, otherwise
-    speakers."""
+    (five such folds), loso (leave one speaker out), for RAVDESS's actors emobox6 and luna5, and for
+    joined corpora cross_corpus (a fold for each ordered pair of them: trained on the one, tested on
+    the other, or on unseen speakers of the same; only classes that all of them have). auto: study
+    for ravdess and synthetic, given for a manifest with that column, otherwise speakers."""
     fold: Annotated[int, at_least(1)] = 1
     """Fold of the protocol, counted from 1; study, given and speakers have only one."""
     split_seed: Annotated[int | None, SEED] = None
-    """Seed of the random splits study, speakers and speakers5; null: the run's seed."""
+    """Seed of the random splits study, speakers, speakers5 and cross_corpus; null: the run's
+    seed."""
     train_on_validation: bool = False
     """Train on the validation clips too, which leaves nothing to choose by: for a recipe that was
     chosen before. Requires train.best_by=last. Curves of validation are then of training clips,
@@ -110,6 +120,18 @@ class DataConfig:
         """Whether the speakers are RAVDESS's 24 actors, whose folds are published."""
         return self.corpus in _RAVDESS_ACTORS
 
+    @property
+    def corpora(self) -> tuple[str, ...]:
+        """Names of the joined corpora, sorted; a plain manifest's is that of its file."""
+        return tuple(sorted(name_joined(name, root) for name, root in self.roots.items()))
+
+    def without_split(self) -> "DataConfig":
+        """The settings that decide which clips there are, equal for all splits of them."""
+        protocol = self.protocol if self.protocol == "cross_corpus" else "study"
+        return dataclasses.replace(
+            self, protocol=protocol, fold=1, split_seed=None, train_on_validation=False
+        )
+
     def __post_init__(self) -> None:
         expand_paths(self, "data.", "root", "roots", "store_dir")
         object.__setattr__(self, "protocol", choose_protocol(self.protocol, self.corpus, self.root))
@@ -128,6 +150,11 @@ class DataConfig:
             self.protocol != "given" or self.corpus == "manifest",
             f"data.protocol=given: requires data.corpus=manifest with a column split; with "
             f"data.corpus={self.corpus} use speakers, speakers5, loso or study",
+        )
+        check(
+            self.protocol != "cross_corpus" or self.corpus == "joined",
+            f"data.protocol=cross_corpus: requires data.corpus=joined, whose corpora it compares; "
+            f"with data.corpus={self.corpus} use speakers, speakers5, loso or study",
         )
         check(
             self.corpus != "manifest" or self.root is not None,

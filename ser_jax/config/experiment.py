@@ -157,6 +157,11 @@ class AblationConfig(Experiment):
             values = getattr(self, name) or ()
             twice = [value for value in dict.fromkeys(values) if values.count(value) > 1]
             check(not twice, f"{name}={list(values)}: {twice} is repeated; name it once")
+        check(
+            "cross_corpus" not in chosen or len(chosen) == 1,
+            f"protocols={list(chosen)}: cross_corpus keeps only classes that all corpora have, so "
+            "its figures do not stand beside others; give it a grid of its own",
+        )
         for name in self.systems:
             check(
                 len(name.encode()) <= _LONGEST_NAME,

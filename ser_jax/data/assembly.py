@@ -9,7 +9,8 @@ import numpy as np
 from ser_jax.audio.reading import find_sound
 from ser_jax.config import DataConfig
 from ser_jax.data.corpus import Corpus, CorpusDigest, PrepareReport
-from ser_jax.data.labels import find_class, list_classes, make_label_table
+from ser_jax.data.cross_corpus import CROSS_CORPUS, find_common
+from ser_jax.data.labels import find_class, list_classes, list_in_order, make_label_table
 from ser_jax.data.records import Stored, damaged, make_silence
 from ser_jax.data.sources.filenames import ATTRIBUTES, GRAMMARS, Facts
 from ser_jax.errors import check
@@ -21,7 +22,7 @@ _MOST_BYTES = 2e9  # of all clips padded to the longest
 def assemble(
     data: DataConfig, clips: Iterable[Stored], report: PrepareReport, *, keep: bool = True
 ) -> tuple[Corpus, np.ndarray, list[np.ndarray]]:
-    """The corpus of a store's clips without those that `data.labels` leaves out.
+    """The corpus of a store's clips without those that `data.labels` or cross_corpus leaves out.
 
     Args:
       data: settings.
@@ -37,15 +38,15 @@ def assemble(
       UserError: an emotion that is not in the table of labels; fewer than two classes, or no clips
         left; the store is damaged.
     """
-    table = make_label_table(data.labels)
+    table, common = make_label_table(data.labels), _find_common_here(data, report)
     digest = CorpusDigest(data)
     kept: list[Stored] = []
     names, rows, row = [], [], -1
     for row, clip in enumerate(clips):
         name = find_class(table, clip.facts.emotion, data.title)
-        if name is None:
+        if name is None or (common is not None and name not in common):
             continue
-        if data.labels:  # otherwise the store's checksum applies
+        if chooses_clips(data):  # otherwise the store's checksum applies
             digest.add(clip.file_name, clip.wave_N, name, clip.facts.speaker)
         wave_N = cut_clip(data, clip.wave_N)
         # A copy, since a view would keep the whole clip in memory.
@@ -61,9 +62,22 @@ def assemble(
         [clip.facts for clip in kept],
         names,
         length_B=np.array([len(clip.wave_N) for clip in kept], np.int32),
-        checksum=digest.hexdigest() if data.labels else report.checksum,
+        checksum=digest.hexdigest() if chooses_clips(data) else report.checksum,
     )
     return corpus, np.array(rows, np.int64), [clip.wave_N for clip in kept]
+
+
+def chooses_clips(data: DataConfig) -> bool:
+    """Whether settings change the classes of a store's clips, or leave some out."""
+    return len(data.labels) > 0 or data.protocol == CROSS_CORPUS
+
+
+def _find_common_here(data: DataConfig, report: PrepareReport) -> frozenset[str] | None:
+    """The classes of which clips are kept; `None`: all."""
+    if data.protocol != CROSS_CORPUS:
+        return None
+    counts = ((speaker, name, count) for (name, speaker, _), count in report.counts.items())
+    return find_common(data, counts).classes
 
 
 def make_corpus(
@@ -85,7 +99,7 @@ def make_corpus(
       UserError: no clips; fewer than two classes.
     """
     check(len(facts) > 0, f"data.labels={data.labels}: leaves no clips of {data.title}")
-    labels = _list_labels(data, facts)
+    labels = _list_labels(data, facts, names)
     actor_B, speakers = _number_speakers(data, facts)
     values = {name: np.array([getattr(one, name) for one in facts]) for name in ATTRIBUTES}
     return Corpus(
@@ -144,8 +158,13 @@ def _find_longest(corpus: Corpus) -> int:
     return longest
 
 
-def _list_labels(data: DataConfig, facts: Sequence[Facts]) -> tuple[str, ...]:
-    """The classes: for a manifest those that occur, for a named corpus all that it declares."""
+def _list_labels(
+    data: DataConfig, facts: Sequence[Facts], classes: Sequence[str]
+) -> tuple[str, ...]:
+    """The classes: for a manifest, and under cross_corpus, those that occur; for a named corpus all
+    that it declares."""
+    if data.protocol == CROSS_CORPUS:
+        return list_in_order(classes)
     names = sorted(data.roots) if data.corpus == "joined" else [data.corpus]
     words: list[str] = []
     for name in names:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ser_jax.data.cross_corpus import CROSS_CORPUS, list_corpora
 from ser_jax.data.sources.listing import Clip
 from ser_jax.data.speakers import DRAWN
 from ser_jax.data.splits import Split
@@ -54,13 +55,19 @@ def _list_lacks(split: Split, clips: Sequence[Clip], classes: Sequence[str]) -> 
         may_fold = split.protocol != "speakers5" and n_speakers >= DRAWN["speakers5"]
         better = "speakers5 or loso" if may_fold else "loso"
         remedy = f"with {n_speakers} speakers take data.protocol={better}"
-    elif split.protocol not in DRAWN:
+    elif split.protocol not in (*DRAWN, CROSS_CORPUS):
         remedy = "figures cover the others only"
-    for part, index in (("validation", split.val), ("test", split.test)):
+    parts, own_B = [("validation", split.val), ("test", split.test)], np.ones(len(clips), bool)
+    if split.protocol == CROSS_CORPUS:
+        corpus_B = np.array(list_corpora(clip.file_name for clip in clips))
+        own_B = corpus_B == corpus_B[split.train[0]]
+        # Across corpora all clips of one are the test.
+        parts = [(part, index) for part, index in parts if own_B[index[0]]]
+    for part, index in parts:
         for what, value_B in groups.items():
             if split.protocol == "loso" and (part == "test" or not what):
                 continue  # one speaker, who has one gender
-            missing = sorted(set(value_B.tolist()) - set(value_B[index].tolist()) - {""})
+            missing = sorted(set(value_B[own_B].tolist()) - set(value_B[index].tolist()) - {""})
             if missing:
                 said = (
                     f"{what} {', '.join(missing)}" if what else f"{' or '.join(missing)} speakers"
@@ -79,7 +86,7 @@ def _find_overlaps(clips: Sequence[Clip], part_B: np.ndarray) -> Iterator[tuple[
     """Pairs of clips that overlap in one file but lie in different parts of the split."""
     by_file: dict[Path, list[tuple[float, float, int]]] = defaultdict(list)
     for number, clip in enumerate(clips):
-        if clip.path is not None:
+        if clip.path is not None and part_B[number] is not None:
             start_s, end_s = clip.part_s or (0.0, np.inf)
             by_file[clip.path].append((start_s, end_s, number))
     for spans in by_file.values():

@@ -10,12 +10,13 @@ import numpy as np
 from ser_jax.config import DataConfig
 from ser_jax.data.assembly import make_corpus
 from ser_jax.data.corpus import Corpus
+from ser_jax.data.cross_corpus import CROSS_CORPUS, find_common
 from ser_jax.data.labels import find_class, make_label_table
 from ser_jax.data.leaks import describe_split
 from ser_jax.data.sources.find import find_source
 from ser_jax.data.sources.listing import Clip
 from ser_jax.data.splits import draw_split
-from ser_jax.errors import FewWarnings, check, count_noun, warn
+from ser_jax.errors import FewWarnings, check, count_noun, warn, warn_once
 
 _PARTS = 3  # training, validation, test
 
@@ -43,7 +44,7 @@ def check_protocols(runs: Iterable[tuple[DataConfig, int]]) -> None:
     for data, seed in runs:
         if data.corpus == "synthetic" or (data.corpus == "ravdess" and data.root is None):
             continue  # known to be complete
-        base = dataclasses.replace(data, protocol="study", fold=1, split_seed=None)
+        base = data.without_split()
         if data.protocol == "given":  # its column split must be checked too
             base = dataclasses.replace(data, split_seed=None)
         if base not in corpora:
@@ -80,7 +81,7 @@ def count_speakers(data: DataConfig) -> int | None:
 
 
 def _list_kept(data: DataConfig) -> _Known:
-    """The clips that `data.labels` keeps, and their classes."""
+    """The clips that `data.labels` and cross_corpus keep, and their classes."""
     table = make_label_table(data.labels)
     clips, classes = [], []
     for clip in find_source(data).list_clips().clips:
@@ -89,6 +90,8 @@ def _list_kept(data: DataConfig) -> _Known:
             clips.append(clip)
             classes.append(name)
     check(len(clips) > 0, f"data.labels={data.labels}: leaves no clips of {data.title}")
+    if data.protocol == CROSS_CORPUS:
+        clips, classes = _keep_common(data, clips, classes)
     first = clips[0]
     check(
         len(set(classes)) > 1,
@@ -98,6 +101,18 @@ def _list_kept(data: DataConfig) -> _Known:
     facts, names = [clip.facts for clip in clips], [clip.file_name for clip in clips]
     corpus = make_corpus(data, names, facts, classes, np.zeros(len(clips), np.int32), checksum="")
     return _Known(clips, classes, corpus)
+
+
+def _keep_common(
+    data: DataConfig, clips: list[Clip], classes: list[str]
+) -> tuple[list[Clip], list[str]]:
+    """The clips of common classes, and their classes; a warning says what is left out."""
+    pairs = list(zip(clips, classes, strict=True))
+    common = find_common(data, ((clip.file_name, name, 1) for clip, name in pairs))
+    if said := common.describe():
+        warn_once(f"data.protocol={CROSS_CORPUS}: {said} left out, since not every corpus has them")
+    kept = [(clip, name) for clip, name in pairs if name in common.classes]
+    return [clip for clip, _ in kept], [name for _, name in kept]
 
 
 def _check_speakers(known: _Known, data: DataConfig) -> None:

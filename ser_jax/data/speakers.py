@@ -53,6 +53,15 @@ def choose_speakers(
     return actors[part_S == val].tolist(), actors[part_S == test].tolist()
 
 
+def choose_validation(
+    seed: int, actor_B: np.ndarray, emotion_B: np.ndarray, stratum_B: np.ndarray | None
+) -> list[int]:
+    """At least two speakers' validation speakers, with about 15 % of the clips; the rest train."""
+    counts_SG, kind_G = count_clips(actor_B, emotion_B, stratum_B)
+    part_S = np.array(_draw_cached(seed, (_PART, 1 - _PART), counts_SG.tobytes(), kind_G))
+    return np.unique(actor_B)[part_S == 0].tolist()
+
+
 def count_clips(
     actor_B: np.ndarray, emotion_B: np.ndarray, stratum_B: np.ndarray | None
 ) -> tuple[np.ndarray, tuple[int, ...]]:

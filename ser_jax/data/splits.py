@@ -1,5 +1,5 @@
-"""Which clips train, validate and test: the study's random split, speaker-independent splits, or a
-manifest's own."""
+"""Which clips train, validate and test: the study's random split, speaker-independent splits, a
+manifest's own, or one corpus against another."""
 
 import dataclasses
 import hashlib
@@ -12,6 +12,7 @@ import numpy as np
 
 from ser_jax.config import DataConfig
 from ser_jax.data.corpus import Corpus
+from ser_jax.data.cross_corpus import CROSS_CORPUS, find_used, list_corpora, split_pair
 from ser_jax.data.speakers import DRAWN, choose_speakers
 from ser_jax.errors import check
 
@@ -54,13 +55,18 @@ class Split:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def count_folds(protocol: str, n_speakers: int | None = None) -> int:
-    """Number of folds of a protocol. Over several folds each speaker is tested once.
+def count_folds(protocol: str, n_speakers: int | None = None, n_corpora: int = 0) -> int:
+    """Number of folds of a protocol. Over several folds each speaker is tested once; under
+    cross_corpus each pair of corpora is a fold.
 
     Args:
       protocol: its name.
       n_speakers: of the corpus, which loso leaves out one by one; `None`: RAVDESS' 24 actors.
+      n_corpora: joined, for cross_corpus.
     """
+    if protocol == CROSS_CORPUS:
+        check(n_corpora > 1, f"data.protocol={protocol}: needs several corpora; join them")
+        return n_corpora**2
     if protocol == "loso" and n_speakers is not None:
         return n_speakers
     if protocol in _SINGLE or protocol in DRAWN:
@@ -68,9 +74,11 @@ def count_folds(protocol: str, n_speakers: int | None = None) -> int:
     return len(_get_test_actors(protocol))
 
 
-def name_fold(protocol: str, fold: int) -> str:
-    """`emobox6 split, fold 2`; without the fold where the protocol has only one."""
-    return f"{protocol} split" + ("" if protocol in _SINGLE else f", fold {fold}")
+def name_fold(protocol: str, fold: int, pair: str = "") -> str:
+    """`emobox6 split, fold 2`; without the fold where the protocol has only one; with the pair of
+    `cross_corpus.name_pair` instead where there is one."""
+    name = "" if protocol in _SINGLE else pair or f"fold {fold}"
+    return f"{protocol} split" + f", {name}" * bool(name)
 
 
 def make_split(
@@ -83,6 +91,7 @@ def make_split(
     n_speakers: int | None = None,
     stratum_B: np.ndarray | None = None,
     given_B: np.ndarray | None = None,
+    corpus_B: np.ndarray | None = None,
 ) -> Split:
     """Split clips into training, validation and test.
 
@@ -90,17 +99,18 @@ def make_split(
     In the other protocols no speaker is in two parts: `speakers` draws speakers with about 70:15:15
     of the clips, of each class and of each stratum; `speakers5` draws five folds of about equal
     size; the rest ignore the seed. Fold k validates on the test speakers of fold k + 1, and in loso
-    on the next 15 % of the speakers.
+    on the next 15 % of the speakers. See `cross_corpus.split_pair` for cross_corpus.
 
     Args:
-      protocol: study, given, emobox6, luna5, loso, speakers or speakers5.
-      fold: 1 to `count_folds(protocol, n_speakers)`.
+      protocol: study, given, emobox6, luna5, loso, speakers, speakers5 or cross_corpus.
+      fold: 1 to `count_folds(protocol, n_speakers, n_corpora)`.
       seed: of the draw.
       emotion_B: int [clips], class.
       actor_B: int [clips], speaker, from 1.
       n_speakers: number of speakers; `None`: RAVDESS' 24 actors.
       stratum_B: str [clips], stratum of which each part gets its share; see `list_strata`.
       given_B: str [clips], train, val or test, for `given`.
+      corpus_B: str [clips], name of the corpus, for `cross_corpus`.
 
     Returns:
       A split that has passed `check_split`.
@@ -108,7 +118,8 @@ def make_split(
     Raises:
       UserError: no such protocol or fold; too few clips or actors for it.
     """
-    n_folds = count_folds(protocol, n_speakers)
+    n_corpora = 0 if corpus_B is None else len(np.unique(corpus_B))
+    n_folds = count_folds(protocol, n_speakers, n_corpora)
     check(
         1 <= fold <= n_folds,
         f"data.fold={fold}: data.protocol={protocol} has folds 1 to {n_folds}"
@@ -119,6 +130,9 @@ def make_split(
         split = _make_study_split(seed, emotion_B)
     elif protocol == "given":
         split = _take_given(given_B)
+    elif protocol == CROSS_CORPUS and corpus_B is not None:
+        parts = split_pair(fold, seed, emotion_B, actor_B, corpus_B, stratum_B)
+        split = Split(protocol, fold, *parts)
     else:
         if protocol in DRAWN or n_speakers is not None:
             val, test = choose_speakers(protocol, fold, seed, actor_B, emotion_B, stratum_B)
@@ -127,7 +141,7 @@ def make_split(
         is_val_B, is_test_B = np.isin(actor_B, val), np.isin(actor_B, test)
         parts = (~is_val_B & ~is_test_B, is_val_B, is_test_B)
         split = Split(protocol, fold, *map(np.flatnonzero, parts))
-    check_split(split, actor_B)
+    check_split(split, actor_B, corpus_B)
     return split
 
 
@@ -137,12 +151,17 @@ def list_strata(attributes: Mapping[str, np.ndarray]) -> np.ndarray | None:
     return np.array([" ".join(values) for values in zip(*known, strict=True)]) if known else None
 
 
-def check_split(split: Split, actor_B: np.ndarray) -> None:
+def check_split(split: Split, actor_B: np.ndarray, corpus_B: np.ndarray | None = None) -> None:
     """Raise if test clips or speakers leak into training, or a clip is lost.
+
+    Args:
+      split: of the clips.
+      actor_B: int [clips], speaker.
+      corpus_B: str [clips], corpus, for cross_corpus, which uses no clips of a third one.
 
     Raises:
       UserError: an empty part; a clip in two parts, in none or out of range; an actor in two
-        parts of a speaker-independent protocol.
+        parts of a speaker-independent protocol; a clip of a corpus that its part is not of.
     """
     where = f"data.protocol={split.protocol}, data.fold={split.fold}"
     parts = {"training": split.train, "validation": split.val, "test": split.test}
@@ -153,13 +172,16 @@ def check_split(split: Split, actor_B: np.ndarray) -> None:
         check(len(index) > 0, f"{where}: no clips for {part}; {remedy}")
     every, counts = np.unique(np.concatenate(list(parts.values())), return_counts=True)
     n_clips, report_it = len(actor_B), "this is a bug, report it"
+    used = np.arange(n_clips)
+    if split.protocol == CROSS_CORPUS and corpus_B is not None:
+        used = find_used(split.fold, parts, corpus_B, where)
     check(
         every[0] >= 0 and every[-1] < n_clips,
         f"{where}: names clips that are not among the {n_clips}; {report_it}",
     )
     for clips, what in (
         (every[counts > 1], "twice"),
-        (np.setdiff1d(np.arange(n_clips), every), "in no part"),
+        (np.setdiff1d(used, every), "in no part"),
     ):
         check(len(clips) == 0, f"{where}: clip {clips[:1].tolist()} is used {what}; {report_it}")
     if split.protocol in _MAY_SHARE:
@@ -202,7 +224,7 @@ def _get_test_actors(protocol: str) -> tuple[tuple[int, ...], ...]:
     check(
         protocol in _TEST_ACTORS,
         f"data.protocol={protocol}: no such protocol; known are "
-        f"{', '.join(['study', *_TEST_ACTORS, *DRAWN, 'given'])}",
+        f"{', '.join(['study', *_TEST_ACTORS, *DRAWN, 'given', CROSS_CORPUS])}",
     )
     return _TEST_ACTORS[protocol]
 
@@ -226,11 +248,12 @@ def draw_split(data: DataConfig, seed: int, corpus: Corpus) -> Split:
     Raises:
       UserError: see `splits.make_split`.
     """
+    corpus_B = np.array(list_corpora(corpus.file_names)) if data.protocol == CROSS_CORPUS else None
     split = make_split(
         data.protocol, data.fold, seed if data.split_seed is None else data.split_seed,
         corpus.emotion_B, corpus.actor_B,
         n_speakers=len(corpus.speakers) or None, stratum_B=list_strata(corpus.attributes),
-        given_B=corpus.attributes.get("split"),
+        given_B=corpus.attributes.get("split"), corpus_B=corpus_B,
     )  # fmt: skip
     if data.train_on_validation:
         split = dataclasses.replace(split, train=np.union1d(split.train, split.val))

@@ -11,7 +11,7 @@ import numpy as np
 
 from ser_jax.audio.reading import import_decoders
 from ser_jax.config import DataConfig
-from ser_jax.data.assembly import assemble, cut_clip, with_samples
+from ser_jax.data.assembly import assemble, chooses_clips, cut_clip, with_samples
 from ser_jax.data.corpus import Corpus, PrepareReport
 from ser_jax.data.intake import Copy, Intake, raise_strict
 from ser_jax.data.labels import find_class, list_in_order, make_label_table
@@ -118,7 +118,7 @@ def _load_facts(data: DataConfig) -> tuple[PrepareReport, Corpus, np.ndarray]:
     """The store, the corpus without samples, and the position of each clip in the store."""
     report = prepare(data)
     # Lengths after trimming, and the checksum under changed labels, need the samples.
-    decoded = data.trim_db is not None or len(data.labels) > 0
+    decoded = data.trim_db is not None or chooses_clips(data)
     clips = iterate_clips(report.folder, workers=data.workers, with_samples=decoded)
     corpus, row_B, _ = assemble(data, clips, report, keep=False)
     return report, corpus, row_B

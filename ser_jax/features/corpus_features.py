@@ -75,7 +75,8 @@ def load_inputs(
     *,
     masked: bool = False,
 ) -> Inputs:
-    """The corpus of `data` and its features; the last result is cached in memory.
+    """The corpus of `data` and its features; the last result is cached in memory, so that the
+    splits of a grid share one computation.
 
     Args:
       data, features: settings.
@@ -84,19 +85,12 @@ def load_inputs(
     """
     if not features.is_own:
         features, masked = dataclasses.replace(features, normalise="none"), False
-    return _load_inputs(_leave_out_split(data), features, clips, masked)
+    return _load_inputs(data.without_split(), features, clips, masked)
 
 
 def load_clips(data: DataConfig, clips: NamedSharding | None = None) -> Corpus:
     """The corpus of `load_inputs`, without its features."""
-    return _load_clips(_leave_out_split(data), clips)
-
-
-def _leave_out_split(data: DataConfig) -> DataConfig:
-    """The settings without the split, so that the cells of a grid share one computation."""
-    return dataclasses.replace(
-        data, protocol="study", fold=1, split_seed=None, train_on_validation=False
-    )
+    return _load_clips(data.without_split(), clips)
 
 
 @functools.lru_cache(maxsize=1)

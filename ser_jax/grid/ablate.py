@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ser_jax.config import AblationConfig, find_differences, name_differences, to_dict
+from ser_jax.data.cross_corpus import name_pair
 from ser_jax.data.protocols import check_protocols
 from ser_jax.data.store import load_corpus, prepare
 from ser_jax.errors import check
@@ -161,7 +162,9 @@ def _run_cells(config: AblationConfig, cells: list[Cell], manifest: Manifest) ->
 
 
 def _print_outcome(cell: Cell, outcome: dict[str, Any]) -> None:
-    place = f"{cell.system}  {cell.protocol} fold {cell.fold}  seed {cell.seed}"
+    pair = name_pair(cell.config.data)
+    fold = f"fold {cell.fold}" + f" ({pair})" * bool(pair)
+    place = f"{cell.system}  {cell.protocol} {fold}  seed {cell.seed}"
     if outcome["status"] != "done":
         print(f"{place}  {outcome['status']}: {outcome['reason']}", flush=True)
         return

@@ -77,10 +77,11 @@ def name_run(metrics: Mapping[str, Any]) -> str:
 
 
 def name_split(metrics: Mapping[str, Any]) -> str:
-    """`emobox6 split, fold 2`; `loso split, speaker EB0 left out`."""
+    """`emobox6 split, fold 2`; `loso split, speaker EB0 left out`; `cross_corpus split, ravdess ->
+    nemo`."""
     if metrics["protocol"] == "loso" and (speakers := metrics.get("test_speakers")):
         return f"loso split, speaker {speakers[0]} left out"
-    return name_fold(metrics["protocol"], metrics["fold"])
+    return name_fold(metrics["protocol"], metrics["fold"], metrics.get("fold_name", ""))
 
 
 def draw_kept_spectrogram(run_dir: Path) -> Figure:

@@ -26,7 +26,7 @@ from ser_jax.systems.registry import find_system
 def default_run_dir(config: Config) -> Path:
     """runs/MODEL-CORPUS-PROTOCOL-seedN-HASH: no two different runs share one."""
     data = config.data
-    fold = f"-{data.fold}" if data.protocol == "speakers5" else f"{data.fold}"
+    fold = f"-{data.fold}" if data.protocol in ("speakers5", "cross_corpus") else f"{data.fold}"
     fold = "" if data.protocol in ("study", "given", "speakers") else fold
     corpus = make_slug(data.title)
     name = f"{make_slug(config.model.name)}-{corpus}-{data.protocol}{fold}-seed{config.seed}"

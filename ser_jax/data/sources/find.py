@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 from typing import get_args
 
 from ser_jax.config import CorpusName, DataConfig
+from ser_jax.config.data import name_joined
 from ser_jax.data.sources.checksums import compute_checksums
 from ser_jax.data.sources.filenames import GRAMMARS, Facts
 from ser_jax.data.sources.listing import Clip, Listing, Source, hash_values
@@ -93,7 +94,7 @@ def _join(data: DataConfig) -> Source:
             data, corpus=name if known else "manifest", root=root, roots={}, protocol="study",
             fold=1,
         )  # fmt: skip
-        title = part.title if known else name
+        title = name_joined(name, root)
         check(
             title not in titles,
             f"data.roots.{name}={root}: another corpus is called {title} too; give this manifest "

@@ -13,6 +13,7 @@ from ser_jax.data.speakers import choose_speakers, choose_validation
 from ser_jax.errors import check, count_noun
 
 CROSS_CORPUS = "cross_corpus"
+_ARROW = " -> "
 
 
 class Common(NamedTuple):
@@ -55,7 +56,13 @@ def name_pair(data: DataConfig) -> str:
         f"data.fold={data.fold}: data.protocol={CROSS_CORPUS} of {len(data.corpora)} corpora has "
         f"folds 1 to {len(data.corpora) ** 2}",
     )
-    return " -> ".join(find_pair(data.corpora, data.fold))
+    return _ARROW.join(find_pair(data.corpora, data.fold))
+
+
+def read_pair(name: str) -> tuple[str, str]:
+    """The corpora of a fold that `name_pair` has named."""
+    source, _, target = name.partition(_ARROW)
+    return source, target
 
 
 def find_common(data: DataConfig, counts: Iterable[tuple[str, str, int]]) -> Common:

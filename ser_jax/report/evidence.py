@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ser_jax.data.cross_corpus import CROSS_CORPUS
 from ser_jax.errors import UserError
 from ser_jax.grid.cells import make_cell_name
 from ser_jax.report.clips import ScoredClips, from_confusion, load_scored_clips
+from ser_jax.report.study_systems import get_settings
 from ser_jax.run.events import load_events
 from ser_jax.run.file_names import METRICS_FILE, PREDICTIONS_FILE
 
@@ -47,12 +49,17 @@ class SystemResult:
         return {key for key in self.clips if key[0] in full or not full}
 
     def name_folds(self, folds: Sequence[int]) -> str:
-        """`folds 1, 2`; of `loso` `speakers EB0, EB1` where the runs name them."""
+        """`folds 1, 2`; where the runs name them, `speakers EB0, EB1` or `nemo -> ravdess`."""
         names = {cell["fold"]: cell["test_speakers"][0] for cell in self.cells
                  if self.protocol == "loso" and cell.get("test_speakers")}  # fmt: skip
         if all(fold in names for fold in folds):
             return _enumerate("speaker", [names[fold] for fold in folds])
-        return _enumerate("fold", folds)
+        return _name_folds(self.cells, folds)
+
+
+def _name_folds(cells: Sequence[_Cell], folds: Sequence[int]) -> str:
+    names = {cell["fold"]: cell["fold_name"] for cell in cells if cell.get("fold_name")}
+    return ", ".join(names[fold] for fold in folds) if names else _enumerate("fold", folds)
 
 
 def _enumerate(noun: str, values: Sequence[object]) -> str:
@@ -99,6 +106,11 @@ class Evidence:
     def is_of_study(self) -> bool:
         """Whether these are the study's recordings, on which its claims can be judged."""
         return self.corpus == "ravdess"
+
+    @property
+    def is_cross_corpus(self) -> bool:
+        """Whether folds are pairs of corpora, which no pooled figure describes."""
+        return self.protocols == [CROSS_CORPUS]
 
     @property
     def protocols(self) -> list[str]:
@@ -216,7 +228,7 @@ def _describe_places(cells: Sequence[_Cell]) -> str:
         by_seed.setdefault(cell["seed"], []).append(cell["fold"])
     if cells[0]["protocol"] == "study":
         return _enumerate("seed", list(by_seed))
-    return "; ".join(f"seed {seed} {_enumerate('fold', folds)}" for seed, folds in by_seed.items())
+    return "; ".join(f"seed {seed} {_name_folds(cells, folds)}" for seed, folds in by_seed.items())
 
 
 def _find_unlisted(folder: Path, cells: Sequence[_Cell]) -> Iterator[str]:
@@ -224,20 +236,3 @@ def _find_unlisted(folder: Path, cells: Sequence[_Cell]) -> Iterator[str]:
     for path in sorted((folder / "cells").glob("[!.]*/")):
         if path not in known:
             yield f"cells/{path.name}: foreign, no cell of this grid; left out"
-
-
-def get_settings(results: Mapping[str, Any], row: str) -> dict[str, Any]:
-    """Dotted keys of a system: the grid's own, the system's, and those that a sweep sets."""
-    from ser_jax.config import flatten
-
-    config = results.get("config") or {}
-    systems = config.get("systems") or {}
-    shared = {
-        key: value
-        for key, value in config.items()
-        if isinstance(value, dict) and key not in ("systems", "sweep")
-    }
-    bases = [name for name in systems if row == name or row.startswith(f"{name} ")]
-    own = (systems[max(bases, key=len)] or {}) if bases else {}
-    sweep = next((c["sweep"] for c in results["cells"] if c["system"] == row and "sweep" in c), {})
-    return {"model.name": row} | flatten(shared) | own | sweep

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ser_jax.data.cross_corpus import read_pair
 from ser_jax.errors import UserError, count_noun
 from ser_jax.files.names import make_slug
 from ser_jax.grid.cells import make_cell_name
@@ -17,7 +18,7 @@ from ser_jax.report.analysis import SHARED, Analysis
 from ser_jax.report.formats import describe_seeds, label
 from ser_jax.report.page import Gallery, Picture, Section
 from ser_jax.report.run_report import draw_kept_spectrogram
-from ser_jax.report.scores import Score
+from ser_jax.report.scores import Score, compute_fold_scores
 from ser_jax.run.file_names import SPECTROGRAM_FILE
 from ser_jax.statistics import Mark
 
@@ -102,9 +103,11 @@ def make_confusions(analysis: Analysis) -> Section:
     galleries, labels = [], analysis.evidence.labels
     for protocol in analysis.evidence.protocols:
         shown = []
-        for system, score in analysis.find(protocol).items():
+        for system, pair, score in _list_scores(analysis, protocol):
             name = f"confusion-{make_slug(system)}-{protocol}"
-            title = f"{system}, {analysis.where}{protocol}, {describe_seeds(score.seeds)}"
+            name += f"-{make_slug('-'.join(read_pair(pair)))}" if pair else ""
+            where = f"{protocol}, {pair}" if pair else f"{analysis.where}{protocol}"
+            title = f"{system}, {where}, {describe_seeds(score.seeds)}"
             title += f", {score.folds}" if score.folds else ""
             counts_CC = score.confusion_CC
             drawings[name] = partial(figures.draw_confusion, counts_CC, labels, title)
@@ -112,6 +115,17 @@ def make_confusions(analysis: Analysis) -> Section:
         galleries += [Gallery(shown, label(protocol))] if shown else []
     text = "Rows are true emotions, columns predicted ones; all seeds that count are pooled."
     return Section("confusion", "Confusion matrices", [text], galleries=galleries, figures=drawings)
+
+
+def _list_scores(analysis: Analysis, protocol: str) -> Iterator[tuple[str, str, Score]]:
+    """What has a confusion matrix: system, pair of corpora if folds are pairs, and score."""
+    for system, score in analysis.find(protocol).items():
+        if not analysis.evidence.is_cross_corpus:
+            yield system, "", score
+            continue
+        row = analysis.evidence.rows[system, protocol]
+        for fold, of_pair in compute_fold_scores(row, len(analysis.evidence.labels)).items():
+            yield system, row.name_folds([fold]), of_pair
 
 
 def _describe_confusion(title: str, confusion_CC: np.ndarray, labels: list[str]) -> str:

@@ -16,6 +16,7 @@ _PROTOCOLS = {
     "loso": "leave one speaker out",
     "speakers": "speakers drawn 70:15:15 (unseen speakers)",
     "speakers5": "five folds of speakers (unseen speakers)",
+    "cross_corpus": "trained on one corpus, tested on each (unseen speakers)",
 }
 
 

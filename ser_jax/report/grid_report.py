@@ -16,6 +16,7 @@ from ser_jax.report.evidence import load_evidence
 from ser_jax.report.figures import save_figure
 from ser_jax.report.overview import make_overview, make_summary
 from ser_jax.report.page import Picture, Report, to_csv, to_html, to_markdown
+from ser_jax.report.pair_sections import make_pairs
 from ser_jax.report.tables import rows_to_csv, rows_to_markdown
 from ser_jax.run.file_names import RESULTS_FILE
 
@@ -77,10 +78,13 @@ def make_report(analysis: Analysis) -> Report:
     """The report as data, and what draws its figures."""
     evidence = analysis.evidence
     leakage = results_of.compute_leakage(analysis)
+    pooled = not evidence.is_cross_corpus  # whose clips are tested by several pairs
     sections = [
-        make_overview(analysis), results_of.make_table_1(analysis),
+        make_overview(analysis) if pooled else make_pairs(analysis),
+        results_of.make_table_1(analysis) if pooled else None,
         claim_sections.make_claims(analysis), claim_sections.make_augmentation(analysis),
-        results_of.make_leakage(analysis, leakage), group_sections.make_groups(analysis),
+        results_of.make_leakage(analysis, leakage),
+        group_sections.make_groups(analysis) if pooled else None,
         figure_sections.make_curves(analysis), figure_sections.make_confusions(analysis),
         figure_sections.make_spectrogram(analysis), results_of.make_validation(analysis),
         results_of.make_cost(analysis), provenance.make_missing(analysis),

@@ -12,6 +12,7 @@ from ser_jax.report.claims import CLAIMS
 from ser_jax.report.figure_sections import draw_overviews
 from ser_jax.report.formats import format_points, label
 from ser_jax.report.page import Picture, Section, Tile
+from ser_jax.report.pair_sections import make_pair_tiles
 from ser_jax.report.result_sections import Leakage
 from ser_jax.report.verdicts import VERDICTS, Verdict
 
@@ -32,8 +33,8 @@ def make_summary(analysis: Analysis, leakage: Leakage) -> Section:
 
 
 def _make_tiles(analysis: Analysis, leakage: Leakage) -> list[Tile]:
-    tiles, evidence = [], analysis.evidence
-    for protocol in evidence.protocols:
+    tiles, evidence = make_pair_tiles(analysis), analysis.evidence
+    for protocol in evidence.protocols if not evidence.is_cross_corpus else ():
         scores = analysis.find(protocol)
         if scores:  # those of all folds before those of some
             best = max(

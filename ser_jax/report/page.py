@@ -31,6 +31,8 @@ class Table(NamedTuple):
     """Columns of words, aligned to the left."""
     shaded: bool = False
     """Cells are per cent: the higher, the darker."""
+    below: str = ""
+    """A sentence that stands below it."""
 
 
 class Picture(NamedTuple):

@@ -48,6 +48,16 @@ def compute_system_scores(evidence: Evidence) -> dict[tuple[str, str], Score]:
     return {key: _score(row, n_classes) for key, row in evidence.rows.items() if row.clips}
 
 
+def compute_fold_scores(row: SystemResult, n_classes: int) -> dict[int, Score]:
+    """Scores of each fold by itself, over all seeds that have finished it."""
+    parts = {fold: SystemResult(row.system, row.protocol) for fold in sorted(row.folds)}
+    for cell in row.cells:
+        parts[cell["fold"]].cells.append(cell)
+    for key, clips in row.clips.items():
+        parts[key[1]].clips[key] = clips
+    return {fold: _score(part, n_classes) for fold, part in parts.items() if part.clips}
+
+
 def _score(row: SystemResult, n_classes: int) -> Score:
     keys = sorted(row.keys)
     seeds = sorted({seed for seed, _ in keys})

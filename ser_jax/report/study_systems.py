@@ -73,3 +73,20 @@ def _is_longer(settings: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     key = "train.epochs"
     rest, other_rest = ({k: v for k, v in s.items() if k != key} for s in (settings, other))
     return rest == other_rest and (other.get(key) or 0) > (settings.get(key) or 0)
+
+
+def get_settings(results: Mapping[str, Any], row: str) -> dict[str, Any]:
+    """Dotted keys of a system: the grid's own, the system's, and those that a sweep sets."""
+    from ser_jax.config import flatten
+
+    config = results.get("config") or {}
+    systems = config.get("systems") or {}
+    shared = {
+        key: value
+        for key, value in config.items()
+        if isinstance(value, dict) and key not in ("systems", "sweep")
+    }
+    bases = [name for name in systems if row == name or row.startswith(f"{name} ")]
+    own = (systems[max(bases, key=len)] or {}) if bases else {}
+    sweep = next((c["sweep"] for c in results["cells"] if c["system"] == row and "sweep" in c), {})
+    return {"model.name": row} | flatten(shared) | own | sweep

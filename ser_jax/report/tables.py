@@ -18,7 +18,8 @@ _COLUMNS = ("System", "Protocol", "Accuracy", "Weighted F1", "UAR", "Seeds", "Wo
 
 
 def summarise(cells: Sequence[Mapping]) -> Records:
-    """One row per (system, protocol): mean and standard deviation (ddof=1) over seeds.
+    """One row per (system, protocol): mean and standard deviation (ddof=1) over seeds; of
+    cross_corpus one per pair of corpora, which names it.
 
     Rows of one protocol stand together, ranked by `rank_systems`. The folds of a seed are pooled,
     and a seed counts once all of them are done; `status` says what does not count. Where no seed
@@ -27,7 +28,8 @@ def summarise(cells: Sequence[Mapping]) -> Records:
     """
     groups: dict[tuple[str, str], dict[int, list[Mapping]]] = {}
     for cell in cells:
-        by_seed = groups.setdefault((cell["system"], cell["protocol"]), {})
+        protocol = " ".join(filter(None, [cell["protocol"], cell.get("fold_name")]))
+        by_seed = groups.setdefault((cell["system"], protocol), {})
         by_seed.setdefault(cell["seed"], []).append(cell)
     rows: Records = []
     for (system, protocol), by_seed in groups.items():
@@ -50,7 +52,8 @@ def summarise(cells: Sequence[Mapping]) -> Records:
 
 
 def rank_systems(rows: Sequence[Mapping]) -> list[str]:
-    """Systems by accuracy under the first protocol in which all folds of a seed are done.
+    """Systems by accuracy under the first protocol in which all folds of a seed are done, or under
+    its first pair of corpora.
 
     Systems of a later protocol follow, and those without any full seed come last.
     """

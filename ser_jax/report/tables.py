@@ -52,17 +52,21 @@ def summarise(cells: Sequence[Mapping]) -> Records:
 
 
 def rank_systems(rows: Sequence[Mapping]) -> list[str]:
-    """Systems by accuracy under the first protocol in which all folds of a seed are done, or under
-    its first pair of corpora.
+    """Systems by accuracy under the first protocol in which all folds of a seed are done; under
+    cross_corpus by the mean over pairs.
 
     Systems of a later protocol follow, and those without any full seed come last.
     """
-    protocols = list(dict.fromkeys(row["protocol"] for row in rows))
+    found: dict[tuple[str, str], list[float | None]] = {}
+    for row in rows:
+        protocol = row["protocol"].partition(" ")[0]  # without the pair
+        found.setdefault((protocol, row["system"]), []).append(row["accuracy_mean"])
+    protocols = list(dict.fromkeys(protocol for protocol, _ in found))
     first: dict[str, tuple[int, float]] = {}
-    for row in sorted(rows, key=lambda row: protocols.index(row["protocol"])):
-        if row["accuracy_mean"] is not None:
-            place = (protocols.index(row["protocol"]), -row["accuracy_mean"])
-            first.setdefault(row["system"], place)
+    for (protocol, system), means in sorted(found.items(), key=lambda x: protocols.index(x[0][0])):
+        known = [mean for mean in means if mean is not None]
+        if len(known) == len(means):
+            first.setdefault(system, (protocols.index(protocol), -float(np.mean(known))))
     systems = dict.fromkeys(row["system"] for row in rows)
     return sorted(systems, key=lambda system: first.get(system, (len(protocols), 0.0)))
 

@@ -20,10 +20,11 @@ from ser_jax.systems.network_checkpoints import CHECKPOINTS
 from ser_jax.systems.registry import find_system
 
 _ANY = {
-    "seed": 0, "data.fold": 1, "data.split_seed": None, "features.normalise": "none",
+    "seed": 0, "data.protocol": "study", "data.fold": 1, "data.split_seed": None,
+    "features.normalise": "none",
 }  # fmt: skip
-"""What runs of one program may differ in besides the protocol and traced numbers: their clips, and
-what depends on them."""
+"""What runs of one program may differ in besides traced numbers: their clips, and what depends on
+them."""
 
 
 def part_cells(
@@ -39,7 +40,7 @@ def part_cells(
 
 def compute_program_key(config: Config) -> str:
     """Equal for runs that one program could train if they had as many batches."""
-    held = _leave_out_split(config)
+    held: dict[str, Any] = dict(_ANY)
     if config.features.is_own:  # part of the features that a group shares
         held["features.normalise"] = config.features.normalise
     if not config.augment.enabled:
@@ -51,11 +52,6 @@ def compute_program_key(config: Config) -> str:
             is_on = mark.off_at_0 and getattr(settings, name)
             held[f"{section}.{name}"] = 0.5 if is_on else getattr(type(settings), name)
     return compute_identity(override(config, held))
-
-
-def _leave_out_split(config: Config) -> dict[str, Any]:
-    """Values of what runs of one program may differ in."""
-    return {**_ANY, "data.protocol": config.data.without_split().protocol}
 
 
 def can_share(cell: Cell) -> bool:
@@ -85,7 +81,7 @@ def part_by_features(groups: dict[str, list[Cell]]) -> list[dict[str, list[Cell]
     parts: dict[Any, dict[str, list[Cell]]] = {}
     for key, group in groups.items():
         config = group[0].config
-        shared = override(config, _leave_out_split(config))
+        shared = override(config, _ANY)
         own = config.features.normalise, config.model.mask_padding
         own = own if config.features.is_own else None
         parts.setdefault((shared.data, shared.features, own), {})[key] = group

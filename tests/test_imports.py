@@ -39,10 +39,10 @@ ROWS = [
 ROW = {name: number for number, row in enumerate(ROWS) for name in row}
 
 PURE = [
-    "metrics", "statistics", "audio.samples", "features.cmvn", "features.frontend",
-    "features.normaliser", "augment.*", "models.*", "training.losses", "training.state",
-    "training.step", "training.layouts", "training.compiled_step", "training.programs",
-    "grid.vmapped", "grid.grid_programs", "grid.run_progress",
+    "metrics", "statistics", "audio.samples", "features.chroma", "features.cmvn",
+    "features.frontend", "features.normaliser", "augment.*", "models.*", "training.losses",
+    "training.state", "training.step", "training.layouts", "training.compiled_step",
+    "training.programs", "grid.vmapped", "grid.grid_programs", "grid.run_progress",
 ]  # fmt: skip
 # What only these modules may import (patterns).
 RESERVED = {

@@ -34,7 +34,7 @@ class Experiment:
         check(
             (self.model.name == "wav2vec2") == (self.features.kind == "wave"),
             f"model.name={self.model.name}: requires features.kind="
-            + ("wave" if self.model.name == "wav2vec2" else "mfcc or logmel"),
+            + ("wave" if self.model.name == "wav2vec2" else "mfcc, mfcc_chroma or logmel"),
         )
         if self.model.name in CLASSICAL:
             self._check_classical()
@@ -50,8 +50,8 @@ class Experiment:
         on_features = self.augment.list_on_features()
         check(
             not on_features or self.features.kind != "wave",
-            f"augment.{''.join(on_features[:1])}: requires features.kind=mfcc or logmel; wav2vec2 "
-            "has its own masks, see backbone.mask_time_prob",
+            f"augment.{''.join(on_features[:1])}: requires features.kind=mfcc, mfcc_chroma or "
+            "logmel; wav2vec2 has its own masks, see backbone.mask_time_prob",
         )
         check(
             not self.data.train_on_validation or self.train.best_by == "last",

@@ -14,10 +14,10 @@ OWN_STATISTICS = ("clip", "speaker", "corpus")
 class FeaturesConfig:
     """From waveform to features, with librosa's conventions; the study states only the kind."""
 
-    kind: Literal["mfcc", "logmel", "wave"] = "mfcc"
-    """Input of the network: mfcc, logmel (the log-mel spectrogram) or wave (the samples, which
-    wav2vec2 takes and normalises itself; the keys below then affect only a figure of the
-    report)."""
+    kind: Literal["mfcc", "logmel", "mfcc_chroma", "wave"] = "mfcc"
+    """Input of the network: mfcc, logmel (the log-mel spectrogram), mfcc_chroma (the MFCC, then the
+    energy of each pitch class, tuned to the clip) or wave (the samples, which wav2vec2 takes and
+    normalises itself; the keys below then affect only a figure of the report)."""
     n_fft: Annotated[int, at_least(16)] = 2048
     """Length of the Hann window and of the FFT, in samples."""
     hop_length: Annotated[int, at_least(1)] = 1024
@@ -26,7 +26,9 @@ class FeaturesConfig:
     n_mels: Annotated[int, at_least(1)] = 128
     """Number of Slaney mel bands."""
     n_mfcc: Annotated[int, at_least(1)] = 20
-    """Number of cepstral coefficients kept, for features.kind=mfcc."""
+    """Number of cepstral coefficients kept, for features.kind=mfcc and mfcc_chroma."""
+    n_chroma: Annotated[int, at_least(2)] = 12
+    """Number of pitch classes of an octave, for features.kind=mfcc_chroma."""
     fmin_hz: Annotated[float, at_least(0)] = 0.0
     """Lowest frequency of the mel bands, in Hz."""
     fmax_hz: float | None = None
@@ -49,7 +51,7 @@ class FeaturesConfig:
     def __post_init__(self) -> None:
         check_bounds(self, "features")
         check(
-            self.kind != "mfcc" or self.n_mfcc <= self.n_mels,
+            self.kind not in ("mfcc", "mfcc_chroma") or self.n_mfcc <= self.n_mels,
             f"features.n_mfcc={self.n_mfcc}: must not exceed features.n_mels={self.n_mels}",
         )
         check(

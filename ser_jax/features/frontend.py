@@ -1,4 +1,4 @@
-"""Waveform to log-mel or MFCC with librosa's conventions, in pure JAX on the device."""
+"""Waveform to log-mel, MFCC or chroma with librosa's conventions, in pure JAX on the device."""
 
 import functools
 from collections.abc import Callable
@@ -10,6 +10,7 @@ import numpy as np
 
 from ser_jax.config import FeaturesConfig
 from ser_jax.errors import check
+from ser_jax.features.chroma import compute_chroma, estimate_tuning
 
 _AMIN = 1e-10
 """Lowest power, librosa's `amin`: silence is -100 dB."""
@@ -35,7 +36,12 @@ def count_least_samples(features: FeaturesConfig) -> int:
 
 def count_features(features: FeaturesConfig) -> int:
     """F: numbers in a frame of features."""
-    return {"wave": 1, "logmel": features.n_mels, "mfcc": features.n_mfcc}[features.kind]
+    return {
+        "wave": 1,
+        "logmel": features.n_mels,
+        "mfcc": features.n_mfcc,
+        "mfcc_chroma": features.n_mfcc + features.n_chroma,
+    }[features.kind]
 
 
 def get_wave(wave: jax.Array) -> jax.Array:
@@ -98,6 +104,36 @@ def _compute_power(wave_BN: jax.Array, n_fft: int, hop_length: int) -> jax.Array
     return jnp.square(spectrum_BTK.real) + jnp.square(spectrum_BTK.imag)
 
 
+def _to_rows(wave: jax.Array | np.ndarray, n_fft: int) -> jax.Array:
+    """Samples [..., N], checked, as float32 [B, N]."""
+    check(n_fft % 2 == 0, f"features.n_fft={n_fft}: must be even")
+    check(wave.shape[-1] > 0, "wave of 0 samples: there is nothing to compute features from")
+    if not jnp.issubdtype(wave.dtype, jnp.floating):
+        raise TypeError(f"wave of {wave.dtype}: scale to float, full scale 1, first")
+    return jnp.asarray(wave, jnp.float32).reshape(-1, wave.shape[-1])
+
+
+def _to_log_mel(
+    power_BTK: jax.Array, rate_hz: int, n_mels: int,
+    fmin_hz: float, fmax_hz: float | None, top_db: float | None,
+) -> jax.Array:  # fmt: skip
+    """Power spectrogram to mel bands in dB, [B, T, K] -> [B, T, F]."""
+    n_fft = 2 * (power_BTK.shape[2] - 1)
+    filter_KF = make_mel_filter(rate_hz, n_fft, n_mels, fmin_hz, fmax_hz)
+    mel_BTF = jnp.matmul(power_BTK, filter_KF, precision=jax.lax.Precision.HIGHEST)
+    db_BTF = 10 * jnp.log10(jnp.maximum(mel_BTF, _AMIN))
+    if top_db is not None:
+        db_BTF = jnp.maximum(db_BTF, db_BTF.max(axis=(1, 2), keepdims=True) - top_db)
+    return db_BTF
+
+
+def _to_cepstrum(db: jax.Array, n_mfcc: int) -> jax.Array:
+    """Log-mel spectrogram [..., T, F] to cepstral coefficients [..., T, n_mfcc]."""
+    n_mels = db.shape[-1]
+    check(n_mfcc <= n_mels, f"features.n_mfcc={n_mfcc}: must not exceed features.n_mels={n_mels}")
+    return jnp.matmul(db, make_dct(n_mels, n_mfcc), precision=jax.lax.Precision.HIGHEST)
+
+
 def compute_log_mel(
     wave: jax.Array | np.ndarray,
     *,
@@ -128,18 +164,9 @@ def compute_log_mel(
       UserError: an empty clip, or an odd n_fft.
       TypeError: integer samples, whose scale is unknown.
     """
-    check(n_fft % 2 == 0, f"features.n_fft={n_fft}: must be even")
-    check(wave.shape[-1] > 0, "wave of 0 samples: there is nothing to compute features from")
-    if not jnp.issubdtype(wave.dtype, jnp.floating):
-        raise TypeError(f"wave of {wave.dtype}: scale to float, full scale 1, first")
-    wave_BN = jnp.asarray(wave, jnp.float32).reshape(-1, wave.shape[-1])
-    filter_KF = make_mel_filter(rate_hz, n_fft, n_mels, fmin_hz, fmax_hz)
-    mel_BTF = jnp.matmul(
-        _compute_power(wave_BN, n_fft, hop_length), filter_KF, precision=jax.lax.Precision.HIGHEST
-    )
-    db_BTF = 10 * jnp.log10(jnp.maximum(mel_BTF, _AMIN))
-    if top_db is not None:
-        db_BTF = jnp.maximum(db_BTF, db_BTF.max(axis=(1, 2), keepdims=True) - top_db)
+    wave_BN = _to_rows(wave, n_fft)
+    power_BTK = _compute_power(wave_BN, n_fft, hop_length)
+    db_BTF = _to_log_mel(power_BTK, rate_hz, n_mels, fmin_hz, fmax_hz, top_db)
     return db_BTF.reshape(*wave.shape[:-1], *db_BTF.shape[1:])
 
 
@@ -157,10 +184,47 @@ def compute_mfcc(wave: jax.Array | np.ndarray, *, n_mfcc: int, **log_mel: Any) -
     Raises:
       UserError, TypeError: as `compute_log_mel`; more coefficients than bands.
     """
-    db = compute_log_mel(wave, **log_mel)
-    n_mels = db.shape[-1]
-    check(n_mfcc <= n_mels, f"features.n_mfcc={n_mfcc}: must not exceed features.n_mels={n_mels}")
-    return jnp.matmul(db, make_dct(n_mels, n_mfcc), precision=jax.lax.Precision.HIGHEST)
+    return _to_cepstrum(compute_log_mel(wave, **log_mel), n_mfcc)
+
+
+def compute_mfcc_chroma(
+    wave: jax.Array | np.ndarray,
+    *,
+    rate_hz: int,
+    n_fft: int,
+    hop_length: int,
+    n_mels: int,
+    n_mfcc: int,
+    n_chroma: int,
+    fmin_hz: float = 0.0,
+    fmax_hz: float | None = None,
+    top_db: float | None = 80.0,
+) -> jax.Array:
+    """MFCC followed by chroma, from one spectrogram.
+
+    The chroma are tuned to each clip by `estimate_tuning`, in which frames centred beyond the last
+    sample other than 0 have no vote, so that padding changes nothing.
+
+    Args:
+      wave: as for `compute_log_mel`, [..., N], with its other keywords.
+      n_mfcc: number of cepstral coefficients, at most n_mels.
+      n_chroma: number of pitch classes.
+
+    Returns:
+      float32 [..., T, n_mfcc + n_chroma].
+
+    Raises:
+      UserError, TypeError: as `compute_mfcc`.
+    """
+    wave_BN = _to_rows(wave, n_fft)
+    power_BTK = _compute_power(wave_BN, n_fft, hop_length)
+    db_BTF = _to_log_mel(power_BTK, rate_hz, n_mels, fmin_hz, fmax_hz, top_db)
+    end_B = (jnp.arange(1, wave_BN.shape[1] + 1)[None, :] * (wave_BN != 0)).max(axis=1)
+    real_BT = hop_length * jnp.arange(power_BTK.shape[1])[None, :] <= end_B[:, None]
+    pitch = {"rate_hz": rate_hz, "n_chroma": n_chroma}
+    chroma_BTC = compute_chroma(power_BTK, estimate_tuning(power_BTK, real_BT, **pitch), **pitch)
+    x_BTF = jnp.concatenate([_to_cepstrum(db_BTF, n_mfcc), chroma_BTC], axis=2)
+    return x_BTF.reshape(*wave.shape[:-1], *x_BTF.shape[1:])
 
 
 def make_front_end(features: FeaturesConfig, rate_hz: int) -> Callable[..., jax.Array]:
@@ -178,4 +242,7 @@ def make_front_end(features: FeaturesConfig, rate_hz: int) -> Callable[..., jax.
         return get_wave
     if features.kind == "logmel":
         return functools.partial(compute_log_mel, **settings)
-    return functools.partial(compute_mfcc, n_mfcc=features.n_mfcc, **settings)
+    settings["n_mfcc"] = features.n_mfcc
+    if features.kind == "mfcc":
+        return functools.partial(compute_mfcc, **settings)
+    return functools.partial(compute_mfcc_chroma, n_chroma=features.n_chroma, **settings)

@@ -52,8 +52,8 @@ def list_frames(
             if dataset.own is not None:  # loudness before normalisation by speaker
                 mean_F, std_F = (np.asarray(x_BF[clip]) for x_BF in dataset.own)
                 raw_TF = raw_TF * std_F + mean_F
-            is_mfcc = features.kind == "mfcc"
-            db_T = raw_TF[:, 0] / features.n_mels**0.5 if is_mfcc else raw_TF.mean(axis=1)
+            is_log_mel = features.kind == "logmel"
+            db_T = raw_TF.mean(axis=1) if is_log_mel else raw_TF[:, 0] / features.n_mels**0.5
             x_TF = x_TF[find_loud_frames(db_T, settings.trim_db)]
         clips.append(x_TF)
     return clips

@@ -121,7 +121,9 @@ def test_mel_bands_above_half_the_rate_are_refused():
 )
 def test_augmentation_of_features_is_refused_where_there_are_none(key):
     changes = {"model.name": "wav2vec2", "features.kind": "wave"}
-    with pytest.raises(UserError, match=rf"augment\.{key}: requires features\.kind=mfcc or logmel"):
+    with pytest.raises(
+        UserError, match=rf"augment\.{key}: requires features\.kind=mfcc, mfcc_chroma or logmel"
+    ):
         override(Config(), changes | {f"augment.{key}": 0.5 if "warp" in key else 1})
     override(Config(), changes | {"train.mixup": 0.2, "augment.time_mask_frames": 3})
 

@@ -195,7 +195,7 @@ def test_samples_reach_the_front_end_in_their_own_type():
     np.testing.assert_array_equal(x_BTF, [[[0, 0.5, -1, 32767 / 32768]]])
 
 
-@pytest.mark.parametrize("kind", ["mfcc", "logmel", "wave"])
+@pytest.mark.parametrize("kind", ["mfcc", "logmel", "mfcc_chroma", "wave"])
 def test_features_of_int16_samples_are_those_of_floats_to_the_bit(kind):
     front_end = make_fast_front_end(FeaturesConfig(kind=kind), 16000)
     wave_BN = np.random.default_rng(0).integers(-32768, 32768, (3, 5000)).astype(np.int16)

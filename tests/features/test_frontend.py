@@ -141,13 +141,14 @@ def test_a_batch_equals_its_clips_one_by_one():
 
 
 @pytest.mark.device
-@pytest.mark.parametrize("kind", ["mfcc", "logmel"])
+@pytest.mark.parametrize("kind", ["mfcc", "logmel", "mfcc_chroma"])
 def test_leading_axes_jit_and_vmap_change_nothing(kind):
     config = FeaturesConfig(kind=kind, hop_length=512, n_mels=64, n_mfcc=20)
     front_end = frontend.make_front_end(config, RATE_HZ)
     wave_BN = make_signals(9001)
     expected = front_end(wave_BN)
-    shape = (4, frontend.count_frames(9001, 512), 20 if kind == "mfcc" else 64)
+    shape = (4, frontend.count_frames(9001, 512), frontend.count_features(config))
+    assert shape[-1] == {"mfcc": 20, "logmel": 64, "mfcc_chroma": 32}[kind]
     assert expected.shape == shape
     for actual in (
         jax.jit(front_end)(wave_BN),
@@ -266,7 +267,7 @@ def test_samples_themselves_are_features_of_kind_wave():
     np.testing.assert_array_equal(jax.jit(front_end)(wave_BN[0]), wave_BN[0][:, None])
 
 
-@pytest.mark.parametrize("kind", ["wave", "mfcc", "logmel"])
+@pytest.mark.parametrize("kind", ["wave", "mfcc", "logmel", "mfcc_chroma"])
 @pytest.mark.parametrize("n_samples", [2048, 5000, 16384])
 def test_frames_are_counted_as_the_front_end_makes_them(kind, n_samples):
     settings = FeaturesConfig(kind=kind)

@@ -231,7 +231,7 @@ def test_padding_is_not_read():
     np.testing.assert_allclose(found[0][:, :3], (x_BTF[0] - 1) / 2, rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["mfcc", "logmel"])
+@pytest.mark.parametrize("kind", ["mfcc", "logmel", "mfcc_chroma"])
 def test_silence_at_both_ends_is_left_out(kind):
     assert find_loud_frames(np.array([-70.0, -20, -60, -10, -50]), 30) == slice(1, 4)
     keys = {"features.kind": kind, "features.n_mels": 16, "features.n_mfcc": 2}
@@ -239,7 +239,7 @@ def test_silence_at_both_ends_is_left_out(kind):
     db_TF = np.full((9, 16), -80.0, np.float32)
     db_TF[3:6] = -10
     first_T = db_TF.sum(1) / 4  # what an orthonormal DCT makes of 16 equal bands
-    x_TF = np.stack([first_T, 0 * first_T], axis=1) if kind == "mfcc" else db_TF
+    x_TF = np.stack([first_T, 0 * first_T], axis=1) if kind != "logmel" else db_TF
     settings = ClassicalConfig(trim_db=30, deltas=0)
     (clip,) = list_frames(make_dataset(x_TF[None], [9]), np.array([0]), settings, features)
     assert len(clip) == 3
@@ -360,7 +360,10 @@ def refuse(capsys, *argv: str) -> str:
         ({"augment.time_masks": 2}, "augment.time_masks=2: model.name=svm is not a network"),
         ({"train.balanced": "true"}, "train.balanced=true: model.name=svm is not a network"),
         ({"train.profile": 3}, "train.profile=3: model.name=svm is not a network"),
-        ({"features.kind": "wave"}, "model.name=svm: requires features.kind=mfcc or logmel"),
+        (
+            {"features.kind": "wave"},
+            "model.name=svm: requires features.kind=mfcc, mfcc_chroma or logmel",
+        ),
         (
             {"classical.penalty": "[]"},
             "classical.penalty=[]: must be a list of one or more positive",

@@ -14,8 +14,10 @@ from ser_jax.files.atomic import expand
 from ser_jax.files.csv_rows import read_columns
 
 Protocol = Literal[
-    "auto", "study", "given", "emobox6", "luna5", "loso", "speakers", "speakers5", "cross_corpus"
-]
+    "auto", "study", "given", "emobox6", "luna5", "luna5_val2", "loso", "speakers", "speakers5",
+    "cross_corpus",
+]  # fmt: skip
+_OF_RAVDESS = ("emobox6", "luna5", "luna5_val2")  # the protocols whose folds are of its actors
 CorpusName = Literal[
     "ravdess", "synthetic", "crema_d", "savee", "tess", "emodb", "manifest", "joined"
 ]
@@ -85,10 +87,11 @@ class DataConfig:
     protocol: Protocol = "auto"
     """Split: study (random, 70:15:15 of the clips), given (a manifest's column split) or one of the
     speaker-independent ones: speakers (about 70:15:15, balanced by class and gender), speakers5
-    (five such folds), loso (leave one speaker out), for RAVDESS's actors emobox6 and luna5, and for
-    joined corpora cross_corpus (a fold for each ordered pair of them: trained on the one, tested on
-    the other, or on unseen speakers of the same; only classes that all of them have). auto: study
-    for ravdess and synthetic, given for a manifest with that column, otherwise speakers."""
+    (five such folds), loso (leave one speaker out), for RAVDESS's actors emobox6, luna5 and
+    luna5_val2 (luna5 with two validation actors in each fold), and for joined corpora cross_corpus
+    (a fold for each ordered pair of them: trained on the one, tested on the other, or on unseen
+    speakers of the same; only classes that all of them have). auto: study for ravdess and
+    synthetic, given for a manifest with that column, otherwise speakers."""
     fold: Annotated[int, at_least(1)] = 1
     """Fold of the protocol, counted from 1; study, given and speakers have only one."""
     split_seed: Annotated[int | None, SEED] = None
@@ -142,7 +145,7 @@ class DataConfig:
 
     def _check_corpus(self) -> None:
         check(
-            self.protocol not in ("emobox6", "luna5") or self.has_ravdess_actors,
+            self.protocol not in _OF_RAVDESS or self.has_ravdess_actors,
             f"data.protocol={self.protocol}: its folds are of RAVDESS's actors; with "
             f"data.corpus={self.corpus} use speakers, speakers5, loso or study",
         )

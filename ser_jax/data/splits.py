@@ -17,18 +17,22 @@ from ser_jax.data.speakers import DRAWN, choose_speakers
 from ser_jax.errors import check
 
 _N_ACTORS = 24
+_LUNA_ACTORS = (
+    (2, 5, 14, 15, 16), (3, 6, 7, 13, 18), (10, 11, 12, 19, 20), (8, 17, 21, 23, 24), (1, 4, 9, 22),
+)  # fmt: skip
 # Test actors of each fold. Sources: EmoBox (Ma et al. 2024), Luna-Jimenez et al. (2021).
 _TEST_ACTORS = {
     "emobox6": (
         (1, 11, 20, 21), (4, 10, 12, 14), (8, 9, 19, 23),
         (3, 5, 7, 24), (2, 15, 16, 18), (6, 13, 17, 22),
     ),
-    "luna5": (
-        (2, 5, 14, 15, 16), (3, 6, 7, 13, 18), (10, 11, 12, 19, 20),
-        (8, 17, 21, 23, 24), (1, 4, 9, 22),
-    ),
+    "luna5": _LUNA_ACTORS,
+    "luna5_val2": _LUNA_ACTORS,
     "loso": tuple((actor,) for actor in range(1, _N_ACTORS + 1)),
 }  # fmt: skip
+# Validation actors of each fold, where the next fold's test actors are not they. Source:
+# Krasnoproshin and Vashkevich (2026).
+_VAL_ACTORS = {"luna5_val2": ((3, 6), (10, 11), (8, 17), (1, 14), (2, 5))}
 _PARTS = 3  # training, validation, test
 _STUDY_PART = 0.15  # share of all clips, for validation and for test each
 _SINGLE = {"study", "given", "speakers"}  # protocols without folds
@@ -98,11 +102,12 @@ def make_split(
     `study` draws 70:15:15 of the clips at random, stratified by emotion; `given` takes `given_B`.
     In the other protocols no speaker is in two parts: `speakers` draws speakers with about 70:15:15
     of the clips, of each class and of each stratum; `speakers5` draws five folds of about equal
-    size; the rest ignore the seed. Fold k validates on the test speakers of fold k + 1, and in loso
-    on the next 15 % of the speakers. See `cross_corpus.split_pair` for cross_corpus.
+    size; the rest ignore the seed. Fold k validates on the test speakers of fold k + 1, in loso on
+    the next 15 % of the speakers, and in luna5_val2 on two published actors. See
+    `cross_corpus.split_pair` for cross_corpus.
 
     Args:
-      protocol: study, given, emobox6, luna5, loso, speakers, speakers5 or cross_corpus.
+      protocol: study, given, emobox6, luna5, luna5_val2, loso, speakers, speakers5 or cross_corpus.
       fold: 1 to `count_folds(protocol, n_speakers, n_corpora)`.
       seed: of the draw.
       emotion_B: int [clips], class.
@@ -230,7 +235,10 @@ def _get_test_actors(protocol: str) -> tuple[tuple[int, ...], ...]:
 
 
 def _get_val_actors(protocol: str, fold: int) -> tuple[int, ...]:
-    """The next fold's test actors; for loso the next two odd and two even actors, cyclically."""
+    """The published ones, or else the next fold's test actors; for loso the next two odd and two
+    even actors, cyclically."""
+    if protocol in _VAL_ACTORS:
+        return _VAL_ACTORS[protocol][fold - 1]
     if protocol == "loso":  # odd and even alternate, so these are the next four
         return tuple((fold + step) % _N_ACTORS + 1 for step in range(4))
     folds = _get_test_actors(protocol)

@@ -13,6 +13,7 @@ _PROTOCOLS = {
     "study": "the study's split (same speakers in training)",
     "emobox6": "EmoBox, six folds (unseen speakers)",
     "luna5": "Luna-Jiménez, five folds (unseen speakers)",
+    "luna5_val2": "Luna-Jiménez, five folds, two validation actors (unseen speakers)",
     "loso": "leave one speaker out",
     "speakers": "speakers drawn 70:15:15 (unseen speakers)",
     "speakers5": "five folds of speakers (unseen speakers)",

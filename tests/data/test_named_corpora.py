@@ -303,7 +303,7 @@ def test_folders_decide_no_identity_but_corpora_labels_and_the_manifest_do():
     assert identify(labels={"calm": None}) != identify()
 
 
-@pytest.mark.parametrize("protocol", ["emobox6", "luna5"])
+@pytest.mark.parametrize("protocol", ["emobox6", "luna5", "luna5_val2"])
 def test_ravdess_folds_are_refused_for_another_corpus(protocol):
     with pytest.raises(UserError, match=rf"data.protocol={protocol}: its folds are of RAVDESS'"):
         DataConfig(corpus="emodb", root="x", protocol=protocol)

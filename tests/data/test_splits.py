@@ -18,7 +18,9 @@ from tests.tiny import make_folder
 # RAVDESS: per actor 4 neutral clips and 8 of each other emotion, sorted by name: emotion first.
 EMOTION_B = np.repeat(np.arange(8), [96] + [192] * 7)
 ACTOR_B = np.tile(np.arange(1, 25), 60)
-FOLDS = [(p, k) for p in ("emobox6", "luna5", "loso") for k in range(1, count_folds(p) + 1)]
+FOLDS = [
+    (p, k) for p in ("emobox6", "luna5", "luna5_val2", "loso") for k in range(1, count_folds(p) + 1)
+]
 
 
 def make(protocol: str, fold: int = 1, seed: int = 0):
@@ -112,7 +114,7 @@ def test_folds_share_no_actor_lose_no_clip_and_ignore_the_seed(protocol, fold):
     np.testing.assert_array_equal(split.val, other.val)
 
 
-@pytest.mark.parametrize("protocol", ["emobox6", "luna5", "loso"])
+@pytest.mark.parametrize("protocol", ["emobox6", "luna5", "luna5_val2", "loso"])
 def test_each_actor_is_tested_exactly_once_over_the_folds(protocol):
     folds = range(1, count_folds(protocol) + 1)
     tested = [actor for fold in folds for actor in get_actors(make(protocol, fold).test)]
@@ -134,6 +136,9 @@ def test_a_fold_validates_on_the_next_fold_s_test_actors(protocol):
         ("emobox6", 6, {1, 11, 20, 21}, {6, 13, 17, 22}),
         ("luna5", 1, {3, 6, 7, 13, 18}, {2, 5, 14, 15, 16}),
         ("luna5", 5, {2, 5, 14, 15, 16}, {1, 4, 9, 22}),
+        ("luna5_val2", 1, {3, 6}, {2, 5, 14, 15, 16}),
+        ("luna5_val2", 4, {1, 14}, {8, 17, 21, 23, 24}),
+        ("luna5_val2", 5, {2, 5}, {1, 4, 9, 22}),
         ("loso", 1, {3, 5, 2, 4}, {1}),
         ("loso", 22, {23, 1, 24, 2}, {22}),
         ("loso", 24, {1, 3, 2, 4}, {24}),
@@ -155,7 +160,7 @@ def test_a_fold_out_of_range_is_an_error_naming_the_key(protocol, fold):
 
 def test_an_unknown_protocol_is_an_error_naming_the_known():
     with pytest.raises(
-        UserError, match=r"data.protocol=kfold.*study, emobox6, luna5, loso, speakers"
+        UserError, match=r"data.protocol=kfold.*study, emobox6, luna5, luna5_val2, loso, speakers"
     ):
         make("kfold")
 

@@ -17,7 +17,7 @@ from ser_jax.errors import check
 
 _Name = Literal[
     "cnn", "lstm", "cnn_lstm", "resnet", "resnet1d", "tcn", "blstm", "vit", "cvt", "msdc_lstm",
-    "wav2vec2", "svm", "hmm",
+    "reslstm", "wav2vec2", "svm", "hmm",
 ]  # fmt: skip
 NAMES = get_args(_Name)
 """What `systems.registry` has a system for."""
@@ -30,8 +30,9 @@ class ModelConfig:
     name: Annotated[_Name | str, one_of_or_own(NAMES)] = "cnn_lstm"
     """Network: the study's cnn, lstm, cnn_lstm, or wav2vec2 (with features.kind=wave and
     backbone.path); resnet (residual, with attentive pooling) or resnet1d (the same, convolved along
-    time alone); tcn, blstm, vit, cvt, msdc_lstm, which the study cites; svm or hmm (see the section
-    classical); or your own, as MODULE:CLASS (see docs/networks.md)."""
+    time alone); reslstm (two LSTMs, one of them residual, with soft attention); tcn, blstm, vit,
+    cvt, msdc_lstm, which the study cites; svm or hmm (see the section classical); or your own, as
+    MODULE:CLASS (see docs/networks.md)."""
     kwargs: dict[str, Any] = field(default_factory=dict, hash=False)
     """Arguments of your own network's constructor, besides n_classes."""
     ensemble: Annotated[int, at_least(1)] = 1
@@ -47,7 +48,7 @@ class ModelConfig:
     dropout: Annotated[float, within("[0, 1)"), Traced()] = 0.2
     """Dropout rate after each convolution block."""
     hidden: Annotated[int, at_least(1)] = 256
-    """Units of the LSTM (blstm: of each direction); width of vit."""
+    """Units of the LSTM (blstm: of each direction; reslstm: of the second); width of vit."""
     dense: Annotated[tuple[int, ...], entries_at_least(1)] = (128,)
     """Units of each fully connected layer (the study does not state their number)."""
     activation: Literal["relu", "elu", "tanh", "linear"] = "relu"
@@ -55,12 +56,16 @@ class ModelConfig:
     cnn_pool: Literal["flatten", "mean"] = "flatten"
     """How cnn reduces its output to one vector: flatten, or mean over time (not stated in the
     study)."""
-    kernel_init: Literal["glorot_uniform", "he_uniform", "lecun_normal"] = "glorot_uniform"
-    """Initialiser of kernels (not stated in the study; Keras's default)."""
+    kernel_init: Literal["glorot_uniform", "glorot_normal", "he_uniform", "lecun_normal"] = (
+        "glorot_uniform"
+    )
+    """Initialiser of kernels (not stated in the study; Keras's default); those of reslstm's head
+    are always glorot_uniform."""
     recurrent_init: Literal["orthogonal", "glorot_uniform"] = "orthogonal"
     """Initialiser of the LSTM's recurrent kernel (not stated in the study; Keras's default)."""
     forget_bias: float = 1.0
-    """Initial bias of the LSTM's forget gate (not stated in the study; Keras's default)."""
+    """Initial bias of the LSTM's forget gate (not stated in the study; Keras's default); 2 is that
+    of two biases of 1, as PyTorch's LSTM has."""
     norm_momentum: Annotated[float, within("[0, 1)")] = 0.9
     """Momentum of batch norm's running statistics; Keras's default, 0.99, lags behind in a run of
     320 steps."""

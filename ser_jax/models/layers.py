@@ -17,6 +17,7 @@ Initializer = Callable[..., jax.Array]
 
 KERNEL_INITS: dict[str, Initializer] = {
     "glorot_uniform": nn.initializers.glorot_uniform(),
+    "glorot_normal": nn.initializers.glorot_normal(),
     "he_uniform": nn.initializers.he_uniform(),
     "lecun_normal": nn.initializers.lecun_normal(),
     "orthogonal": nn.initializers.orthogonal(),

@@ -15,6 +15,7 @@ from ser_jax.models.ensemble import Ensemble
 from ser_jax.models.forms import Forms
 from ser_jax.models.lstm import make_lstm_network
 from ser_jax.models.msdc_lstm import make_msdc_lstm
+from ser_jax.models.reslstm import make_reslstm
 from ser_jax.models.resnet import make_resnet
 from ser_jax.models.tcn import make_tcn
 from ser_jax.models.vit import make_vit
@@ -28,6 +29,7 @@ NETWORKS: dict[str, Network] = {
     "tcn": Network(make_tcn),
     "blstm": Network(make_blstm, convolves=False),
     "msdc_lstm": Network(make_msdc_lstm),
+    "reslstm": Network(make_reslstm, convolves=False),
     "resnet": Network(make_resnet),
     "resnet1d": Network(functools.partial(make_resnet, along_time=True), convolves=False),
     "vit": Network(make_vit),

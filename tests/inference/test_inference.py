@@ -409,6 +409,21 @@ def test_probabilities_are_the_networks_softmax(run, run_dir, corpus, write):
     assert (prediction.start_s, prediction.end_s) == (0, round(len(wave_N) / RATE_HZ, 3))
 
 
+def test_files_get_the_classes_of_the_runs_clips_with_chroma_too(config, corpus, tmp_path, write):
+    changes = {
+        "features.kind": "mfcc_chroma", "features.n_chroma": 6, "model.name": "reslstm",
+        "augment.enabled": True, "run_dir": str(tmp_path / "run"),
+    }  # fmt: skip
+    train(override(config, changes), observe=lambda event: None)
+    with open(tmp_path / "run" / "predictions.csv", newline="") as file:
+        measured = {row["file"]: row["predicted"] for row in csv.DictReader(file)}
+    assert len(set(measured.values())) > 1
+    places = [corpus.file_names.index(name) for name in measured]
+    files = [write(f"{place}.wav", get_clip(corpus, place)) for place in places]
+    found = [prediction.label for prediction in predict(tmp_path / "run", files)]
+    assert found == list(measured.values())
+
+
 def test_every_format_is_heard_alike(run_dir, corpus, write):
     wave_N = get_clip(corpus, 5)
     exact = [write("a.wav", wave_N), write("a.flac", np.stack([wave_N] * 3, 1))]

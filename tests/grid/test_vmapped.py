@@ -174,6 +174,7 @@ def make_sums(loss: float, hits: int) -> Sums:
         ("accuracy", [(5.0, 3), (9.0, 4), (8.0, 4), (7.0, 3), (8.0, 4)], 3),
         ("loss", [(5.0, 3), (5.0, 4), (6.0, 9), (5.0, 2)], 2),
         ("accuracy", [(5.0, 0), (np.nan, 0)], 1),
+        ("last", [(5.0, 4), (9.0, 2), (8.0, 3)], 3),
     ],
 )
 def test_the_best_epoch_is_the_one_that_fit_keeps(best_by, epochs, best):
@@ -189,7 +190,8 @@ def test_the_best_epoch_is_the_one_that_fit_keeps(best_by, epochs, best):
     assert progress.best_epoch == progress.best.step == best
     fitted, kept = 0, [-np.inf]
     for number, (loss, hits) in enumerate(epochs, 1):
-        score = compute_score(best_by, {"val_loss": loss / 10, "val_accuracy": hits / 10})
+        figures = {"val_loss": loss / 10, "val_accuracy": hits / 10}
+        score = compute_score(best_by, figures, number)
         if score > kept:
             fitted, kept = number, score
     assert fitted == best

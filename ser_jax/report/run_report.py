@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _REMEDY = "ser-jax train writes it: run it again with this run_dir"
+_TRAINED_ON = "validation clips trained on too"
+"""With `data.train_on_validation` a run has no validation metrics."""
 
 
 def write_run_report(run_dir: str | Path) -> list[Path]:
@@ -36,7 +38,8 @@ def write_run_report(run_dir: str | Path) -> list[Path]:
     events = load_events(run_dir)
     with blaming(metrics_path, _REMEDY):
         title, test, best_epoch = name_run(metrics), metrics["test"], metrics["best_epoch"]
-        epochs = f"{title}, n = {metrics['val']['n']} validation clips"
+        known = f"n = {metrics['val']['n']} validation clips" if "val" in metrics else _TRAINED_ON
+        epochs = f"{title}, {known}"
         clips = f"{title}, n = {test['n']} test clips"
         drawn = {
             "confusion": figures.draw_confusion(test["confusion"], test["labels"], clips),

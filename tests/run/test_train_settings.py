@@ -12,6 +12,7 @@ from ser_jax.config import AblationConfig, override
 from ser_jax.grid.cells import list_cells
 from ser_jax.grid.schedule import compute_program_key
 from ser_jax.inference.load import load_run
+from ser_jax.report.rebuild import rebuild
 from ser_jax.run.events import load_events
 from ser_jax.training.checkpoint import Checkpoints
 from tests.tiny import drop_seconds, make_config, make_keys, make_template, read_state
@@ -89,3 +90,4 @@ def test_an_ensemble_on_all_but_the_test_clips_is_the_same_in_a_grid(tmp_path):
     assert first["step"] == -(-n_known // 16)
 
     assert {leaf.shape[0] for leaf in jax.tree.leaves(load_run(alone).variables)} == {2}
+    assert alone / "figures" / "curves.png" in rebuild(alone)

@@ -160,8 +160,7 @@ def _override_data(run_dir: str, changes: dict[str, Any]) -> Any:
 def _predict(command: Command) -> int:
     """Print the predictions for good files, then name the bad ones."""
     from ser_jax.cli.printing import print_predictions
-    from ser_jax.data.cross_corpus import name_pair
-    from ser_jax.data.splits import name_fold
+    from ser_jax.data.splits import name_own_fold
     from ser_jax.inference.predict import predict
     from ser_jax.machine.allocator import tune_for_cpu
     from ser_jax.run.run_dir import load_run_config
@@ -171,7 +170,7 @@ def _predict(command: Command) -> int:
     errors: list[UserError] = []
     predictions = predict(options["run_dir"], options["files"], on_error=errors.append)
     config = load_run_config(options["run_dir"])
-    split = name_fold(config.data.protocol, config.data.fold, name_pair(config.data))
+    split = name_own_fold(config.data)
     by = f"{config.model.name} trained on the {split} of {config.data.title}"
     print_predictions(predictions, options["format"], by)
     sys.stdout.flush()

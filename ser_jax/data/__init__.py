@@ -2,5 +2,5 @@
 
 Read `corpus`, then the way of a clip: `sources/`, `store` with `intake` and `builder`,
 `stored_clips`, `assembly` (which pads) with `labels`. The test split is drawn in `splits`, with
-`speakers`, `cross_corpus`, `leaks` and `protocols` beside it.
+`published_folds`, `speakers`, `cross_corpus`, `leaks` and `protocols` beside it.
 """

@@ -59,6 +59,12 @@ def name_pair(data: DataConfig) -> str:
     return _ARROW.join(find_pair(data.corpora, data.fold))
 
 
+def record_pair(data: DataConfig) -> dict[str, str]:
+    """The fold's name for metrics.json and results.json, where it has one."""
+    pair = name_pair(data)
+    return {"fold_name": pair} if pair else {}
+
+
 def read_pair(name: str) -> tuple[str, str]:
     """The corpora of a fold that `name_pair` has named."""
     source, _, target = name.partition(_ARROW)

@@ -12,27 +12,17 @@ import numpy as np
 
 from ser_jax.config import DataConfig
 from ser_jax.data.corpus import Corpus
-from ser_jax.data.cross_corpus import CROSS_CORPUS, find_used, list_corpora, split_pair
+from ser_jax.data.cross_corpus import (
+    CROSS_CORPUS,
+    find_used,
+    list_corpora,
+    name_pair,
+    split_pair,
+)
+from ser_jax.data.published_folds import get_test_actors, get_val_actors
 from ser_jax.data.speakers import DRAWN, choose_speakers
 from ser_jax.errors import check
 
-_N_ACTORS = 24
-_LUNA_ACTORS = (
-    (2, 5, 14, 15, 16), (3, 6, 7, 13, 18), (10, 11, 12, 19, 20), (8, 17, 21, 23, 24), (1, 4, 9, 22),
-)  # fmt: skip
-# Test actors of each fold. Sources: EmoBox (Ma et al. 2024), Luna-Jimenez et al. (2021).
-_TEST_ACTORS = {
-    "emobox6": (
-        (1, 11, 20, 21), (4, 10, 12, 14), (8, 9, 19, 23),
-        (3, 5, 7, 24), (2, 15, 16, 18), (6, 13, 17, 22),
-    ),
-    "luna5": _LUNA_ACTORS,
-    "luna5_val2": _LUNA_ACTORS,
-    "loso": tuple((actor,) for actor in range(1, _N_ACTORS + 1)),
-}  # fmt: skip
-# Validation actors of each fold, where the next fold's test actors are not they. Source:
-# Krasnoproshin and Vashkevich (2026).
-_VAL_ACTORS = {"luna5_val2": ((3, 6), (10, 11), (8, 17), (1, 14), (2, 5))}
 _PARTS = 3  # training, validation, test
 _STUDY_PART = 0.15  # share of all clips, for validation and for test each
 _SINGLE = {"study", "given", "speakers"}  # protocols without folds
@@ -75,7 +65,7 @@ def count_folds(protocol: str, n_speakers: int | None = None, n_corpora: int = 0
         return n_speakers
     if protocol in _SINGLE or protocol in DRAWN:
         return DRAWN.get(protocol, 1)
-    return len(_get_test_actors(protocol))
+    return len(get_test_actors(protocol))
 
 
 def name_fold(protocol: str, fold: int, pair: str = "") -> str:
@@ -83,6 +73,11 @@ def name_fold(protocol: str, fold: int, pair: str = "") -> str:
     `cross_corpus.name_pair` instead where there is one."""
     name = "" if protocol in _SINGLE else pair or f"fold {fold}"
     return f"{protocol} split" + f", {name}" * bool(name)
+
+
+def name_own_fold(data: DataConfig) -> str:
+    """`name_fold` of the protocol and fold of settings."""
+    return name_fold(data.protocol, data.fold, name_pair(data))
 
 
 def make_split(
@@ -142,7 +137,7 @@ def make_split(
         if protocol in DRAWN or n_speakers is not None:
             val, test = choose_speakers(protocol, fold, seed, actor_B, emotion_B, stratum_B)
         else:
-            val, test = _get_val_actors(protocol, fold), _get_test_actors(protocol)[fold - 1]
+            val, test = get_val_actors(protocol, fold), get_test_actors(protocol)[fold - 1]
         is_val_B, is_test_B = np.isin(actor_B, val), np.isin(actor_B, test)
         parts = (~is_val_B & ~is_test_B, is_val_B, is_test_B)
         split = Split(protocol, fold, *map(np.flatnonzero, parts))
@@ -223,26 +218,6 @@ def _take_given(given_B: np.ndarray | None) -> Split:
     )
     train, val, test = (np.flatnonzero(given_B == part) for part in ("train", "val", "test"))
     return Split("given", 1, train, val, test)
-
-
-def _get_test_actors(protocol: str) -> tuple[tuple[int, ...], ...]:
-    check(
-        protocol in _TEST_ACTORS,
-        f"data.protocol={protocol}: no such protocol; known are "
-        f"{', '.join(['study', *_TEST_ACTORS, *DRAWN, 'given', CROSS_CORPUS])}",
-    )
-    return _TEST_ACTORS[protocol]
-
-
-def _get_val_actors(protocol: str, fold: int) -> tuple[int, ...]:
-    """The published ones, or else the next fold's test actors; for loso the next two odd and two
-    even actors, cyclically."""
-    if protocol in _VAL_ACTORS:
-        return _VAL_ACTORS[protocol][fold - 1]
-    if protocol == "loso":  # odd and even alternate, so these are the next four
-        return tuple((fold + step) % _N_ACTORS + 1 for step in range(4))
-    folds = _get_test_actors(protocol)
-    return folds[fold % len(folds)]
 
 
 def draw_split(data: DataConfig, seed: int, corpus: Corpus) -> Split:

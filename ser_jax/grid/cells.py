@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ser_jax.config import AblationConfig, Config, DataConfig, Protocol, override
-from ser_jax.data.cross_corpus import name_pair
+from ser_jax.data.cross_corpus import record_pair
 from ser_jax.data.protocols import count_speakers
 from ser_jax.data.splits import count_folds
 from ser_jax.errors import UserError, check
@@ -48,9 +48,7 @@ class Cell(NamedTuple):
     def describe(self) -> dict[str, Any]:
         """The cell's place in the grid."""
         place = {key: getattr(self, key) for key in ("system", "protocol", "fold", "seed")}
-        pair = name_pair(self.config.data)
-        place |= {"fold_name": pair} if pair else {}
-        return place | ({"sweep": self.sweep} if self.sweep else {})
+        return place | record_pair(self.config.data) | ({"sweep": self.sweep} if self.sweep else {})
 
 
 def list_cells(config: AblationConfig) -> list[Cell]:
@@ -120,10 +118,10 @@ def _check_sweep(sweep: dict[str, list[Any]]) -> None:
 
 def _count_folds(data: DataConfig, protocol: Protocol) -> int:
     """The number of folds of a protocol; of some it depends on the corpus."""
-    n_corpora = len(data.corpora)
-    if protocol == "cross_corpus":  # raises unless corpora are joined
-        n_corpora = len(dataclasses.replace(data, protocol=protocol).corpora)
-    return count_folds(protocol, count_speakers(data) if protocol == "loso" else None, n_corpora)
+    if protocol == "cross_corpus":
+        data = dataclasses.replace(data, protocol=protocol)  # raises unless corpora are joined
+    n_speakers = count_speakers(data) if protocol == "loso" else None
+    return count_folds(protocol, n_speakers, len(data.corpora))
 
 
 def _check_folds(protocol: str, folds: Sequence[int] | None, most: int) -> None:

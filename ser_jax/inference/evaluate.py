@@ -10,8 +10,7 @@ import numpy as np
 
 from ser_jax.config import DataConfig
 from ser_jax.data.corpus import Corpus, with_clip_length
-from ser_jax.data.cross_corpus import name_pair
-from ser_jax.data.splits import draw_split, name_fold
+from ser_jax.data.splits import draw_split, name_own_fold
 from ser_jax.data.store import load_corpus
 from ser_jax.errors import UserError, check, warn
 from ser_jax.features.cmvn import Statistics
@@ -87,8 +86,7 @@ def measure(
         report["known_clips"] = n_known
     heard = Heard(corpus, index, softmax(logits_BC.astype(np.float64), axis=-1))
     own = run.config.data
-    protocol = name_fold(own.protocol, own.fold, name_pair(own))
-    return Measurement(report, corpus.name, part, protocol, own.title, heard)
+    return Measurement(report, corpus.name, part, name_own_fold(own), own.title, heard)
 
 
 def _cut_as(run: LoadedRun, data: DataConfig) -> DataConfig:

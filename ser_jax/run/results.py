@@ -19,7 +19,7 @@ from ser_jax import __version__
 from ser_jax.audio.samples import to_float
 from ser_jax.config import Config, FeaturesConfig, compute_identity
 from ser_jax.data.corpus import Corpus
-from ser_jax.data.cross_corpus import name_pair
+from ser_jax.data.cross_corpus import record_pair
 from ser_jax.data.splits import Split
 from ser_jax.features.frontend import make_front_end
 from ser_jax.features.normaliser import Normaliser
@@ -75,19 +75,13 @@ def make_metrics(
     """
     return {
         "protocol": split.protocol, "fold": split.fold, "seed": config.seed,
-        **_name_fold(config), **_name_test_speakers(corpus, split),
+        **record_pair(config.data), **_name_test_speakers(corpus, split),
         "corpus": corpus.name, "model": config.model.name, "identity": compute_identity(config),
         "checksum": corpus.checksum, "epochs": fitted.epochs, "best_epoch": fitted.best_epoch,
         "seconds": round(seconds, 1), "parameters": fitted.parameters,
         "trained_parameters": fitted.trained_parameters,
         "device": name_device(), "versions": collect_versions(), **scores,
     }  # fmt: skip
-
-
-def _name_fold(config: Config) -> dict[str, str]:
-    """The fold's name, where it has one."""
-    pair = name_pair(config.data)
-    return {"fold_name": pair} if pair else {}
 
 
 def _name_test_speakers(corpus: Corpus, split: Split) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ser_jax.augment.mixup import Mix, draw_mix, mix_batch, mix_labels
 from ser_jax.augment.spectrogram import perturb
 from ser_jax.features.batching import Batch, Dataset, TakeTrain, take, take_plain
 from ser_jax.metrics import Sums, compute_sums
-from ser_jax.models.ensemble import combine_logits
+from ser_jax.models.ensemble import Ensemble
 from ser_jax.training.losses import compute_losses, compute_soft_losses, smooth_labels
 from ser_jax.training.state import TrainState, average_variables, merge_params
 
@@ -81,38 +81,56 @@ _Gradients = tuple[Any, Any, Sums]
 def _compute_gradients(
     batch_stats: Any, batch: Batch, key: jax.Array, *, state: TrainState, model: nn.Module
 ) -> _Gradients:
-    label_B, mix = batch.label_B, None
-    if state.hyper:
-        batch = perturb(batch, state.hyper, jax.random.fold_in(key, _PERTURB))
-    if "mixup" in state.hyper:
-        mix = draw_mix(jax.random.fold_in(key, _MIX), state.hyper["mixup"], batch.weight_B)
-        batch = mix_batch(batch, mix)
+    vary = functools.partial(_vary, batch, numbers=state.hyper)
+    measure = functools.partial(_measure, numbers=state.hyper)
+    if isinstance(model, Ensemble):  # all that follows has a leading axis of members
+        vary, measure = jax.vmap(vary), jax.vmap(measure)
+        rows = vary(jax.random.split(key, model.size))
+    else:
+        rows = vary(key)
 
     def compute_loss_sum(params: Any) -> tuple[jax.Array, tuple[Any, Sums]]:
         logits, updated = model.apply(
             {"params": merge_params(params, state.frozen), "batch_stats": batch_stats},
-            batch.x_BTF,
-            batch.mask_BT,
+            rows.batch.x_BTF,
+            rows.batch.mask_BT,
             train=True,
             dropout=state.hyper["dropout"],
             rngs={"dropout": key},
             mutable=["batch_stats"],
         )
-        compute = functools.partial(
-            _compute_training_losses, label_B=label_B, mix=mix, numbers=state.hyper
-        )
-        n_members = 1
-        if logits.ndim == 3:  # of an ensemble: [M, B, C]
-            n_members = logits.shape[0]
-            losses_B, logits = jax.vmap(compute)(logits).mean(axis=0), combine_logits(logits)
-        else:
-            losses_B = compute(logits)
-        sums = compute_sums(losses_B, logits, batch.label_B, batch.weight_B)
-        # Of the sum over members, so that each has the gradient that it would have alone.
-        return sums.loss * n_members, (updated.get("batch_stats", {}), sums)
+        sums = measure(logits, rows)
+        # Summed over members, so that each has the gradient that it would have alone.
+        return sums.loss.sum(), (updated.get("batch_stats", {}), sums)
 
     gradients, (updated, sums) = jax.grad(compute_loss_sum, has_aux=True)(state.params)
+    if isinstance(model, Ensemble):
+        sums = jax.tree.map(lambda sum_M: sum_M.mean(axis=0), sums)
     return gradients, updated, sums
+
+
+class _Rows(NamedTuple):
+    """What a network learns from: the batch, varied; its labels before mixing; and the mix."""
+
+    batch: Batch
+    label_B: jax.Array
+    mix: Mix | None
+
+
+def _vary(batch: Batch, key: jax.Array, *, numbers: Mapping[str, jax.Array]) -> _Rows:
+    """Perturb and mix a batch, as far as `numbers` says."""
+    label_B, mix = batch.label_B, None
+    if numbers:
+        batch = perturb(batch, numbers, jax.random.fold_in(key, _PERTURB))
+    if "mixup" in numbers:
+        mix = draw_mix(jax.random.fold_in(key, _MIX), numbers["mixup"], batch.weight_B)
+        batch = mix_batch(batch, mix)
+    return _Rows(batch, label_B, mix)
+
+
+def _measure(logits_BC: jax.Array, rows: _Rows, *, numbers: Mapping[str, jax.Array]) -> Sums:
+    losses_B = _compute_training_losses(logits_BC, rows.label_B, rows.mix, numbers)
+    return compute_sums(losses_B, logits_BC, rows.batch.label_B, rows.batch.weight_B)
 
 
 def _compute_training_losses(

@@ -98,6 +98,25 @@ def test_each_member_learns_as_it_would_alone(name):
     assert_near(sums.loss, mean_loss, rtol=1e-5, why="cudnn")
 
 
+@pytest.mark.parametrize("varied", [{}, {"band_warp": 0.2}, {"mixup": 0.4}])
+def test_each_member_is_shown_its_own_warps_and_mixes(varied):
+    batch, (model, variables) = make_batch(), (make("resnet1d", M), init("resnet1d"))
+    tx = make_optimizer(TrainConfig(optimizer="sgd", learning_rate=0.5))
+    state = init_state(model, tx, seed=0, dropout=0.0, n_frames=T, n_features=F)
+    twins = jax.tree.map(lambda leaf: jnp.stack([leaf[0]] * M), variables)
+    hyper = state.hyper | {name: jnp.float32(number) for name, number in varied.items()}
+    state = dataclasses.replace(
+        state, params=twins["params"], batch_stats=twins["batch_stats"], hyper=hyper
+    )
+    run: Any = jax.jit(functools.partial(train_step, model=model, tx=tx))
+    kernels = [
+        np.asarray(leaf) for leaf in jax.tree.leaves(run(state, batch)[0].params) if leaf.ndim > 2
+    ]
+    for kernel in kernels:
+        apart = max(abs(kernel[0] - kernel[n]).max() for n in range(1, M))
+        assert apart > 1e-4 if varied else apart < 1e-6
+
+
 def test_combined_logits_are_log_probabilities():
     logits_MBC = np.random.default_rng(0).normal(size=(M, B, C)).astype(np.float32) * 30
     found_BC = np.asarray(combine_logits(jnp.asarray(logits_MBC)))

@@ -28,7 +28,8 @@ class SystemResult:
     Attributes:
       cells: of the grid, finished or not.
       clips: of the finished cells, by (seed, fold).
-      events: of the finished cells that left them, by (seed, fold).
+      events: of the finished cells that left them, by (seed, fold); without figures of validation
+        clips that were trained on.
     """
 
     system: str
@@ -166,7 +167,18 @@ def load_evidence(folder: Path, results: Mapping[str, Any]) -> Evidence:
             faults += [_Fault(cell, what) for what in found]
     problems = [*_describe_faults(faults), *_find_unlisted(folder, cells)]
     settings = {system: get_settings(results, system) for system, _ in rows}
+    for (system, _), row in rows.items():
+        if settings[system].get("data.train_on_validation"):
+            row.events = {at: _drop_validation(events) for at, events in row.events.items()}
     return Evidence(folder, results, labels, rows, settings, problems, len(cells), n_done)
+
+
+def _drop_validation(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Events without figures of validation clips, which mean nothing where these are trained on."""
+    return [
+        {key: value for key, value in event.items() if not key.startswith("val_")}
+        for event in events
+    ]
 
 
 def _load_cell(

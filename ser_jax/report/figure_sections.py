@@ -77,6 +77,8 @@ def make_curves(analysis: Analysis) -> Section:
             drawings[f"{figure}-{protocol}"] = partial(figures.draw_curves, panels, title)
         galleries += [Gallery(shown, label(protocol))] if rows else []
     text = "Accuracy and loss by epoch: the mean over runs, with a band of one standard deviation."
+    if any(of.get("data.train_on_validation") for of in analysis.evidence.settings.values()):
+        text += " Systems that were also trained on their validation clips show training alone."
     text = text if drawings else "No run of this grid has an events.jsonl."
     title = "Accuracy and loss over training"
     return Section("curves", title, [text], galleries=galleries, figures=drawings)

@@ -10,7 +10,7 @@ import functools
 import io
 import itertools
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
@@ -75,9 +75,10 @@ def _make_figure(title: str, height_in: float, *grid: int, **options: Any) -> tu
     return figure, figure.subplots(*grid, squeeze=False, **options)
 
 
-def _add_legend(figure: Figure, ax: Axes) -> None:
-    """A legend below the figure, in as many columns as fit."""
-    handles = {text: handle for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}
+def _add_legend(figure: Figure, axes: Iterable[Axes]) -> None:
+    """A legend of all axes below the figure, in as many columns as fit."""
+    named = [zip(*ax.get_legend_handles_labels(), strict=True) for ax in axes]
+    handles = {text: handle for handle, text in itertools.chain.from_iterable(named)}
     widths = [7 + len(text) for text in handles]  # in characters, of which 60 fit
     n_columns = len(widths) if sum(widths) <= 60 else max(1, 60 // max(widths))
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=n_columns)
@@ -139,7 +140,7 @@ def draw_curves(panels: Sequence[Panel], title: str, best_epoch: int | None = No
         ax.set_ylim(0, 1 if panel.figure == "accuracy" else None)
     for ax in axes.flat[len(panels) - n_columns : len(panels)]:  # the lowest of each column
         ax.set_xlabel("epoch")
-    _add_legend(figure, axes[0, 0])
+    _add_legend(figure, axes.flat)
     return figure
 
 
@@ -147,8 +148,11 @@ def _plot_curves(ax: Axes, panel: Panel) -> None:
     from matplotlib.ticker import MaxNLocator
 
     for part, name, color, style in _PARTS:
+        name_in_event = f"{part}_{panel.figure}"
+        if not any(name_in_event in event for run in panel.runs for event in run):
+            continue
         lines = [
-            [event.get(f"{part}_{panel.figure}") for event in run if event.get("event") == "epoch"]
+            [event.get(name_in_event) for event in run if event.get("event") == "epoch"]
             for run in panel.runs
         ]
         # A diverged loss is None; a run shorter than the others is padded with None.
@@ -212,7 +216,7 @@ def draw_forest(
     ax.tick_params(axis="y", length=0)
     ax.xaxis.set_major_formatter(PercentFormatter(1))
     ax.grid(axis="x")
-    _add_legend(figure, ax)
+    _add_legend(figure, [ax])
     return figure
 
 

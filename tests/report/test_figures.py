@@ -159,6 +159,21 @@ def test_systems_are_ordered_alike_in_every_figure(analysis):
     assert [title.partition(" (")[0].partition("(")[0] for title in panels] == analysis.ranking
 
 
+def test_validation_clips_that_were_trained_on_have_no_curve(tmp_path):
+    systems: dict[str, Any] = {"cnn": {"skill": 0.5}, "best": {"skill": 0.6}}
+    systems["best"]["data.train_on_validation"] = True
+    results = write_grid(tmp_path, systems, protocols={"study": [1]}, epochs=3)
+    section = make_curves(analyse(load_evidence(tmp_path, results)))
+    shown = {
+        system: np.isfinite(line.get_ydata()).any()
+        for system in systems
+        for line in section.figures[f"curves-{system}-study"]().axes[0].lines
+        if line.get_label() == "validation"
+    }
+    assert shown == {"cnn": True}
+    assert "trained on their validation clips" in section.text[0]
+
+
 def find_overlaps(figure: Any) -> list[str]:
     """Texts of a figure that lie on each other or reach over its edge."""
     FigureCanvasAgg(figure).draw()

@@ -71,7 +71,7 @@ def write_grid(
                         )
                     else:
                         cells.append(place | {"status": "missing"})
-    hidden = ("skill", "leak", "gap", "calm", "strong", "parameters", "seconds")
+    hidden = ("skill", "leak", "gap", "calm", "strong", "parameters", "seconds", "checksum")
     config = {
         "out": "runs/study", "seeds": [0, 1, 2], "protocols": list(protocols),
         "data": {"corpus": "ravdess", "rate_hz": 16000}, "train": {"epochs": 10},
@@ -119,7 +119,7 @@ def _write_cell(
     attributes = {name: test[name] for name in ("gender", "intensity", "statement")}
     report = compute_report(LABELS, test["true"], pred_B, attributes)
     facts = {"best_epoch": epochs, "epochs": epochs, "seconds": own.get("seconds", 42.5),
-             "identity": "ab12cd34ef56", "checksum": "0011223344556677",
+             "identity": "ab12cd34ef56", "checksum": own.get("checksum", "0011223344556677"),
              "parameters": own.get("parameters", 123_456), "trained_parameters": None,
              "device": "Some processor, 2 cores", "revision": "0123abcd4567"}  # fmt: skip
     run_dir = folder / "cells" / make_cell_name(place["system"], protocol, fold, seed)

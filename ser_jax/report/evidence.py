@@ -150,27 +150,37 @@ def load_evidence(folder: Path, results: Mapping[str, Any]) -> Evidence:
     done = [cell for cell in cells if cell["status"] == "done"]
     n_classes = len(done[0]["confusion"]) if done else 0
     labels = list(results.get("labels") or map(str, range(n_classes)))
-    checksums = Counter(cell["checksum"] for cell in done if cell.get("checksum"))
-    common = checksums.most_common(1)[0][0] if checksums else None
+    settings = {system: get_settings(results, system) for system, _ in rows}
+    # Checksums are of samples, which are others at another rate.
+    rates = {system: of.get("data.rate_hz") for system, of in settings.items()}
+    common = _find_common(done, rates)
     faults: list[_Fault] = []
     n_done = 0
     for cell in cells:
         if cell["status"] != "done":
             reason = f": {cell['reason']}" if cell.get("reason") else ""
             faults.append(_Fault(cell, f"{cell['status']}{reason}"))
-        elif cell.get("checksum") not in (None, common):
-            what = f"checksum {cell['checksum']}, the others {common}"
+        elif cell.get("checksum") not in (None, most := common.get(rates[cell["system"]])):
+            what = f"checksum {cell['checksum']}, the others {most}"
             faults.append(_Fault(cell, f"foreign, trained on other recordings ({what}); left out"))
         else:
             n_done += 1
             found = _load_cell(folder, cell, labels, rows[cell["system"], cell["protocol"]])
             faults += [_Fault(cell, what) for what in found]
     problems = [*_describe_faults(faults), *_find_unlisted(folder, cells)]
-    settings = {system: get_settings(results, system) for system, _ in rows}
     for (system, _), row in rows.items():
         if settings[system].get("data.train_on_validation"):
             row.events = {at: _drop_validation(events) for at, events in row.events.items()}
     return Evidence(folder, results, labels, rows, settings, problems, len(cells), n_done)
+
+
+def _find_common(cells: Sequence[_Cell], rates: Mapping[str, Any]) -> dict[Any, str]:
+    """The commonest checksum of the cells at each rate."""
+    counts: dict[Any, Counter[str]] = {}
+    for cell in cells:
+        if cell.get("checksum"):
+            counts.setdefault(rates[cell["system"]], Counter())[cell["checksum"]] += 1
+    return {rate: found.most_common(1)[0][0] for rate, found in counts.items()}
 
 
 def _drop_validation(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

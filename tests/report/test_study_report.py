@@ -166,6 +166,15 @@ def make_text(folder: Path) -> str:
     return pages.to_markdown(report)
 
 
+def test_one_corpus_at_two_rates_is_compared(tmp_path):
+    systems: dict[str, Any] = {
+        "cnn": {}, "lstm": {}, "wide": {"data.rate_hz": 48000, "checksum": "ffff"},
+    }  # fmt: skip
+    results = write_grid(tmp_path, systems, protocols={"study": [1]}, epochs=1)
+    evidence = load_evidence(tmp_path, results)
+    assert (evidence.problems, evidence.n_done) == ([], 9)
+
+
 def test_cells_that_are_missing_failed_or_foreign_are_named_and_the_report_is_made(copy):
     results = json.loads((copy / "results.json").read_text())
     cells = {(c["system"], c["protocol"], c["fold"], c["seed"]): c for c in results["cells"]}

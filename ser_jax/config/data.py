@@ -99,8 +99,8 @@ class DataConfig:
     seed."""
     train_on_validation: bool = False
     """Train on the validation clips too, which leaves nothing to choose by: for a recipe that was
-    chosen before. Requires train.best_by=last. Curves of validation are then of training clips,
-    and metrics.json has no validation metrics."""
+    chosen before. Requires train.best_by=last. Validation figures in events.jsonl are then of
+    training clips; metrics.json has none, and no curve shows them."""
     strict: bool = False
     """Stop at the first clip that cannot be read, or that duplicates a clip of another emotion or
     speaker, instead of leaving it out with a warning."""

@@ -12,7 +12,7 @@ from ser_jax.machine.environment import import_matplotlib
 from ser_jax.report import claim_sections, figure_sections, group_sections, provenance
 from ser_jax.report import result_sections as results_of
 from ser_jax.report.analysis import Analysis, analyse
-from ser_jax.report.evidence import load_evidence
+from ser_jax.report.evidence_files import load_evidence
 from ser_jax.report.figures import save_figure
 from ser_jax.report.overview import make_overview, make_summary
 from ser_jax.report.page import Picture, Report, to_csv, to_html, to_markdown

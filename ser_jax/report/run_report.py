@@ -13,7 +13,7 @@ from ser_jax.errors import UserError, one_line
 from ser_jax.files.json_files import blaming, load_json
 from ser_jax.machine.environment import import_matplotlib
 from ser_jax.report import figures
-from ser_jax.run.events import load_events
+from ser_jax.run.events import drop_validation, load_events
 from ser_jax.run.file_names import CONFIG_FILE, EVENTS_FILE, METRICS_FILE, SPECTROGRAM_FILE
 from ser_jax.statistics import Mark
 
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _REMEDY = "ser-jax train writes it: run it again with this run_dir"
-_TRAINED_ON = "validation clips trained on too"
-"""With `data.train_on_validation` a run has no validation metrics."""
+_TRAINED_ON = "trained on its validation clips too"
 
 
 def write_run_report(run_dir: str | Path) -> list[Path]:
@@ -36,6 +35,8 @@ def write_run_report(run_dir: str | Path) -> list[Path]:
     metrics_path = run_dir / METRICS_FILE
     metrics = load_json(metrics_path, _REMEDY)
     events = load_events(run_dir)
+    if "val" not in metrics:  # by data.train_on_validation
+        events = drop_validation(events)
     with blaming(metrics_path, _REMEDY):
         title, test, best_epoch = name_run(metrics), metrics["test"], metrics["best_epoch"]
         known = f"n = {metrics['val']['n']} validation clips" if "val" in metrics else _TRAINED_ON

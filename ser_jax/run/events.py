@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,14 @@ def load_events(run_dir: str | Path) -> list[dict[str, Any]]:
             ) from error
         events.append(event)
     return events
+
+
+def drop_validation(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Events without figures of validation clips, which mean nothing where these are trained on."""
+    return [
+        {key: value for key, value in event.items() if not key.startswith("val_")}
+        for event in events
+    ]
 
 
 def _make_plain(value: Any) -> Any:

@@ -10,7 +10,7 @@ import pytest
 
 from ser_jax.report import claims, verdicts
 from ser_jax.report.contrasts import Contrast, Term, compute_contrast
-from ser_jax.report.evidence import load_evidence
+from ser_jax.report.evidence_files import load_evidence
 from ser_jax.report.formats import format_detectable
 from ser_jax.report.study_systems import find_roles
 from ser_jax.statistics import compute_detectable

@@ -15,7 +15,7 @@ from sklearn.metrics import confusion_matrix
 
 from ser_jax.report import figures
 from ser_jax.report.analysis import Analysis, analyse
-from ser_jax.report.evidence import load_evidence
+from ser_jax.report.evidence_files import load_evidence
 from ser_jax.report.figure_sections import draw_overviews, make_confusions, make_curves
 from ser_jax.report.group_sections import make_groups
 from ser_jax.statistics import Interval, Mark

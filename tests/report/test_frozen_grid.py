@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ser_jax.report.analysis import analyse
-from ser_jax.report.evidence import load_evidence
+from ser_jax.report.evidence_files import load_evidence
 from ser_jax.report.grid_report import list_texts, make_report
 from tests.handmade import write_grid, write_results
 

@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 
 from ser_jax.report.analysis import analyse
-from ser_jax.report.evidence import load_evidence
+from ser_jax.report.evidence_files import load_evidence
 from ser_jax.report.grid_report import make_report
 from ser_jax.report.page import to_html, to_markdown
 from ser_jax.report.rebuild import rebuild

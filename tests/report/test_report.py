@@ -24,7 +24,7 @@ from ser_jax.errors import UserError
 from ser_jax.files.names import make_slug
 from ser_jax.grid.cells import make_cell_name
 from ser_jax.metrics import compute_confusion, compute_metrics, compute_report
-from ser_jax.report import tables
+from ser_jax.report import figures, tables
 from ser_jax.report.rebuild import rebuild
 from ser_jax.run.events import EventLog, load_events
 from ser_jax.run.tensorboard import frame_event, frame_header
@@ -351,6 +351,28 @@ def test_a_runs_figures_are_drawn_anew_and_alike(run_dir):
         path.unlink()
     rebuild(run_dir)
     assert {path: path.read_bytes() for path in written} == before
+
+
+def test_a_run_without_validation_metrics_has_no_validation_curve(run_dir, monkeypatch):
+    shown = []
+
+    def draw_curves(*args: Any) -> Any:
+        figure = drawn(*args)
+        labels = {line.get_label() for axes in figure.axes for line in axes.lines}
+        shown.append((labels & {"training", "validation"}, args[1]))
+        return figure
+
+    drawn = figures.draw_curves
+    monkeypatch.setattr(figures, "draw_curves", draw_curves)
+    rebuild(run_dir)
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    del metrics["val"]  # as by data.train_on_validation
+    (run_dir / "metrics.json").write_text(json.dumps(metrics))
+    rebuild(run_dir)
+    (both, _), (alone, title) = shown
+    assert both == {"training", "validation"}
+    assert alone == {"training"}
+    assert title.endswith("trained on its validation clips too")
 
 
 def test_a_run_of_a_single_diverged_epoch_is_still_drawn(run_dir):

@@ -15,7 +15,7 @@ import ser_jax
 from ser_jax.report import page as pages
 from ser_jax.report.analysis import analyse
 from ser_jax.report.claims import CLAIMS
-from ser_jax.report.evidence import load_evidence
+from ser_jax.report.evidence_files import load_evidence
 from ser_jax.report.figure_sections import draw_overviews
 from ser_jax.report.grid_report import make_report
 from ser_jax.report.rebuild import rebuild

@@ -95,8 +95,11 @@ def judge(
     return Finding(key, protocol, verdict, list(parts), weakest, p, said)
 
 
-def _rank(part: Part) -> float:
-    """How much a difference supports its claim: from surely negative to surely positive."""
+def _rank(part: Part) -> tuple[float, float]:
+    """How much a difference supports its claim: from surely negative to surely positive.
+
+    The effect breaks ties, as where no draw of the bootstrap has the other sign.
+    """
     contrast = part.contrast
     sure = 1 - (1.0 if contrast.p is None else contrast.p)
-    return sure if contrast.effect > 0 else -sure
+    return (sure if contrast.effect > 0 else -sure), contrast.effect

@@ -166,6 +166,13 @@ def test_verdicts_follow_the_rules_that_the_report_prints(parts, verdict, p):
     assert finding.p == (p if p is None else pytest.approx(p))
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_of_equally_sure_differences_the_one_that_supports_least_is_shown(sign):
+    parts = [make_part(sign * effect, None, 2e-4) for effect in (0.3, 0.1, 0.2)]
+    finding = verdicts.judge("chance", "emobox6", parts)
+    assert finding.weakest is min(parts, key=lambda part: part.contrast.effect)
+
+
 def test_systems_are_compared_on_the_folds_that_both_have(tmp_path):
     systems = {m: make_system(m, s) for m, s in (("lstm", 0.3), ("cnn_lstm", 0.6))}
     results = write_grid(tmp_path, systems, protocols=PROTOCOLS, seeds=[0], epochs=3)

@@ -95,8 +95,9 @@ def _describe_ends(runs: Sequence[Sequence[Mapping[str, Any]]]) -> str:
     ends = []
     for part, name in (("train", "training"), ("val", "validation")):
         known = [e[key] for e in last if e.get(key := f"{part}_accuracy") is not None]
-        ends.append(f"{name} {np.mean(known):.2f}" if known else f"{name} unknown")
-    return f"accuracy after the last epoch {', '.join(ends)}"
+        if known:
+            ends.append(f"{name} {np.mean(known):.2f}")
+    return f"accuracy after the last epoch {', '.join(ends) or 'unknown'}"
 
 
 def make_confusions(analysis: Analysis) -> Section:

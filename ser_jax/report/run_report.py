@@ -35,9 +35,9 @@ def write_run_report(run_dir: str | Path) -> list[Path]:
     metrics_path = run_dir / METRICS_FILE
     metrics = load_json(metrics_path, _REMEDY)
     events = load_events(run_dir)
-    if "val" not in metrics:  # by data.train_on_validation
-        events = drop_validation(events)
     with blaming(metrics_path, _REMEDY):
+        if "val" not in metrics:  # by data.train_on_validation
+            events = drop_validation(events)
         title, test, best_epoch = name_run(metrics), metrics["test"], metrics["best_epoch"]
         known = f"n = {metrics['val']['n']} validation clips" if "val" in metrics else _TRAINED_ON
         epochs = f"{title}, {known}"

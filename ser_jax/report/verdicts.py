@@ -18,10 +18,10 @@ RULES = (
     "paired on the same clips; two-sided); p is the greater of the two. It does not hold if a "
     "difference is negative with p < 0.05, p being multiplied by the number of differences. "
     "Otherwise it is not decided. With a single seed the bootstrap decides alone. Of several "
-    "differences the weakest is shown. Beside its p stands p after Holm's correction over all "
-    "claims of a protocol; † marks a verdict that does not survive the correction. The exact "
-    "sign-flip test over seeds is given too but decides nothing: with five seeds its p is at least "
-    "2/32 = 0.0625."
+    "differences the weakest is shown: the one that is least surely positive, and of equally sure "
+    "ones the smallest. Beside its p stands p after Holm's correction over all claims of a "
+    "protocol; † marks a verdict that does not survive the correction. The exact sign-flip test "
+    "over seeds is given too but decides nothing: with five seeds its p is at least 2/32 = 0.0625."
 )
 DETECTABLE = (
     "Detectable at power 0.8: the smallest difference that the paired t test, two-sided at 5 %, "

@@ -30,19 +30,39 @@ def run_one_by_one(
     config: AblationConfig, cells: list[Cell], advance: AdvanceEpochs
 ) -> Generator[Cell]:
     """Train each cell with a program of its own; yields each as it finishes."""
-    groups: dict[tuple[str, str, int], list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault((cell.system, cell.protocol, cell.seed), []).append(cell)
+    workers = _choose_workers(config)
     # Seed by seed, so that a grid cut short has every system's row.
-    order = sorted(groups, key=lambda group: config.seeds.index(group[2]))
-    ordered = [groups[group] for group in order]
-    workers = min(_choose_workers(config), len(groups))
+    ordered = sorted(
+        group_cells(cells, workers), key=lambda group: config.seeds.index(group[0].seed)
+    )
+    workers = min(workers, len(ordered))
     # On CPU a single worker too, since it has as many devices as the run would have alone.
     import jax
 
     on_cpu = jax.default_backend() == "cpu"
     in_processes = workers > 1 or (on_cpu and config.workers != 1 and count_cores() > 1)
     return (_run_in_processes if in_processes else _run_here)(ordered, workers, advance)
+
+
+def group_cells(cells: list[Cell], workers: int) -> list[list[Cell]]:
+    """The folds of each system and seed, which share a program and the host's augmented clips.
+
+    Where these are fewer than the workers, folds that share only a program are dealt out.
+    """
+    groups: dict[tuple[str, str, int], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.system, cell.protocol, cell.seed), []).append(cell)
+    most = -(-workers // max(len(groups), 1))
+    dealt = []
+    for group in groups.values():
+        n_parts = 1 if _augments_on_host(group[0]) else min(most, len(group))
+        dealt += [group[part::n_parts] for part in range(n_parts)]
+    return dealt
+
+
+def _augments_on_host(cell: Cell) -> bool:
+    augment = cell.config.augment
+    return augment.enabled and augment.backend == "host"
 
 
 def make_devices_here(config: AblationConfig) -> None:
@@ -94,8 +114,7 @@ def run_cell(cell: Cell, memo: Memo | None, advance: AdvanceEpochs) -> None:
 def _run_in_processes(
     groups: list[list[Cell]], workers: int, advance: AdvanceEpochs
 ) -> Generator[Cell]:
-    """The cells of a group, the folds of one system and seed, share one process, which keeps their
-    augmented clips."""
+    """The cells of a group share one process, which keeps their augmented clips."""
     with starting_workers(_REMEDY):
         _start_tracker()
         context = multiprocessing.get_context("spawn")

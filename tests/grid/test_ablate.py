@@ -25,7 +25,7 @@ from ser_jax.grid.cells import list_cells, with_shared
 from ser_jax.grid.schedule import choose_cells, select_cells
 from ser_jax.grid.slurm import launch
 from ser_jax.grid.stacks import Stack
-from ser_jax.grid.workers import naming_dead_workers
+from ser_jax.grid.workers import group_cells, naming_dead_workers
 from ser_jax.inference.evaluate import evaluate
 from ser_jax.run.events import load_events
 from ser_jax.systems import network
@@ -549,6 +549,23 @@ def test_the_last_shard_to_end_reports_the_whole_grid(alone, tmp_path):
     assert [cell["status"] for cell in second["cells"]] == ["done"] * 4 + ["diverged"] * 4
     assert json.loads((out / "results.json").read_text()) == second
     assert_same_runs(alone, out)
+
+
+@pytest.mark.parametrize(
+    ("system", "seeds", "workers", "sizes"),
+    [
+        ("plain", (3,), 2, [1, 1]),  # fewer systems and seeds than workers: folds are dealt out
+        ("plain", (3,), 8, [1, 1]),
+        ("plain", (3, 4), 2, [2, 2]),  # else they share the program of one process
+        ("augmented", (3,), 2, [2]),  # or the clips that it has augmented
+    ],
+)
+def test_no_worker_of_a_grid_is_left_without_a_fold(tmp_path, system, seeds, workers, sizes):
+    config = make_grid(tmp_path, seeds=seeds, systems={system: SYSTEMS[system]})
+    cells = list_cells(config)
+    groups = group_cells(cells, workers)
+    assert [len(group) for group in groups] == sizes
+    assert sorted(c.run_dir for group in groups for c in group) == sorted(c.run_dir for c in cells)
 
 
 @pytest.mark.cpu_only("starts workers, which cannot all have the device")

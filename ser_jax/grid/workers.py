@@ -33,7 +33,7 @@ def run_one_by_one(
     workers = _choose_workers(config)
     # Seed by seed, so that a grid cut short has every system's row.
     ordered = sorted(
-        group_cells(cells, workers), key=lambda group: config.seeds.index(group[0].seed)
+        deal_cells(cells, workers), key=lambda group: config.seeds.index(group[0].seed)
     )
     workers = min(workers, len(ordered))
     # On CPU a single worker too, since it has as many devices as the run would have alone.
@@ -44,7 +44,7 @@ def run_one_by_one(
     return (_run_in_processes if in_processes else _run_here)(ordered, workers, advance)
 
 
-def group_cells(cells: list[Cell], workers: int) -> list[list[Cell]]:
+def deal_cells(cells: list[Cell], workers: int) -> list[list[Cell]]:
     """The folds of each system and seed, which share a program and the host's augmented clips.
 
     Where these are fewer than the workers, folds that share only a program are dealt out.

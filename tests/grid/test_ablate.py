@@ -25,7 +25,7 @@ from ser_jax.grid.cells import list_cells, with_shared
 from ser_jax.grid.schedule import choose_cells, select_cells
 from ser_jax.grid.slurm import launch
 from ser_jax.grid.stacks import Stack
-from ser_jax.grid.workers import group_cells, naming_dead_workers
+from ser_jax.grid.workers import deal_cells, naming_dead_workers
 from ser_jax.inference.evaluate import evaluate
 from ser_jax.run.events import load_events
 from ser_jax.systems import network
@@ -563,7 +563,7 @@ def test_the_last_shard_to_end_reports_the_whole_grid(alone, tmp_path):
 def test_no_worker_of_a_grid_is_left_without_a_fold(tmp_path, system, seeds, workers, sizes):
     config = make_grid(tmp_path, seeds=seeds, systems={system: SYSTEMS[system]})
     cells = list_cells(config)
-    groups = group_cells(cells, workers)
+    groups = deal_cells(cells, workers)
     assert [len(group) for group in groups] == sizes
     assert sorted(c.run_dir for group in groups for c in group) == sorted(c.run_dir for c in cells)
 

@@ -72,6 +72,16 @@ class AugmentConfig:
     """Rescale the frequency axis by a factor of up to 1 +/- this value, like a different vocal
     tract length; meaningful with features.kind=logmel only. 0 disables it."""
 
+    @property
+    def on_device(self) -> bool:
+        """Whether waveforms are augmented, and inside the training step."""
+        return self.enabled and self.backend == "device"
+
+    @property
+    def on_host(self) -> bool:
+        """Whether waveforms are augmented, and by worker processes of the host."""
+        return self.enabled and self.backend == "host"
+
     def __post_init__(self) -> None:
         check_bounds(self, "augment")
         check(

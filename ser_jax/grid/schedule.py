@@ -58,7 +58,7 @@ def can_share(cell: Cell) -> bool:
     """Whether a cell may run in one program with others."""
     config = cell.config
     return find_system(config.model.name).can_share(config) and not (
-        (config.augment.enabled and config.augment.backend == "host")
+        config.augment.on_host
         or config.train.early_stop_epochs  # its cells end at different times
         or config.train.profile
         or config.train.accumulate > 1

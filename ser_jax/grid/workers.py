@@ -55,14 +55,9 @@ def deal_cells(cells: list[Cell], workers: int) -> list[list[Cell]]:
     most = -(-workers // max(len(groups), 1))
     dealt = []
     for group in groups.values():
-        n_parts = 1 if _augments_on_host(group[0]) else min(most, len(group))
+        n_parts = 1 if group[0].config.augment.on_host else min(most, len(group))
         dealt += [group[part::n_parts] for part in range(n_parts)]
     return dealt
-
-
-def _augments_on_host(cell: Cell) -> bool:
-    augment = cell.config.augment
-    return augment.enabled and augment.backend == "host"
 
 
 def make_devices_here(config: AblationConfig) -> None:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _REMEDY = "ser-jax train writes it: run it again with this run_dir"
-_TRAINED_ON = "trained on its validation clips too"
 
 
 def write_run_report(run_dir: str | Path) -> list[Path]:
@@ -36,10 +35,11 @@ def write_run_report(run_dir: str | Path) -> list[Path]:
     metrics = load_json(metrics_path, _REMEDY)
     events = load_events(run_dir)
     with blaming(metrics_path, _REMEDY):
-        if "val" not in metrics:  # by data.train_on_validation
-            events = drop_validation(events)
         title, test, best_epoch = name_run(metrics), metrics["test"], metrics["best_epoch"]
-        known = f"n = {metrics['val']['n']} validation clips" if "val" in metrics else _TRAINED_ON
+        if "val" in metrics:
+            known = f"n = {metrics['val']['n']} validation clips"
+        else:  # by data.train_on_validation
+            known, events = "trained on its validation clips too", drop_validation(events)
         epochs = f"{title}, {known}"
         clips = f"{title}, n = {test['n']} test clips"
         drawn = {

@@ -132,7 +132,7 @@ def choose_take(
     Raises:
       UserError: this jaxlib would hang while it augments.
     """
-    if not augment.enabled or augment.backend == "host":
+    if not augment.on_device:
         return take_plain
     jaxlib = version("jaxlib")
     check(

@@ -137,7 +137,7 @@ class NetworkSystem:
             return self.prepare_inputs(config, inputs)
 
         prepared = self._prepare_early(prepare)
-        augmented = config.augment.enabled and config.augment.backend == "device"
+        augmented = config.augment.on_device
         shapes = describe_corpus(config, corpus, prepared, with_waves=augmented)
         streamed = is_streamed(config, layout, shapes)
         _, T, F = shapes.x_BTF.shape

@@ -15,7 +15,7 @@ from ser_jax.data.labels import find_class, make_label_table
 from ser_jax.data.leaks import describe_split
 from ser_jax.data.sources.find import find_source
 from ser_jax.data.sources.listing import Clip
-from ser_jax.data.splits import draw_split
+from ser_jax.data.splits import check_fold, count_folds, draw_split
 from ser_jax.errors import FewWarnings, check, count_noun, warn, warn_once
 
 _PARTS = 3  # training, validation, test
@@ -30,19 +30,20 @@ class _Known(NamedTuple):
 
 
 def check_protocols(runs: Iterable[tuple[DataConfig, int]]) -> None:
-    """Raise if a protocol cannot split a corpus other than RAVDESS, before any clip is read.
+    """Raise if a protocol cannot split a corpus, before any clip is read or fetched.
 
     Args:
       runs: settings, and the seed of the split if `data.split_seed` is not set.
 
     Raises:
-      UserError: as `prepare`; too few speakers; a class with fewer clips than the split has parts,
-        or one that no training speaker has.
+      UserError: as `prepare`; no such fold; too few speakers; a class with fewer clips than the
+        split has parts, or one that no training speaker has.
     """
     corpora: dict[DataConfig, _Known] = {}  # each is listed once for all splits of a grid
     warnings: dict[str, None] = {}
     for data, seed in runs:
         if data.corpus == "synthetic" or (data.corpus == "ravdess" and data.root is None):
+            check_fold(data.protocol, data.fold, count_folds(data.protocol))
             continue  # known to be complete
         base = data.without_split()
         if data.protocol == "given":  # its column split must be checked too

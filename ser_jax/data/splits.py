@@ -68,6 +68,16 @@ def count_folds(protocol: str, n_speakers: int | None = None, n_corpora: int = 0
     return len(get_test_actors(protocol))
 
 
+def check_fold(protocol: str, fold: int, n_folds: int) -> None:
+    """Raise a UserError if a protocol of so many folds has no such fold."""
+    check(
+        1 <= fold <= n_folds,
+        f"data.fold={fold}: data.protocol={protocol} has folds 1 to {n_folds}"
+        if n_folds > 1
+        else f"data.fold={fold}: data.protocol={protocol} has only fold 1",
+    )
+
+
 def name_fold(protocol: str, fold: int, pair: str = "") -> str:
     """`emobox6 split, fold 2`; without the fold where the protocol has only one; with the pair of
     `cross_corpus.name_pair` instead where there is one."""
@@ -119,13 +129,7 @@ def make_split(
       UserError: no such protocol or fold; too few clips or actors for it.
     """
     n_corpora = 0 if corpus_B is None else len(np.unique(corpus_B))
-    n_folds = count_folds(protocol, n_speakers, n_corpora)
-    check(
-        1 <= fold <= n_folds,
-        f"data.fold={fold}: data.protocol={protocol} has folds 1 to {n_folds}"
-        if n_folds > 1
-        else f"data.fold={fold}: data.protocol={protocol} has only fold 1",
-    )
+    check_fold(protocol, fold, count_folds(protocol, n_speakers, n_corpora))
     if protocol == "study":
         split = _make_study_split(seed, emotion_B)
     elif protocol == "given":

@@ -18,6 +18,7 @@ from sklearn import metrics as reference
 from ser_jax.api import train
 from ser_jax.augment.epochs import open_epochs
 from ser_jax.config import Config
+from ser_jax.data.sources import download
 from ser_jax.data.splits import draw_split
 from ser_jax.data.store import load_corpus
 from ser_jax.errors import UserError
@@ -325,6 +326,16 @@ def test_settings_that_cannot_be_trained_leave_nothing_behind(changes, tmp_path)
         train_quietly(tmp_path / "run", **changes)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_fold_that_ravdess_lacks_is_refused_before_a_download(monkeypatch, tmp_path):
+    downloaded = []
+    monkeypatch.setattr(download, "ensure_ravdess", downloaded.append)
+    with pytest.raises(UserError, match=r"data.fold=9: data.protocol=luna5 has folds 1 to 5"):
+        train_quietly(
+            tmp_path / "run", data__corpus="ravdess", data__protocol="luna5", data__fold=9
+        )
+    assert not downloaded
 
 
 # Settings.

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ser_jax.errors import count_noun
 from ser_jax.machine.cores import count_cores
 
 # TFLOP/s, dense, and TB/s, from NVIDIA's data sheets, by the device's own name.
@@ -64,7 +65,7 @@ def describe() -> dict[str, Any]:
     device = jax.devices()[0]
     kind = "cpu" if device.platform == "cpu" else device.platform
     cores = count_cores()
-    name = f"{name_cpu()}, {cores} cores" if kind == "cpu" else device.device_kind
+    name = f"{name_cpu()}, {count_noun(cores, 'core')}" if kind == "cpu" else device.device_kind
     table = next((rates for key, rates in GPU_PEAKS.items() if key in name), None)
     if table is not None and kind != "cpu":
         peaks = {key: rate * 1e12 for key, rate in table.items()}

@@ -21,6 +21,7 @@ from ser_jax.config import Config, FeaturesConfig, compute_identity
 from ser_jax.data.corpus import Corpus
 from ser_jax.data.cross_corpus import record_pair
 from ser_jax.data.splits import Split
+from ser_jax.errors import count_noun
 from ser_jax.features.frontend import make_front_end
 from ser_jax.features.normaliser import Normaliser
 from ser_jax.files.atomic import write_atomic
@@ -144,7 +145,7 @@ def name_device() -> str:
             if line.startswith("model name"):
                 name = line.partition(":")[2].strip()
                 break
-    return f"{name}, {count_cores()} cores"
+    return f"{name}, {count_noun(count_cores(), 'core')}"
 
 
 @functools.cache

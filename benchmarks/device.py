@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ser_jax.errors import count_noun
-from ser_jax.machine.cores import count_cores
+from ser_jax.machine.cores import count_cores, name_processor
 
 # TFLOP/s, dense, and TB/s, from NVIDIA's data sheets, by the device's own name.
 GPU_PEAKS: dict[str, dict[str, float]] = {
@@ -44,15 +43,6 @@ def list_versions(packages: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def name_cpu() -> str:
-    """The processor's own name."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
 def describe() -> dict[str, Any]:
     """The device that JAX computes on: kind, name, count, cores and peak rates (run in a worker).
 
@@ -65,7 +55,7 @@ def describe() -> dict[str, Any]:
     device = jax.devices()[0]
     kind = "cpu" if device.platform == "cpu" else device.platform
     cores = count_cores()
-    name = f"{name_cpu()}, {count_noun(cores, 'core')}" if kind == "cpu" else device.device_kind
+    name = name_processor() if kind == "cpu" else device.device_kind
     table = next((rates for key, rates in GPU_PEAKS.items() if key in name), None)
     if table is not None and kind != "cpu":
         peaks = {key: rate * 1e12 for key, rate in table.items()}

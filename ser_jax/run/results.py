@@ -1,6 +1,5 @@
 """What a run leaves beside its log: scores, predictions, metrics.json, facts, a spectrogram."""
 
-import contextlib
 import csv
 import dataclasses
 import functools
@@ -21,12 +20,11 @@ from ser_jax.config import Config, FeaturesConfig, compute_identity
 from ser_jax.data.corpus import Corpus
 from ser_jax.data.cross_corpus import record_pair
 from ser_jax.data.splits import Split
-from ser_jax.errors import count_noun
 from ser_jax.features.frontend import make_front_end
 from ser_jax.features.normaliser import Normaliser
 from ser_jax.files.atomic import write_atomic
 from ser_jax.machine.accelerator import jit
-from ser_jax.machine.cores import count_cores
+from ser_jax.machine.cores import name_processor
 from ser_jax.metrics import compute_report
 from ser_jax.run.file_names import PREDICTIONS_FILE
 from ser_jax.systems.system import Fitted
@@ -139,13 +137,7 @@ def name_device() -> str:
     if devices[0].platform != "cpu":
         count = f"{len(devices)} x " if len(devices) > 1 else ""
         return count + devices[0].device_kind
-    name = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
-    return f"{name}, {count_noun(count_cores(), 'core')}"
+    return name_processor()
 
 
 @functools.cache

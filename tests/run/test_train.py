@@ -24,7 +24,7 @@ from ser_jax.data.store import load_corpus
 from ser_jax.errors import UserError
 from ser_jax.features.batching import cut_batches, take
 from ser_jax.features.corpus_features import fit_to_training, load_clips, load_inputs, make_dataset
-from ser_jax.run import results
+from ser_jax.machine.cores import name_processor
 from ser_jax.run.events import load_events
 from ser_jax.systems import network
 from ser_jax.systems.build import build
@@ -123,16 +123,9 @@ def test_metrics_say_what_computed_them_and_how_many_parameters(finished):
     params = make_template(make_config(finished)).params
     expected = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
     assert (metrics["parameters"], metrics["trained_parameters"]) == (expected, expected)
-    computer = "core" if PLATFORM == "cpu" else jax.devices()[0].device_kind
+    computer = name_processor() if PLATFORM == "cpu" else jax.devices()[0].device_kind
     assert computer in metrics["device"]
     assert metrics["versions"]["jax"] == jax.__version__
-
-
-@pytest.mark.skipif(PLATFORM != "cpu", reason="names a processor")
-@pytest.mark.parametrize(("n", "cores"), [(1, "1 core"), (2, "2 cores")])
-def test_a_processor_is_named_with_its_cores(monkeypatch, n, cores):
-    monkeypatch.setattr(results, "count_cores", lambda: n)
-    assert results.name_device.__wrapped__().endswith(f", {cores}")
 
 
 def compute_reference(true_B: np.ndarray, predicted_B: np.ndarray) -> dict[str, float]:
